@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# `make help` lists what there is. Only Go is needed for run and build; test
+# installs or names the few Debian packages it can use (.ci/deps).
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+GO       ?= go
+DATA     ?= moments-data
+FUZZTIME ?= 2s
+DURATION ?= 20s
+GRAPH    ?=
+
+.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-moments build clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## build Moments and bring it up on http://127.0.0.1:8080 (data in DATA=moments-data)
+	@echo "building bin/moments (the first time takes a few minutes, then seconds) ..."
+	@$(GO) build -o bin/moments ./app/cmd/moments
+	@echo "starting; stop with Ctrl-C; data is kept in $(DATA)"
+	@exec bin/moments up --data $(DATA)
+
+build: ## build every package, and bin/moments
+	@$(GO) build ./...
+	@$(GO) build -o bin/moments ./app/cmd/moments
+
+test: ## all checks of the project: generated code, lint, race tests, 2 s of each fuzz target
+	@.ci/deps
+	@$(MAKE) generate-check vet lint walls unit fuzz nested && echo "make test: all passed in $$SECONDS s"
+
+test-long: ## as test, with 20 s of each fuzz target
+	@$(MAKE) test FUZZTIME=20s
+
+generate: ## write the generated code beside its contracts again
+	@$(GO) generate ./...
+
+generate-check: # generated code says what its contract says
+	@.ci/step "generated code is fresh" .ci/generated
+
+vet: # go vet over the module
+	@.ci/step "go vet" $(GO) vet ./...
+
+lint: ## golangci-lint with the walls between packages (.golangci.yml)
+	@.ci/step "lint" $(GO) tool -modfile=.ci/tools/go.mod golangci-lint run ./...
+
+walls: # the walls of .golangci.yml catch what they say they catch
+	@.ci/step "walls" .ci/walls
+
+unit: # the tests, with the race detector where there is a C compiler
+	@.ci/step "tests" .ci/unit
+
+fuzz: # FUZZTIME of every fuzz target there is
+	@.ci/step "fuzz, $(FUZZTIME) a target" .ci/fuzz $(FUZZTIME)
+
+nested: # the benches are modules of their own: they must build too
+	@.ci/step "nested modules" .ci/nested
+
+bench-rpc: ## server and client CPU, calls/s, allocations and bytes per call, beside bare kitex and grpc-go
+	@mkdir -p build
+	@$(GO) run -C framework/bench . -json ../../build/bench-rpc.jsonl
+
+bench-moments: ## Moments beside a Redis fan-out: make bench-moments GRAPH=edges.txt DURATION=20s
+	@test -n "$(GRAPH)" || { echo "name a friendship graph, one 'a b' a line: make bench-moments GRAPH=FILE DURATION=$(DURATION)" >&2; exit 2; }
+	@.ci/deps redis-server
+	@mkdir -p build
+	@$(GO) run -C app/bench . -graph "$(abspath $(GRAPH))" -duration $(DURATION) -json ../../build/bench-moments.jsonl
+
+clean: ## remove what was built (data is kept)
+	@rm -rf bin build
