@@ -20,4 +20,5 @@ require (
 require (
 	github.com/bytedance/gopkg v0.1.4 // indirect
 	github.com/cloudwego/gopkg v0.2.0 // indirect
+	golang.org/x/time v0.15.0 // indirect
 )

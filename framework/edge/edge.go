@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package edge is the HTTP entry of the system: it gives a request its class,
+// deadline, entry name and trace, and turns errors into problem documents.
+//
+// A route names the RPC method it stands for; that method's contract is the
+// route's class and its longest time. Nothing that comes from outside is believed
+// but the id of a W3C traceparent: priority and sampling are the entry's own.
+package edge
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/tracing"
+)
+
+// DefaultMaxBody is the largest request body in bytes when Config says nothing.
+const DefaultMaxBody = 64 << 10
+
+// Config says what all routes of an entry have in common.
+type Config struct {
+	// Log receives panics and errors whose detail the client does not get. Nil
+	// means slog.Default().
+	Log *slog.Logger
+	// MaxBody is the largest request body in bytes; zero means DefaultMaxBody.
+	MaxBody int64
+	// Explain may refine the problem document of an error, for example by the stable
+	// type and the field that an application put into the error's details. Nil means
+	// that the document follows from the error's code and reason.
+	Explain func(error, *Problem)
+}
+
+// Entry makes the handlers of routes. It is safe for concurrent use.
+type Entry struct {
+	log     *slog.Logger
+	maxBody int64
+	explain func(error, *Problem)
+}
+
+// New makes an entry.
+func New(cfg Config) *Entry {
+	e := &Entry{log: cfg.Log, maxBody: cfg.MaxBody, explain: cfg.Explain}
+	if e.log == nil {
+		e.log = slog.Default()
+	}
+	if e.maxBody <= 0 {
+		e.maxBody = DefaultMaxBody
+	}
+	if e.explain == nil {
+		e.explain = func(error, *Problem) {}
+	}
+	return e
+}
+
+// HandlerFunc answers one request. An error it returns before it has written
+// anything becomes a problem document; after that it is only logged.
+type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
+
+// Handle makes the handler of one route. The name is the entry's name as call
+// graphs show it, for example "POST /posts". The method is the one that the route
+// stands for: its class and time are the request's. It may be nil for a route that
+// calls nothing, such as a page's asset.
+func (e *Entry) Handle(name string, m *rpc.Method, next HandlerFunc) http.Handler {
+	head := rpc.Header{Entry: tracing.EntryOf(name)}
+	if m != nil {
+		head.Class, head.Budget = m.Class, m.CallTimeout()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		call := &rpc.Call{Header: head}
+		call.Trace, call.Span = traceOf(r.Header)
+		out := &answer{ResponseWriter: w}
+		out.Header().Set("Traceparent", tracing.Traceparent(call.Trace, call.Span, false))
+		defer e.recoverPanic(out, r, name, call)
+
+		if r.ContentLength > e.maxBody {
+			// The body is not read, so this connection cannot carry another request.
+			out.Header().Set("Connection", "close")
+			e.fail(out, r, name, call, tooLarge(e.maxBody))
+			return
+		}
+		ctx := rpc.WithCall(r.Context(), call)
+		if m != nil {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, call.Budget)
+			defer cancel()
+		}
+		r = r.WithContext(ctx)
+		if r.ContentLength != 0 {
+			r.Body = http.MaxBytesReader(out.ResponseWriter, r.Body, e.maxBody)
+		}
+		if err := next(out, r); err != nil {
+			e.fail(out, r, name, call, err)
+		}
+	})
+}
+
+// traceOf gives the ids of a request: the trace id of a valid traceparent or a
+// fresh one, and always a span of our own.
+func traceOf(h http.Header) (tracing.TraceID, tracing.SpanID) {
+	if v := h["Traceparent"]; len(v) == 1 {
+		if t, _, _, ok := tracing.ParseTraceparent(v[0]); ok {
+			return t, tracing.NewSpanID()
+		}
+	}
+	return tracing.NewTraceID(), tracing.NewSpanID()
+}
+
+// fail answers with the problem document of err, if nothing is written yet.
+func (e *Entry) fail(w *answer, r *http.Request, name string, call *rpc.Call, err error) {
+	p := ProblemOf(err)
+	e.explain(err, p)
+	p.TraceID = call.Trace.String()
+	if p.Status >= http.StatusInternalServerError || w.wrote {
+		level := slog.LevelError
+		if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusGatewayTimeout || r.Context().Err() != nil {
+			level = slog.LevelDebug // overload and lost patience are counted, not told one by one
+		}
+		e.log.LogAttrs(r.Context(), level, "request failed",
+			slog.String("entry", name), slog.String("trace", p.TraceID),
+			slog.Int("status", p.Status), slog.Any("err", err))
+	}
+	if !w.wrote {
+		p.Write(w)
+	}
+}
+
+func (e *Entry) recoverPanic(w *answer, r *http.Request, name string, call *rpc.Call) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares this very value, too
+		panic(v)
+	}
+	e.log.LogAttrs(r.Context(), slog.LevelError, "handler panicked",
+		slog.String("entry", name), slog.String("trace", call.Trace.String()),
+		slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+	if w.wrote {
+		panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+	}
+	p := ProblemOf(&rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonPanic})
+	p.TraceID = call.Trace.String()
+	p.Write(w)
+}
+
+// answer remembers whether anything has been written.
+type answer struct {
+	http.ResponseWriter
+	wrote bool
+}
+
+func (a *answer) WriteHeader(status int) {
+	a.wrote = a.wrote || status >= 200
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	a.wrote = true
+	return a.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// NotFound makes the handler that answers what no other route of mux matches:
+// 405 with Allow if another method would match, else 404. It belongs to the
+// pattern "/".
+func (e *Entry) NotFound(mux *http.ServeMux) http.Handler {
+	return e.Handle("/", nil, func(w http.ResponseWriter, r *http.Request) error {
+		var allow []string
+		for _, method := range [...]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
+			if method == r.Method {
+				continue
+			}
+			other := *r
+			other.Method = method
+			if _, pattern := mux.Handler(&other); pattern != "/" && pattern != "" {
+				allow = append(allow, method)
+			}
+		}
+		if len(allow) == 0 {
+			return rpc.Errorf(rpc.NotFound, "there is no such address")
+		}
+		w.Header().Set("Allow", strings.Join(allow, ", "))
+		return &StatusError{Status: http.StatusMethodNotAllowed, Type: "method-not-allowed", Detail: "this address does not take " + printable(r.Method)}
+	})
+}
+
+// printable keeps what a client sent from making a message unreadable.
+func printable(s string) string {
+	s = strings.ToValidUTF8(s, "?")
+	if len(s) > 64 {
+		s = strings.ToValidUTF8(s[:64], "") + "..."
+	}
+	return s
+}
