@@ -12,8 +12,8 @@ import (
 )
 
 // CommentServiceServer is what a server of moments.v1.CommentService implements.
-// Requests are lent: a method neither changes nor keeps them. A response is
-// given away: a method does not touch it after it has returned.
+// A request is lent: a method neither changes nor keeps it. A response is given
+// away: a method does not touch it after it has returned.
 //
 // CommentService owns the comments and likes of every post: one causally ordered
 // log per post.
@@ -35,8 +35,9 @@ type CommentServiceServer interface {
 	ListMany(context.Context, *ListCommentsRequest) (*ListCommentsResponse, error)
 }
 
-// UnimplementedCommentServiceServer answers every method with rpc.Unimplemented. Embed it by
-// value, so that a server still compiles when its contract gets a method more.
+// UnimplementedCommentServiceServer answers every method with rpc.Unimplemented.
+// Embed it by value, so that a server still compiles when its contract gets a
+// method more.
 type UnimplementedCommentServiceServer struct{}
 
 // Add returns an error of code rpc.Unimplemented.
@@ -70,44 +71,44 @@ func RegisterCommentServiceServer(r rpc.Registrar, srv CommentServiceServer) {
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Add(ctx, req.(*AddCommentRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Delete(ctx, req.(*DeleteCommentRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Like(ctx, req.(*LikeRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Unlike(ctx, req.(*UnlikeRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.ListMany(ctx, req.(*ListCommentsRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 	})
 }
 
-// CommentServiceClient calls moments.v1.CommentService. It is safe for concurrent use. A request must
-// not be touched until its call returns; the response belongs to the caller.
-// Every error is an *rpc.Error.
+// CommentServiceClient calls moments.v1.CommentService.
+// It is safe for concurrent use. A request must not be touched until its call
+// returns; the response belongs to the caller. Every error is an *rpc.Error.
 //
 // CommentService owns the comments and likes of every post: one causally ordered
 // log per post.

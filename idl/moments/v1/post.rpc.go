@@ -12,8 +12,8 @@ import (
 )
 
 // PostServiceServer is what a server of moments.v1.PostService implements.
-// Requests are lent: a method neither changes nor keeps them. A response is
-// given away: a method does not touch it after it has returned.
+// A request is lent: a method neither changes nor keeps it. A response is given
+// away: a method does not touch it after it has returned.
 //
 // PostService owns the bodies of posts and the albums of their authors.
 //
@@ -39,8 +39,9 @@ type PostServiceServer interface {
 	FanOutStatus(context.Context, *FanOutStatusRequest) (*FanOutStatusResponse, error)
 }
 
-// UnimplementedPostServiceServer answers every method with rpc.Unimplemented. Embed it by
-// value, so that a server still compiles when its contract gets a method more.
+// UnimplementedPostServiceServer answers every method with rpc.Unimplemented.
+// Embed it by value, so that a server still compiles when its contract gets a
+// method more.
 type UnimplementedPostServiceServer struct{}
 
 // Publish returns an error of code rpc.Unimplemented.
@@ -79,51 +80,51 @@ func RegisterPostServiceServer(r rpc.Registrar, srv PostServiceServer) {
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Publish(ctx, req.(*PublishRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Delete(ctx, req.(*DeletePostRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.GetMany(ctx, req.(*GetPostsRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Album(ctx, req.(*AlbumRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.ListAlbum(ctx, req.(*ListAlbumRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.FanOutStatus(ctx, req.(*FanOutStatusRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 	})
 }
 
-// PostServiceClient calls moments.v1.PostService. It is safe for concurrent use. A request must
-// not be touched until its call returns; the response belongs to the caller.
-// Every error is an *rpc.Error.
+// PostServiceClient calls moments.v1.PostService.
+// It is safe for concurrent use. A request must not be touched until its call
+// returns; the response belongs to the caller. Every error is an *rpc.Error.
 //
 // PostService owns the bodies of posts and the albums of their authors.
 //

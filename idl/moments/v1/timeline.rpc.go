@@ -12,8 +12,8 @@ import (
 )
 
 // TimelineServiceServer is what a server of moments.v1.TimelineService implements.
-// Requests are lent: a method neither changes nor keeps them. A response is
-// given away: a method does not touch it after it has returned.
+// A request is lent: a method neither changes nor keeps it. A response is given
+// away: a method does not touch it after it has returned.
 //
 // TimelineService owns every reader's timeline: an index of post ids, newest
 // first, written when friends post and never synced between regions.
@@ -42,8 +42,9 @@ type TimelineServiceServer interface {
 	ListIndex(context.Context, *ListIndexRequest) (*ListIndexResponse, error)
 }
 
-// UnimplementedTimelineServiceServer answers every method with rpc.Unimplemented. Embed it by
-// value, so that a server still compiles when its contract gets a method more.
+// UnimplementedTimelineServiceServer answers every method with rpc.Unimplemented.
+// Embed it by value, so that a server still compiles when its contract gets a
+// method more.
 type UnimplementedTimelineServiceServer struct{}
 
 // Home returns an error of code rpc.Unimplemented.
@@ -87,58 +88,58 @@ func RegisterTimelineServiceServer(r rpc.Registrar, srv TimelineServiceServer) {
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Home(ctx, req.(*HomeRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Newer(ctx, req.(*NewerRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Head(ctx, req.(*HeadRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.MarkSeen(ctx, req.(*MarkSeenRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.FanOut(ctx, req.(*FanOutRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Backfill(ctx, req.(*BackfillRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.ListIndex(ctx, req.(*ListIndexRequest))
 			if err != nil || res == nil {
-				return nil, err // never a nil pointer in an interface
+				return nil, err
 			}
 			return res, nil
 		},
 	})
 }
 
-// TimelineServiceClient calls moments.v1.TimelineService. It is safe for concurrent use. A request must
-// not be touched until its call returns; the response belongs to the caller.
-// Every error is an *rpc.Error.
+// TimelineServiceClient calls moments.v1.TimelineService.
+// It is safe for concurrent use. A request must not be touched until its call
+// returns; the response belongs to the caller. Every error is an *rpc.Error.
 //
 // TimelineService owns every reader's timeline: an index of post ids, newest
 // first, written when friends post and never synced between regions.

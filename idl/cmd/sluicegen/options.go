@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	qosv1 "github.com/sluice-rpc/sluice/idl/qos/v1"
+)
+
+// The limits of the options, as qos.proto documents them.
+const (
+	maxTimeoutMS = 600_000
+	maxAttempts  = 5
+)
+
+// limits is what the options of a contract say of one method.
+type limits struct {
+	business    qosv1.Business
+	timeoutMS   uint32 // 0 means the framework's default
+	attempts    uint32 // 0 means once
+	idempotency descriptorpb.MethodOptions_IdempotencyLevel
+}
+
+// fault is an option that cannot stand, at a path below its descriptor.
+type fault struct {
+	path protoreflect.SourcePath
+	text string
+}
+
+// Field numbers of descriptor.proto: where options stand below their descriptor.
+const (
+	serviceOptions    = 3
+	methodOptions     = 4
+	idempotencyOption = 34
+	qosOption         = 52015
+)
+
+// readService reads the options of a service, which hold for the methods that do
+// not say otherwise.
+func readService(options *descriptorpb.ServiceOptions) (limits, []fault) {
+	o, _ := proto.GetExtension(options, qosv1.E_Service).(*qosv1.ServiceOptions)
+	at := protoreflect.SourcePath{serviceOptions, qosOption}
+	faults := checkBusiness(at, o.GetBusiness())
+	faults = append(faults, checkTimeout(at, o.GetTimeoutMs())...)
+	return limits{business: o.GetBusiness(), timeoutMS: o.GetTimeoutMs()}, faults
+}
+
+// readMethod reads the options of a method of a service.
+func readMethod(options *descriptorpb.MethodOptions, service limits) (limits, []fault) {
+	o, _ := proto.GetExtension(options, qosv1.E_Method).(*qosv1.MethodOptions)
+	at := protoreflect.SourcePath{methodOptions, qosOption}
+	l := service
+	if b := o.GetBusiness(); b != qosv1.Business_BUSINESS_UNSPECIFIED {
+		l.business = b
+	}
+	if ms := o.GetTimeoutMs(); ms != 0 {
+		l.timeoutMS = ms
+	}
+	l.attempts = o.GetMaxAttempts()
+	l.idempotency = options.GetIdempotencyLevel()
+
+	faults := checkBusiness(at, o.GetBusiness())
+	faults = append(faults, checkTimeout(at, o.GetTimeoutMs())...)
+	if l.attempts > maxAttempts {
+		faults = append(faults, fault{below(at, 3), fmt.Sprintf("max_attempts is %d: give 1 to %d", l.attempts, maxAttempts)})
+	}
+	switch l.idempotency {
+	case descriptorpb.MethodOptions_NO_SIDE_EFFECTS, descriptorpb.MethodOptions_IDEMPOTENT:
+	case descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN:
+		if l.attempts > 1 {
+			faults = append(faults, fault{
+				below(at, 3),
+				fmt.Sprintf("max_attempts is %d but the method may not be repeated: add option idempotency_level = NO_SIDE_EFFECTS; (it only reads) "+
+					"or IDEMPOTENT (repeating changes nothing more), or leave max_attempts out", l.attempts),
+			})
+		}
+	default:
+		faults = append(faults, fault{
+			protoreflect.SourcePath{methodOptions, idempotencyOption},
+			fmt.Sprintf("idempotency_level %d is unknown: give NO_SIDE_EFFECTS or IDEMPOTENT", l.idempotency),
+		})
+	}
+	return l, faults
+}
+
+func checkBusiness(at protoreflect.SourcePath, b qosv1.Business) []fault {
+	if _, known := classNames[b]; known {
+		return nil
+	}
+	return []fault{{below(at, 1), fmt.Sprintf("business %d has no name yet: give one of qos.v1.Business", b)}}
+}
+
+func checkTimeout(at protoreflect.SourcePath, ms uint32) []fault {
+	if ms <= maxTimeoutMS {
+		return nil
+	}
+	return []fault{{below(at, 2), fmt.Sprintf("timeout_ms is %d: give 1 to %d milliseconds (ten minutes)", ms, maxTimeoutMS)}}
+}
+
+// classNames holds the name in package qos of each business class.
+var classNames = map[qosv1.Business]string{
+	qosv1.Business_BUSINESS_UNSPECIFIED: "Unspecified",
+	qosv1.Business_BUSINESS_CRITICAL:    "Critical",
+	qosv1.Business_BUSINESS_BROWSE:      "Browse",
+	qosv1.Business_BUSINESS_POST:        "Post",
+	qosv1.Business_BUSINESS_INTERACTIVE: "Interactive",
+	qosv1.Business_BUSINESS_EXTRA:       "Extra",
+	qosv1.Business_BUSINESS_BACKGROUND:  "Background",
+}
+
+// idempotencyNames holds the name in package rpc of each level of idempotency.
+var idempotencyNames = map[descriptorpb.MethodOptions_IdempotencyLevel]string{
+	descriptorpb.MethodOptions_NO_SIDE_EFFECTS: "NoSideEffects",
+	descriptorpb.MethodOptions_IDEMPOTENT:      "Idempotent",
+}
