@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// metric is one line of the JSON file: the median of N values with quartiles.
+type metric struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
+	Q1    float64 `json:"q1"`
+	Q3    float64 `json:"q3"`
+	N     int     `json:"n"`
+	Goal  *goal   `json:"goal,omitempty"`
+	Met   *bool   `json:"met,omitempty"`
+	Cores int     `json:"cores"`
+	Go    string  `json:"go"`
+}
+
+// goal is a limit that a median should keep.
+type goal struct {
+	Op    string  `json:"op"` // "<=" or ">="
+	Limit float64 `json:"limit"`
+}
+
+func atMost(limit float64) *goal  { return &goal{"<=", limit} }
+func atLeast(limit float64) *goal { return &goal{">=", limit} }
+
+func (g *goal) met(v float64) bool {
+	if g.Op == "<=" {
+		return v <= g.Limit
+	}
+	return v >= g.Limit
+}
+
+func (g *goal) String() string { return fmt.Sprintf("%s %v", g.Op, g.Limit) }
+
+// report prints for people as the run goes and keeps the metrics for the end.
+type report struct {
+	w       io.Writer
+	metrics []metric
+}
+
+func newReport(w io.Writer) *report { return &report{w: w} }
+
+func (r *report) line(format string, args ...any) { fmt.Fprintf(r.w, format+"\n", args...) }
+
+func (r *report) title(format string, args ...any) {
+	r.line("\n"+format, args...)
+}
+
+// machine says what the figures were measured on, and of whom.
+func (r *report) machine(cfg config) {
+	load := "unknown"
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		load = string(bytes.Fields(b)[0])
+	}
+	r.line("%s, %d cores, %s/%s, load average %s before the run", runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, load)
+	for _, name := range cfg.peers {
+		if p, err := peerNamed(name); err == nil {
+			r.line("  %-7s %s", p.name, p.about)
+		}
+	}
+}
+
+// metric keeps a metric and prints it. A nil goal means that none was set.
+func (r *report) metric(name, unit string, values []float64, g *goal) {
+	q1, median, q3 := quartiles(values)
+	m := metric{
+		Name: name, Value: round(median), Unit: unit, Q1: round(q1), Q3: round(q3), N: len(values),
+		Goal: g, Cores: runtime.NumCPU(), Go: runtime.Version(),
+	}
+	if g != nil {
+		met := g.met(median)
+		m.Met = &met
+	}
+	r.metrics = append(r.metrics, m)
+	r.line("  %s", m)
+}
+
+func (m metric) String() string {
+	s := fmt.Sprintf("%-40s %10v %-12s", m.Name, m.Value, m.Unit)
+	if m.N > 1 {
+		s += fmt.Sprintf(" [%v, %v] n=%d", m.Q1, m.Q3, m.N)
+	}
+	if m.Goal == nil {
+		return strings.TrimRight(s, " ")
+	}
+	if *m.Met {
+		return s + "  goal " + m.Goal.String() + " met"
+	}
+	return s + "  goal " + m.Goal.String() + " MISSED"
+}
+
+// throughput reports one concurrency: what each framework did, and ours against
+// the others round by round.
+func (r *report) throughput(part string, names []string, got map[string][]window) {
+	r.title("%s: medians of %d rounds", part, len(got[names[0]]))
+	r.line("  %-8s %10s %12s %12s %14s %14s", "", "calls/s", "server µs", "client µs", "server allocs", "client allocs")
+	for _, name := range names {
+		of := func(f func(window) float64) float64 { _, m, _ := quartiles(each(got[name], f)); return m }
+		r.line("  %-8s %10.0f %12.1f %12.1f %14.1f %14.1f", name, of(perSecond), of(serverCPU), of(clientCPU),
+			of(func(w window) float64 { return w.server.allocs }), of(func(w window) float64 { return w.client.allocs }))
+	}
+	ours := got["sluice"]
+	if ours == nil {
+		return
+	}
+	prefix := "rpc." + part + "."
+	cpuGoal, clientGoal, qpsGoal := atMost(0.85), (*goal)(nil), (*goal)(nil)
+	if part == "c100" {
+		clientGoal, qpsGoal = atMost(0.65), atLeast(2.5)
+	}
+	if kitex := got["kitex"]; kitex != nil {
+		r.metric(prefix+"cpu_ratio_vs_kitex", "ratio", ratios(ours, kitex, serverCPU), cpuGoal)
+		r.metric(prefix+"client_cpu_ratio_vs_kitex", "ratio", ratios(ours, kitex, clientCPU), clientGoal)
+		r.metric(prefix+"qps_ratio_vs_kitex", "ratio", ratios(ours, kitex, perSecond), nil)
+	}
+	if grpc := got["grpc"]; grpc != nil {
+		r.metric(prefix+"qps_ratio_vs_grpc", "ratio", ratios(ours, grpc, perSecond), qpsGoal)
+		r.metric(prefix+"cpu_ratio_vs_grpc", "ratio", ratios(ours, grpc, serverCPU), nil)
+		r.metric(prefix+"client_cpu_ratio_vs_grpc", "ratio", ratios(ours, grpc, clientCPU), nil)
+	}
+	r.metric(prefix+"qps", "calls/s", each(ours, perSecond), nil)
+	r.metric(prefix+"server_cpu_us", "µs/call", each(ours, serverCPU), nil)
+	r.metric(prefix+"client_cpu_us", "µs/call", each(ours, clientCPU), nil)
+	if part != "c100" {
+		return
+	}
+	r.metric("rpc.allocs_server", "allocs/call", each(ours, func(w window) float64 { return w.server.allocs }), atMost(10))
+	r.metric("rpc.allocs_client", "allocs/call", each(ours, func(w window) float64 { return w.client.allocs }), atMost(8))
+	r.metric("rpc.alloc_bytes_server", "bytes/call", each(ours, func(w window) float64 { return w.server.bytes }), nil)
+	r.metric("rpc.alloc_bytes_client", "bytes/call", each(ours, func(w window) float64 { return w.client.bytes }), nil)
+}
+
+// inflight reports what one blocked call costs each end.
+func (r *report) inflight(calls int, name string, idleServer, server, idleClient, client sample) {
+	prefix := fmt.Sprintf("inflight.%d.", calls)
+	if calls%1000 == 0 {
+		prefix = fmt.Sprintf("inflight.%dk.", calls/1000)
+	}
+	var serverGoal, clientGoal *goal
+	if name == "sluice" {
+		serverGoal, clientGoal = atMost(4500), atMost(6500)
+	} else {
+		prefix += name + "."
+	}
+	for _, end := range []struct {
+		name       string
+		idle, held sample
+		goal       *goal
+	}{{"server", idleServer, server, serverGoal}, {"client", idleClient, client, clientGoal}} {
+		per := func(from, to uint64) []float64 { return []float64{(float64(to) - float64(from)) / float64(calls)} }
+		r.metric(prefix+end.name+"_bytes_per_call", "bytes", per(uint64(end.idle.RSS), uint64(end.held.RSS)), end.goal)
+		r.metric(prefix+end.name+"_stack_per_call", "bytes", per(end.idle.Stack, end.held.Stack), nil)
+		r.metric(prefix+end.name+"_heap_per_call", "bytes", per(end.idle.Heap, end.held.Heap), nil)
+	}
+}
+
+// goals sums up which goals were met.
+func (r *report) goals() {
+	r.title("goals")
+	for _, m := range r.metrics {
+		if m.Goal != nil {
+			r.line("  %s", m)
+		}
+	}
+}
+
+// writeJSON writes the metrics to path, one object a line.
+func (r *report) writeJSON(path string) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for _, m := range r.metrics {
+		if err := enc.Encode(m); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+		return err
+	}
+	r.line("\n%d metrics written to %s at %s", len(r.metrics), path, time.Now().Format(time.RFC3339))
+	return nil
+}
+
+func perSecond(w window) float64 { return w.perSecond }
+func serverCPU(w window) float64 { return w.server.micros }
+func clientCPU(w window) float64 { return w.client.micros }
+
+func each(ws []window, f func(window) float64) []float64 {
+	vs := make([]float64, len(ws))
+	for i, w := range ws {
+		vs[i] = f(w)
+	}
+	return vs
+}
+
+// ratios divides what two frameworks did in the same round.
+func ratios(a, b []window, f func(window) float64) []float64 {
+	vs := make([]float64, min(len(a), len(b)))
+	for i := range vs {
+		vs[i] = f(a[i]) / f(b[i])
+	}
+	return vs
+}
+
+// quartiles interpolates linearly between ranks. It gives zeros for no values.
+func quartiles(values []float64) (q1, median, q3 float64) {
+	if len(values) == 0 {
+		return 0, 0, 0
+	}
+	vs := slices.Sorted(slices.Values(values))
+	at := func(q float64) float64 {
+		pos := q * float64(len(vs)-1)
+		low := int(pos)
+		high := min(low+1, len(vs)-1)
+		return vs[low] + (pos-float64(low))*(vs[high]-vs[low])
+	}
+	return at(0.25), at(0.5), at(0.75)
+}
+
+// round keeps what a reader can use: three decimals of small values, none of
+// large ones.
+func round(v float64) float64 {
+	if math.Abs(v) >= 1000 {
+		return math.Round(v)
+	}
+	return math.Round(v*1000) / 1000
+}

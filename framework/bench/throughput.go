@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// loop is one closed loop of the throughput part.
+type loop struct {
+	part    string
+	callers int
+}
+
+// concurrency lists the closed loops of the throughput part.
+var concurrency = []loop{{"c100", 100}, {"c1000", 1000}}
+
+// usage is what one call costs one process.
+type usage struct {
+	micros float64 // CPU, user + system
+	allocs float64
+	bytes  float64 // allocated
+}
+
+// window is what one framework did in one measured window.
+type window struct {
+	perSecond      float64
+	server, client usage
+}
+
+// spent gives the cost of a call between two samples of a process.
+func spent(from, to sample) (usage, error) {
+	calls := float64(to.Calls - from.Calls)
+	if calls <= 0 {
+		return usage{}, errors.New("no call was answered within the window: make it longer")
+	}
+	return usage{
+		micros: float64(to.CPU-from.CPU) / calls / 1e3,
+		allocs: float64(to.Mallocs-from.Mallocs) / calls,
+		bytes:  float64(to.AllocBytes-from.AllocBytes) / calls,
+	}, nil
+}
+
+// throughputPart runs every framework once a round at each concurrency.
+func throughputPart(ctx context.Context, cfg config, rep *report) error {
+	if !slices.ContainsFunc(concurrency, func(l loop) bool { return cfg.wants(l.part) }) {
+		return nil
+	}
+	rep.title("echo of %d bytes, %d connections, closed loop, %d rounds; each cell: calls/s, server + client µs of CPU a call",
+		echoBytes, connections, cfg.rounds)
+	byPart := map[string]map[string][]window{} // part -> framework -> one window a round
+	for round := range cfg.rounds {
+		lines := map[string][]string{}
+		for i := range cfg.peers {
+			name := cfg.peers[(i+round)%len(cfg.peers)]
+			if err := throughputOf(ctx, cfg, name, func(part string, w window) {
+				if byPart[part] == nil {
+					byPart[part] = map[string][]window{}
+				}
+				byPart[part][name] = append(byPart[part][name], w)
+				lines[part] = append(lines[part],
+					fmt.Sprintf("%s %6.0f %5.1f + %-5.1f", name, w.perSecond, w.server.micros, w.client.micros))
+			}); err != nil {
+				return fmt.Errorf("round %d: %w", round+1, err)
+			}
+		}
+		for _, c := range concurrency {
+			if cfg.wants(c.part) {
+				slices.Sort(lines[c.part])
+				rep.line("%3d/%d %-5s  %s", round+1, cfg.rounds, c.part, strings.Join(lines[c.part], "   "))
+			}
+		}
+	}
+	for _, c := range concurrency {
+		if cfg.wants(c.part) {
+			rep.throughput(c.part, cfg.peers, byPart[c.part])
+		}
+	}
+	return nil
+}
+
+// throughputOf measures one framework with processes of its own.
+func throughputOf(ctx context.Context, cfg config, name string, got func(part string, w window)) (err error) {
+	p, err := startPair(ctx, cfg, name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	for _, c := range concurrency {
+		if !cfg.wants(c.part) {
+			continue
+		}
+		w, err := p.measure(ctx, cfg, c.callers)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.part, err)
+		}
+		got(c.part, w)
+	}
+	return nil
+}
+
+// measure puts load on the pair and samples both ends around a window.
+func (p *pair) measure(ctx context.Context, cfg config, callers int) (window, error) {
+	if _, err := p.client.do(ctx, opLoad, callers); err != nil {
+		return window{}, err
+	}
+	if err := sleep(ctx, cfg.warmUp); err != nil {
+		return window{}, err
+	}
+	server0, err := p.server.do(ctx, opSample, 0)
+	if err != nil {
+		return window{}, err
+	}
+	client0, err := p.client.do(ctx, opSample, 0)
+	if err != nil {
+		return window{}, err
+	}
+	if err := sleep(ctx, cfg.window); err != nil {
+		return window{}, err
+	}
+	server1, err := p.server.do(ctx, opSample, 0)
+	if err != nil {
+		return window{}, err
+	}
+	client1, err := p.client.do(ctx, opSample, 0)
+	if err != nil {
+		return window{}, err
+	}
+	if _, err := p.client.do(ctx, opStop, 0); err != nil {
+		return window{}, err
+	}
+	w := window{perSecond: float64(client1.Calls-client0.Calls) / (client1.At - client0.At).Seconds()}
+	if w.server, err = spent(server0, server1); err != nil {
+		return window{}, err
+	}
+	w.client, err = spent(client0, client1)
+	return w, err
+}
+
+// localPart measures calls within one process, one caller, one short window a
+// round.
+func localPart(ctx context.Context, cfg config, rep *report) (err error) {
+	i := slices.IndexFunc(peers, func(p peer) bool { return p.local != nil && slices.Contains(cfg.peers, p.name) })
+	if !cfg.wants("local") || i < 0 {
+		return nil
+	}
+	p, err := start(ctx, cfg, "local", peers[i].name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	if _, err := p.do(ctx, opLoad, 1); err != nil {
+		return err
+	}
+	var nanos, allocs []float64
+	from, err := p.do(ctx, opSample, 0)
+	if err != nil {
+		return err
+	}
+	for round := range cfg.rounds + 1 {
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+		to, err := p.do(ctx, opSample, 0)
+		if err != nil {
+			return err
+		}
+		use, err := spent(from, to)
+		if err != nil {
+			return err
+		}
+		if round > 0 { // the first is the warm-up
+			nanos = append(nanos, float64(to.At-from.At)/float64(to.Calls-from.Calls))
+			allocs = append(allocs, use.allocs)
+		}
+		from = to
+	}
+	if _, err := p.do(ctx, opStop, 0); err != nil {
+		return err
+	}
+	rep.title("a call within the process, %d bytes, request and response cloned, one caller", echoBytes)
+	rep.metric("rpc.local.ns", "ns/call", nanos, atMost(3000))
+	rep.metric("rpc.local.allocs", "allocs/call", allocs, nil)
+	return nil
+}
