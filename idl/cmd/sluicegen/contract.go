@@ -23,7 +23,9 @@ const (
 func checkContracts(plugin *protogen.Plugin, display func(string) string) error {
 	var found problems
 	names := map[protogen.GoIdent]string{} // Go name -> what declares it
+	packages := map[protogen.GoImportPath]protogen.GoPackageName{}
 	for _, f := range plugin.Files {
+		packages[f.GoImportPath] = f.GoPackageName
 		declareMessages(names, f.Messages)
 		declareEnums(names, f.Enums)
 		for _, x := range f.Extensions {
@@ -34,7 +36,7 @@ func checkContracts(plugin *protogen.Plugin, display func(string) string) error 
 		if !f.Generate {
 			continue
 		}
-		c := &checker{file: f, display: display(f.Desc.Path()), names: names}
+		c := &checker{file: f, display: display(f.Desc.Path()), names: names, packages: packages}
 		for _, service := range f.Services {
 			c.checkService(service)
 		}
@@ -44,14 +46,15 @@ func checkContracts(plugin *protogen.Plugin, display func(string) string) error 
 }
 
 type checker struct {
-	file    *protogen.File
-	display string
-	names   map[protogen.GoIdent]string
-	found   problems
+	file     *protogen.File
+	display  string
+	names    map[protogen.GoIdent]string
+	packages map[protogen.GoImportPath]protogen.GoPackageName
+	found    problems
 }
 
 func (c *checker) report(path protoreflect.SourcePath, format string, args ...any) {
-	c.found = append(c.found, at(c.file.Desc, c.display, path, format, args...))
+	c.found = append(c.found, at(c.file.Proto, c.display, path, format, args...))
 }
 
 func (c *checker) checkService(service *protogen.Service) {
@@ -72,6 +75,7 @@ func (c *checker) checkService(service *protogen.Service) {
 		methods[m.GoName] = m.Desc.Name()
 		c.declare(m.Location.Path, "method "+string(m.Desc.FullName()), n.method(m))
 		c.checkMethod(m, defaults)
+		c.checkImports(m)
 	}
 }
 
@@ -93,6 +97,18 @@ func (c *checker) checkMethod(m *protogen.Method, defaults limits) {
 	_, faults := readMethod(options, defaults)
 	for _, f := range faults {
 		c.report(below(m.Location.Path, f.path...), "method %s: %s", m.Desc.Name(), f.text)
+	}
+}
+
+// checkImports refuses a message whose package would be hidden by a variable of
+// the generated functions.
+func (c *checker) checkImports(m *protogen.Method) {
+	for _, message := range []*protogen.Message{m.Input, m.Output} {
+		path := message.GoIdent.GoImportPath
+		if path != c.file.GoImportPath && slices.Contains(localNames, c.packages[path]) {
+			c.report(below(m.Location.Path, nameField), "method %s: the Go package %s of %s has the name of a variable in generated code: give it another name in its go_package",
+				m.Desc.Name(), c.packages[path], message.Desc.FullName())
+		}
 	}
 }
 

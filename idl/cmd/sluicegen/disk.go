@@ -60,7 +60,7 @@ func (p *plan) check(stdout io.Writer) error {
 		fmt.Fprintln(stdout, name)
 	}
 	if n := len(p.write) + len(p.remove); n > 0 {
-		return fmt.Errorf("%d generated files are out of date: run sluicegen again without --check", n)
+		return fmt.Errorf("generated code is out of date (%d files): run sluicegen again without --check", n)
 	}
 	return nil
 }

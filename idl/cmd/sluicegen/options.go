@@ -37,7 +37,14 @@ const (
 	serviceOptions    = 3
 	methodOptions     = 4
 	idempotencyOption = 34
-	qosOption         = 52015
+)
+
+// Field numbers of qos.proto.
+const (
+	qosOption     = 52015
+	businessField = 1
+	timeoutField  = 2
+	attemptsField = 3
 )
 
 // readService reads the options of a service, which hold for the methods that do
@@ -66,23 +73,20 @@ func readMethod(options *descriptorpb.MethodOptions, service limits) (limits, []
 
 	faults := checkBusiness(at, o.GetBusiness())
 	faults = append(faults, checkTimeout(at, o.GetTimeoutMs())...)
-	if l.attempts > maxAttempts {
-		faults = append(faults, fault{below(at, 3), fmt.Sprintf("max_attempts is %d: give 1 to %d", l.attempts, maxAttempts)})
-	}
-	switch l.idempotency {
-	case descriptorpb.MethodOptions_NO_SIDE_EFFECTS, descriptorpb.MethodOptions_IDEMPOTENT:
-	case descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN:
-		if l.attempts > 1 {
-			faults = append(faults, fault{
-				below(at, 3),
-				fmt.Sprintf("max_attempts is %d but the method may not be repeated: add option idempotency_level = NO_SIDE_EFFECTS; (it only reads) "+
-					"or IDEMPOTENT (repeating changes nothing more), or leave max_attempts out", l.attempts),
-			})
-		}
-	default:
+	_, repeatable := idempotencyNames[l.idempotency]
+	switch {
+	case !repeatable && l.idempotency != descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN:
 		faults = append(faults, fault{
 			protoreflect.SourcePath{methodOptions, idempotencyOption},
 			fmt.Sprintf("idempotency_level %d is unknown: give NO_SIDE_EFFECTS or IDEMPOTENT", l.idempotency),
+		})
+	case l.attempts > maxAttempts:
+		faults = append(faults, fault{below(at, attemptsField), fmt.Sprintf("max_attempts is %d: give 1 to %d", l.attempts, maxAttempts)})
+	case l.attempts > 1 && !repeatable:
+		faults = append(faults, fault{
+			below(at, attemptsField),
+			fmt.Sprintf("max_attempts is %d but the method may not be repeated: add option idempotency_level = NO_SIDE_EFFECTS; (it only reads) "+
+				"or IDEMPOTENT; (repeating changes nothing more), or leave max_attempts out", l.attempts),
 		})
 	}
 	return l, faults
@@ -92,14 +96,14 @@ func checkBusiness(at protoreflect.SourcePath, b qosv1.Business) []fault {
 	if _, known := classNames[b]; known {
 		return nil
 	}
-	return []fault{{below(at, 1), fmt.Sprintf("business %d has no name yet: give one of qos.v1.Business", b)}}
+	return []fault{{below(at, businessField), fmt.Sprintf("business %d has no name yet: give one of qos.v1.Business", b)}}
 }
 
 func checkTimeout(at protoreflect.SourcePath, ms uint32) []fault {
 	if ms <= maxTimeoutMS {
 		return nil
 	}
-	return []fault{{below(at, 2), fmt.Sprintf("timeout_ms is %d: give 1 to %d milliseconds (ten minutes)", ms, maxTimeoutMS)}}
+	return []fault{{below(at, timeoutField), fmt.Sprintf("timeout_ms is %d: give 1 to %d milliseconds (ten minutes)", ms, maxTimeoutMS)}}
 }
 
 // classNames holds the name in package qos of each business class.

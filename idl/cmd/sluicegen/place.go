@@ -13,10 +13,7 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
 
@@ -24,7 +21,6 @@ import (
 var (
 	goPackagePath = protoreflect.SourcePath{8, 11}
 	packagePath   = protoreflect.SourcePath{2}
-	syntaxPath    = protoreflect.SourcePath{12}
 )
 
 // checkPlaces refuses a go_package that is not where the file is written to: the
@@ -35,7 +31,7 @@ func (src *sources) checkPlaces(req *pluginpb.CodeGeneratorRequest, out string) 
 	for _, file := range req.GetProtoFile() {
 		name := file.GetName()
 		report := func(path protoreflect.SourcePath, format string, args ...any) {
-			found = append(found, atProto(file, src.display(name), path, format, args...))
+			found = append(found, at(file, src.display(name), path, format, args...))
 		}
 		have, alias, _ := strings.Cut(file.GetOptions().GetGoPackage(), ";")
 		if !slices.Contains(req.GetFileToGenerate(), name) {
@@ -65,22 +61,6 @@ func (src *sources) checkPlaces(req *pluginpb.CodeGeneratorRequest, out string) 
 		}
 	}
 	return found.orNil()
-}
-
-// atProto is at for a descriptor that is not linked yet.
-func atProto(file *descriptorpb.FileDescriptorProto, display string, path protoreflect.SourcePath, format string, args ...any) problem {
-	bare := &descriptorpb.FileDescriptorProto{
-		Name: file.Name, Package: file.Package, Syntax: file.Syntax, Edition: file.Edition, SourceCodeInfo: file.SourceCodeInfo, //nolint:protogetter // pointers are copied as they are
-	}
-	fd, err := protodesc.NewFile(bare, &protoregistry.Files{})
-	if err != nil {
-		return problem{file: display, text: fmt.Sprintf(format, args...)}
-	}
-	p := at(fd, display, path, format, args...)
-	if p.line == 0 {
-		p = at(fd, display, syntaxPath, format, args...)
-	}
-	return p
 }
 
 // packageName gives the Go package name to propose: the one chosen, else the last

@@ -9,20 +9,18 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 // problem is one mistake in a contract: where it is, what is wrong and how to
 // mend it.
 type problem struct {
 	file      string
-	line, col int // from 1; 0 when the place is not known
+	line, col int // from 1
 	text      string
 }
 
 func (p problem) String() string {
-	if p.line == 0 {
-		return fmt.Sprintf("%s: %s", p.file, p.text)
-	}
 	return fmt.Sprintf("%s:%d:%d: %s", p.file, p.line, p.col, p.text)
 }
 
@@ -49,13 +47,15 @@ func (ps problems) orNil() error {
 }
 
 // at gives the problem at a descriptor path of a file, or at the nearest path
-// above it whose place is known.
-func at(fd protoreflect.FileDescriptor, file string, path protoreflect.SourcePath, format string, args ...any) problem {
-	p := problem{file: file, text: fmt.Sprintf(format, args...)}
+// above it whose place is known, or at the start of the file.
+func at(file *descriptorpb.FileDescriptorProto, display string, path protoreflect.SourcePath, format string, args ...any) problem {
+	p := problem{display, 1, 1, fmt.Sprintf(format, args...)}
 	for n := len(path); n > 0; n-- {
-		if loc := fd.SourceLocations().ByPath(path[:n]); loc.Path != nil {
-			p.line, p.col = loc.StartLine+1, loc.StartColumn+1
-			break
+		for _, loc := range file.GetSourceCodeInfo().GetLocation() {
+			if slices.Equal(loc.GetPath(), path[:n]) && len(loc.GetSpan()) >= 2 {
+				p.line, p.col = int(loc.GetSpan()[0])+1, int(loc.GetSpan()[1])+1 // spans count from 0
+				return p
+			}
 		}
 	}
 	return p

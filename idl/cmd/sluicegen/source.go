@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -73,6 +74,9 @@ func (src *sources) addTree(dir string) error {
 			base := entry.Name()
 			if file != dir && (base == "testdata" || base == "vendor" || strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_")) {
 				return fs.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(file, "go.mod")); err == nil && file != dir {
+				return fs.SkipDir // another module's contracts
 			}
 			return nil
 		}
@@ -181,14 +185,11 @@ func (src *sources) compile() (*pluginpb.CodeGeneratorRequest, []problem, error)
 			},
 		),
 	}
-	names := slices.Sorted(func(yield func(string) bool) {
-		for name := range src.inputs {
-			if !yield(name) {
-				return
-			}
-		}
-	})
+	names := slices.Sorted(maps.Keys(src.inputs))
 	files, err := compiler.Compile(context.Background(), names...)
+	if e, ok := errors.AsType[reporter.ErrorWithPos](err); ok {
+		found = append(found, place(e)) // an import that cannot be read is not reported but returned
+	}
 	if len(found) > 0 {
 		return nil, nil, found.orNil()
 	}
@@ -203,13 +204,18 @@ func (src *sources) compile() (*pluginpb.CodeGeneratorRequest, []problem, error)
 // mend adds to a compiler's message what to do about it, where it does not say.
 func mend(err error) string {
 	text := err.Error()
-	switch {
-	case errors.As(err, new(linker.ErrorUnusedImport)):
-		return text + ": remove it"
-	case errors.Is(err, fs.ErrNotExist):
-		return text + ": give the directory it is written from with -I"
-	case strings.Contains(text, "unknown extension qos.v1."), strings.Contains(text, "invalid extension: qos.v1."):
-		return text + `: add import "` + qosName + `";`
+	for _, hint := range []struct{ part, mend string }{
+		{"unknown extension qos.v1.", `add import "` + qosName + `";`},
+		{"option (qos.v1.service): field", "give business or timeout_ms"},
+		{"option (qos.v1.method): field", "give business, timeout_ms or max_attempts"},
+		{"enum qos.v1.Business has no value", "give BUSINESS_CRITICAL, _BROWSE, _POST, _INTERACTIVE, _EXTRA or _BACKGROUND"},
+		{": file does not exist", "give the directory that the import is written from with -I"},
+		{": unknown type ", "define it, or import the file that does"},
+		{" not used", "remove it"},
+	} {
+		if strings.Contains(text, hint.part) {
+			return text + ": " + hint.mend
+		}
 	}
 	return text
 }
