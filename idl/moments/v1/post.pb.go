@@ -625,7 +625,10 @@ type GetPostsRequest struct {
 	// Leave out everything but id, author and time.
 	HeadsOnly bool `protobuf:"varint,3,opt,name=heads_only,json=headsOnly,proto3" json:"heads_only,omitempty"`
 	// Also give the viewer's own newest posts, see GetPostsResponse.own_ids.
-	Own           *OwnWindow `protobuf:"bytes,4,opt,name=own,proto3" json:"own,omitempty"`
+	Own *OwnWindow `protobuf:"bytes,4,opt,name=own,proto3" json:"own,omitempty"`
+	// The posts are for the viewer's timeline: also leave out those of authors whom
+	// the viewer does not want to see there.
+	Timeline      bool `protobuf:"varint,5,opt,name=timeline,proto3" json:"timeline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -686,6 +689,13 @@ func (x *GetPostsRequest) GetOwn() *OwnWindow {
 		return x.Own
 	}
 	return nil
+}
+
+func (x *GetPostsRequest) GetTimeline() bool {
+	if x != nil {
+		return x.Timeline
+	}
+	return false
 }
 
 // OwnWindow asks for the viewer's own posts in a stretch of time, so that a reader
@@ -1240,13 +1250,14 @@ const file_moments_v1_post_proto_rawDesc = "" +
 	"\x11DeletePostRequest\x12\x1b\n" +
 	"\tauthor_id\x18\x01 \x01(\tR\bauthorId\x12\x17\n" +
 	"\apost_id\x18\x02 \x01(\tR\x06postId\"\x14\n" +
-	"\x12DeletePostResponse\"\x88\x01\n" +
+	"\x12DeletePostResponse\"\xa4\x01\n" +
 	"\x0fGetPostsRequest\x12\x1b\n" +
 	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x10\n" +
 	"\x03ids\x18\x02 \x03(\tR\x03ids\x12\x1d\n" +
 	"\n" +
 	"heads_only\x18\x03 \x01(\bR\theadsOnly\x12'\n" +
-	"\x03own\x18\x04 \x01(\v2\x15.moments.v1.OwnWindowR\x03own\"Y\n" +
+	"\x03own\x18\x04 \x01(\v2\x15.moments.v1.OwnWindowR\x03own\x12\x1a\n" +
+	"\btimeline\x18\x05 \x01(\bR\btimeline\"Y\n" +
 	"\tOwnWindow\x12\x1b\n" +
 	"\tbefore_id\x18\x01 \x01(\tR\bbeforeId\x12\x19\n" +
 	"\bafter_id\x18\x02 \x01(\tR\aafterId\x12\x14\n" +
