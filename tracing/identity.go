@@ -6,7 +6,6 @@ package tracing
 
 import (
 	"encoding/hex"
-	"hash/fnv"
 	"math/rand/v2"
 )
 
@@ -109,10 +108,10 @@ type Entry uint32
 
 // EntryOf gives the compact name of an entry.
 func EntryOf(name string) Entry {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(name)) // never fails
-	if v := h.Sum32(); v != 0 {
-		return Entry(v)
+	const offset, prime = 2166136261, 16777619 // FNV-1a, 32 bits
+	h := uint32(offset)
+	for i := range len(name) {
+		h = (h ^ uint32(name[i])) * prime
 	}
-	return 1
+	return Entry(max(h, 1))
 }

@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kitexrpc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/endpoint"
+	"github.com/cloudwego/kitex/pkg/klog"
+	"github.com/cloudwego/kitex/pkg/remote"
+	"github.com/cloudwego/kitex/pkg/remote/remotesvr"
+	npserver "github.com/cloudwego/kitex/pkg/remote/trans/netpoll"
+	"github.com/cloudwego/netpoll"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+)
+
+// ServerConfig is what the transport of a server needs.
+type ServerConfig struct {
+	Listener       net.Listener
+	Lookup         func(service, method []byte) *interceptor.Method // nil: there is no such method
+	MaxFrameBytes  int
+	MaxConnections int
+	MaxInFlight    int           // calls being served at once
+	ReadTimeout    time.Duration // longest a peer may take to send the rest of a frame
+	DrainTimeout   time.Duration // longest a stop waits for the calls being served
+	Log            *slog.Logger
+}
+
+// Server serves calls on one listener.
+type Server struct {
+	cfg    ServerConfig
+	remote remotesvr.Server
+	stop   sync.Once
+	served chan error
+
+	inFlight atomic.Int64
+	idle     chan struct{} // pinged when inFlight falls to zero or a connection ends
+
+	mu       sync.Mutex
+	conns    map[*serverConn]struct{} // guarded by mu
+	draining bool                     // guarded by mu
+}
+
+func init() {
+	// Kitex logs each refused frame and each start through a logger of its own;
+	// what matters of it is logged here.
+	klog.SetLevel(klog.LevelFatal)
+}
+
+// Serve starts serving and returns at once.
+func Serve(cfg ServerConfig) (*Server, error) {
+	s := &Server{cfg: cfg, conns: map[*serverConn]struct{}{}, idle: make(chan struct{}, 1), served: make(chan error, 1)}
+	opt := &remote.ServerOption{
+		TransServerFactory: npserver.NewTransServerFactory(),
+		Listener:           cfg.Listener,
+		ExitWaitTime:       cfg.DrainTimeout,
+		ReadWriteTimeout:   cfg.ReadTimeout,
+	}
+	var err error
+	if s.remote, err = remotesvr.NewServer(opt, (*serverHandler)(s)); err != nil {
+		return nil, err
+	}
+	errs := s.remote.Start()
+	go func() { s.served <- <-errs }() // Stop waits for it
+	return s, nil
+}
+
+// Err receives the error that ends the event loop before Stop was called.
+func (s *Server) Err() <-chan error { return s.served }
+
+// Stop closes the listener, tells the clients to go elsewhere, serves what has
+// been accepted, at most for the drain timeout, and closes the connections.
+func (s *Server) Stop() error {
+	var err error
+	s.stop.Do(func() {
+		err = s.remote.Stop()
+		s.mu.Lock()
+		left := make([]*serverConn, 0, len(s.conns))
+		for c := range s.conns {
+			left = append(left, c)
+		}
+		s.mu.Unlock()
+		for _, c := range left {
+			_ = c.conn.Close()
+		}
+		for _, c := range left {
+			c.wait()
+		}
+	})
+	return err
+}
+
+// InFlight is the number of calls being served.
+func (s *Server) InFlight() int { return int(s.inFlight.Load()) }
+
+// lingerAfterIdle is how long a drained server waits for clients to close their
+// connections before it does: a call may be on its way. Our own client closes at
+// once, a stock kitex client never does.
+const lingerAfterIdle = 200 * time.Millisecond
+
+func (s *Server) drain(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	conns := make([]*serverConn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.sayReset()
+	}
+	linger := time.NewTimer(lingerAfterIdle)
+	defer linger.Stop()
+	for {
+		s.mu.Lock()
+		open := len(s.conns)
+		s.mu.Unlock()
+		if busy := s.inFlight.Load() > 0; !busy && open == 0 {
+			return nil
+		} else if busy {
+			linger.Reset(lingerAfterIdle)
+		}
+		select {
+		case <-s.idle:
+		case <-linger.C:
+			if s.inFlight.Load() == 0 {
+				return nil
+			}
+		case <-ctx.Done():
+			return errors.New("calls were still being served when the drain timeout passed")
+		}
+	}
+}
+
+func (s *Server) ping() {
+	select {
+	case s.idle <- struct{}{}:
+	default:
+	}
+}
+
+// serverHandler is what kitex's shell calls.
+type serverHandler Server
+
+var _ remote.ServerTransHandler = (*serverHandler)(nil)
+
+type connKey struct{}
+
+// OnActive implements remote.ServerTransHandler: a connection has come.
+func (h *serverHandler) OnActive(_ context.Context, nc net.Conn) (context.Context, error) {
+	s := (*Server)(h)
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &serverConn{server: s, ctx: ctx, cancel: cancel, peer: nc.RemoteAddr().String()}
+	np := nc.(netpoll.Connection)
+	if err := c.init(np, defaultWriteLimit); err != nil {
+		cancel()
+		return ctx, err
+	}
+	s.mu.Lock()
+	over := len(s.conns) >= s.cfg.MaxConnections
+	draining := s.draining
+	if !over {
+		s.conns[c] = struct{}{}
+	}
+	s.mu.Unlock()
+	if over {
+		cancel()
+		s.cfg.Log.Warn("connection refused: MaxConnections reached", slog.String("peer", c.peer), slog.Int("limit", s.cfg.MaxConnections))
+		return ctx, errors.New("kitexrpc: too many connections")
+	}
+	if err := np.AddCloseCallback(func(netpoll.Connection) error { c.gone(); return nil }); err != nil {
+		return ctx, err
+	}
+	if draining {
+		c.sayReset()
+	}
+	return context.WithValue(ctx, connKey{}, c), nil
+}
+
+// OnRead implements remote.ServerTransHandler: a connection has bytes. It runs on
+// the connection's reading goroutine; an error closes the connection.
+func (h *serverHandler) OnRead(ctx context.Context, _ net.Conn) error {
+	c, ok := ctx.Value(connKey{}).(*serverConn)
+	if !ok {
+		return net.ErrClosed // refused by OnActive
+	}
+	return c.read()
+}
+
+// OnError implements remote.ServerTransHandler.
+func (h *serverHandler) OnError(_ context.Context, err error, nc net.Conn) {
+	if errors.Is(err, netpoll.ErrEOF) || errors.Is(err, netpoll.ErrConnClosed) || errors.Is(err, net.ErrClosed) {
+		return
+	}
+	h.cfg.Log.Warn("connection closed", slog.String("peer", nc.RemoteAddr().String()), slog.Any("err", err))
+}
+
+// GracefulShutdown implements remote.GracefulShutdown: the listener is closed.
+func (h *serverHandler) GracefulShutdown(ctx context.Context) error { return (*Server)(h).drain(ctx) }
+
+// The rest of remote.ServerTransHandler is for handlers that go through kitex's
+// own codec and pipeline. Ours answers on its own.
+
+// OnInactive implements remote.ServerTransHandler; the close callback has done it.
+func (h *serverHandler) OnInactive(context.Context, net.Conn) {}
+
+// OnMessage implements remote.ServerTransHandler.
+func (h *serverHandler) OnMessage(ctx context.Context, _, _ remote.Message) (context.Context, error) {
+	return ctx, nil
+}
+
+// SetPipeline implements remote.ServerTransHandler.
+func (h *serverHandler) SetPipeline(*remote.TransPipeline) {}
+
+// SetInvokeHandleFunc implements remote.InvokeHandleFuncSetter.
+func (h *serverHandler) SetInvokeHandleFunc(endpoint.Endpoint) {}
+
+// Write implements remote.ServerTransHandler.
+func (h *serverHandler) Write(ctx context.Context, _ net.Conn, _ remote.Message) (context.Context, error) {
+	return ctx, nil
+}
+
+// Read implements remote.ServerTransHandler.
+func (h *serverHandler) Read(ctx context.Context, _ net.Conn, _ remote.Message) (context.Context, error) {
+	return ctx, nil
+}
+
+// serverConn is one connection of a server.
+type serverConn struct {
+	writer
+	server *Server
+	ctx    context.Context // ends with the connection
+	cancel context.CancelFunc
+	peer   string
+}
+
+func (c *serverConn) gone() {
+	c.closed(netpoll.ErrConnClosed)
+	c.cancel()
+	c.server.mu.Lock()
+	delete(c.server.conns, c)
+	c.server.mu.Unlock()
+	c.server.ping()
+}
+
+func (c *serverConn) sayReset() {
+	if c.begin(time.Now().Add(writeTimeout)) != nil {
+		return // it is gone anyway
+	}
+	c.buf = appendReset(c.buf)
+	c.end()
+}
+
+func (c *serverConn) read() error {
+	r := c.conn.Reader()
+	for r.Len() > 0 {
+		head, err := r.Peek(minFrame) // waits for a peer that sends in small pieces, at most the read timeout
+		if err != nil {
+			return err
+		}
+		n, err := frameLen(head, c.server.cfg.MaxFrameBytes)
+		if err != nil {
+			return err
+		}
+		p, err := r.Next(n)
+		if err != nil {
+			return err
+		}
+		var f frame
+		if err := f.parse(p); err != nil {
+			return err
+		}
+		c.handle(&f)
+		if err := r.Release(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// handle decides about one frame. When it returns nothing refers to the read
+// buffer any more.
+func (c *serverConn) handle(f *frame) {
+	if f.seq == 0 {
+		return // control frames are the server's to send
+	}
+	if f.kind != typeCall {
+		c.replyError(f.seq, f.method, &rpc.Error{
+			Code: rpc.Unimplemented, Reason: rpc.ReasonUnknown, NotRun: true,
+			Message: "only calls that wait for an answer are served",
+		})
+		return
+	}
+	m := c.server.cfg.Lookup(f.service, f.method)
+	if m == nil {
+		c.replyError(f.seq, f.method, &rpc.Error{
+			Code: rpc.Unimplemented, Reason: rpc.ReasonUnknown, NotRun: true,
+			Message: "unknown method " + printable(f.service) + "/" + printable(f.method),
+		})
+		return
+	}
+	if c.server.inFlight.Add(1) > int64(c.server.cfg.MaxInFlight) {
+		c.server.release()
+		c.replyError(f.seq, f.method, &rpc.Error{
+			Code: rpc.ResourceExhausted, Reason: rpc.ReasonOverload, NotRun: true,
+			Message: "the server serves as many calls as MaxInFlight allows",
+		})
+		return
+	}
+	call := m.NewCall(c.ctx, c.peer, f.header, f.payload, time.Now())
+	if err := call.Arrive(); err != nil {
+		c.server.release()
+		c.replyError(f.seq, f.method, err)
+		return
+	}
+	go c.serve(call, f.seq) // drain waits for inFlight to be zero
+}
+
+func (c *serverConn) serve(call *interceptor.ServerCall, seq int32) {
+	res, err := call.Run()
+	if err == nil {
+		err = c.reply(seq, call.Contract().Name, res)
+	}
+	if err != nil {
+		c.replyError(seq, []byte(call.Contract().Name), err)
+	}
+	c.server.release()
+}
+
+func (s *Server) release() {
+	if s.inFlight.Add(-1) == 0 {
+		s.ping()
+	}
+}
+
+var openReplyHeader = []byte{rpc.HeaderVersion, 0, levelOpen >> 8, levelOpen & 0xFF}
+
+// reply sends a response. It gives an error when the response cannot be sent but
+// an error reply still can; a dead connection is nobody's error any more.
+//
+// It is kept out of line: its frame must not stay on the stack of a blocked call.
+//
+//go:noinline
+func (c *serverConn) reply(seq int32, method string, res proto.Message) *rpc.Error {
+	size := proto.Size(res)
+	if size > c.server.cfg.MaxFrameBytes-maxFrameOverhead {
+		return &rpc.Error{Code: rpc.ResourceExhausted, Reason: rpc.ReasonDecode, Message: "the response is larger than MaxFrameBytes; ask for less, or page"}
+	}
+	if c.begin(time.Time{}) != nil {
+		return nil
+	}
+	start := len(c.buf)
+	b, err := appendMessage(appendPrefix(c.buf, seq, typeReply, "", method, openReplyHeader, size), res, size)
+	if err != nil {
+		c.abort(start)
+		c.server.cfg.Log.Error("response not sent", slog.String("method", method), slog.Any("err", err))
+		return &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonDecode, Message: "the response could not be encoded"}
+	}
+	c.buf = b
+	c.end()
+	return nil
+}
+
+func (c *serverConn) replyError(seq int32, method []byte, e *rpc.Error) {
+	payload := appendError(nil, e)
+	if c.begin(time.Time{}) != nil {
+		return
+	}
+	c.buf = append(appendPrefix(c.buf, seq, typeException, "", string(method), openReplyHeader, len(payload)), payload...)
+	c.end()
+}
+
+// maxFrameOverhead bounds what a frame holds besides its message.
+const maxFrameOverhead = 1 << 10
+
+// printable gives at most 128 bytes of a name that a stranger sent, with anything
+// unusual replaced.
+func printable(name []byte) string {
+	b := []byte(string(name[:min(len(name), 128)]))
+	for i, ch := range b {
+		if ch < '!' || ch > '~' {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}

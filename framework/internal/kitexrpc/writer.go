@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kitexrpc
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cloudwego/netpoll"
+	"golang.org/x/sys/unix"
+)
+
+// writer combines the frames of many goroutines into few writes. Whoever appends
+// to an idle writer flushes for everyone who appends meanwhile; there is no
+// goroutine for it and no allocation per frame. The flush never blocks: when the
+// socket is full a goroutine takes over, so that no caller outwaits its deadline
+// for another's bytes.
+type writer struct {
+	conn  netpoll.Connection
+	limit int // bytes that may wait before appenders do
+
+	mu       sync.Mutex
+	buf      []byte        // frames that no flush has taken yet
+	spare    []byte        // the buffer of the last flush, for the next
+	flushing bool          // somebody flushes
+	room     chan struct{} // closed when there is room again; nil if nobody waits
+	err      error         // set once, when the connection is of no more use
+	slow     sync.WaitGroup
+
+	fdMu sync.Mutex
+	fd   int // -1 once the connection has been closed: the number may by then be another's
+}
+
+const (
+	defaultWriteLimit = 4 << 20
+	maxSpare          = 256 << 10 // a larger buffer was for a burst and is let go
+	writeTimeout      = 5 * time.Second
+)
+
+var errBusy = errors.New("the connection's write buffer is full")
+
+func (w *writer) init(conn netpoll.Connection, limit int) error {
+	c, ok := conn.(interface{ Fd() int })
+	if !ok {
+		return fmt.Errorf("kitexrpc: connection %T has no file descriptor", conn)
+	}
+	w.conn, w.fd, w.limit = conn, c.Fd(), limit
+	return conn.SetWriteTimeout(writeTimeout)
+}
+
+// begin locks the writer for appending to w.buf, waiting for room until the
+// deadline; a zero deadline waits as long as the connection lives. After an error
+// the writer is not locked.
+func (w *writer) begin(deadline time.Time) error {
+	w.mu.Lock()
+	for w.err == nil && len(w.buf) > w.limit {
+		if err := w.waitForRoom(deadline); err != nil {
+			return err
+		}
+	}
+	if err := w.err; err != nil {
+		w.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+// waitForRoom is called with mu held and returns with it held, or, with an error,
+// not.
+func (w *writer) waitForRoom(deadline time.Time) error {
+	if w.room == nil {
+		w.room = make(chan struct{})
+	}
+	room := w.room
+	w.mu.Unlock()
+	if deadline.IsZero() {
+		<-room
+	} else {
+		t := time.NewTimer(time.Until(deadline))
+		defer t.Stop()
+		select {
+		case <-room:
+		case <-t.C:
+			return errBusy
+		}
+	}
+	w.mu.Lock()
+	return nil
+}
+
+// abort unlocks the writer and drops what was appended since its length was n.
+func (w *writer) abort(n int) {
+	w.buf = w.buf[:n]
+	w.mu.Unlock()
+}
+
+// end unlocks the writer and sees to it that what was appended is sent.
+func (w *writer) end() {
+	if w.flushing {
+		w.mu.Unlock()
+		return
+	}
+	w.flushing = true
+	for len(w.buf) > 0 && w.err == nil {
+		out := w.take()
+		w.mu.Unlock()
+		n, err := w.writeNow(out)
+		if err == nil && n < len(out) {
+			w.slow.Go(func() { w.writeSlowly(out, n) })
+			return // w.flushing stays: the goroutine has taken over
+		}
+		w.mu.Lock()
+		w.done(out, err)
+	}
+	w.flushing = false
+	w.mu.Unlock()
+}
+
+// writeSlowly sends the rest of out and all that has come meanwhile, waiting for
+// the socket as long as the write timeout allows.
+func (w *writer) writeSlowly(out []byte, sent int) {
+	_, err := w.conn.Write(out[sent:])
+	w.mu.Lock()
+	w.done(out, err)
+	for len(w.buf) > 0 && w.err == nil {
+		out = w.take()
+		w.mu.Unlock()
+		_, err = w.conn.Write(out)
+		w.mu.Lock()
+		w.done(out, err)
+	}
+	w.flushing = false
+	w.mu.Unlock()
+}
+
+// take gives all waiting bytes to a flush. It is called with mu held.
+func (w *writer) take() []byte {
+	out := w.buf
+	w.buf, w.spare = w.spare[:0], nil
+	if w.room != nil {
+		close(w.room)
+		w.room = nil
+	}
+	return out
+}
+
+// done ends a flush of out. It is called with mu held.
+func (w *writer) done(out []byte, err error) {
+	if cap(out) <= maxSpare {
+		w.spare = out
+	}
+	if err != nil && w.err == nil {
+		w.err = fmt.Errorf("write: %w", err)
+		// The reader notices the close and tells everyone who waits.
+		_ = w.conn.Close()
+	}
+}
+
+// writeNow writes what the socket takes at once, past netpoll's own buffer.
+func (w *writer) writeNow(p []byte) (int, error) {
+	w.fdMu.Lock()
+	defer w.fdMu.Unlock()
+	if w.fd < 0 {
+		return 0, netpoll.ErrConnClosed
+	}
+	for {
+		n, err := unix.Write(w.fd, p)
+		switch {
+		case err == nil:
+			return n, nil
+		case errors.Is(err, unix.EAGAIN):
+			return 0, nil
+		case !errors.Is(err, unix.EINTR):
+			return 0, err
+		}
+	}
+}
+
+// closed is called by netpoll's close callback, before the file descriptor is
+// closed: from here on nobody writes to it.
+func (w *writer) closed(err error) {
+	w.fdMu.Lock()
+	w.fd = -1
+	w.fdMu.Unlock()
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = err
+	}
+	if w.room != nil {
+		close(w.room)
+		w.room = nil
+	}
+}
+
+// wait returns when no goroutine of the writer is left.
+func (w *writer) wait() { w.slow.Wait() }

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package framework
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
+	"github.com/sluice-rpc/sluice/framework/internal/race"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+)
+
+// callLocally is the transport of a connection within the process.
+func (s *Server) callLocally(ctx context.Context, c *interceptor.ClientCall) error {
+	m := s.byName[c.Method.Service][c.Method.Name]
+	if m == nil {
+		return &rpc.Error{Code: rpc.Unimplemented, Reason: rpc.ReasonUnknown, NotRun: true, Message: "unknown method " + c.Method.FullName()}
+	}
+	if !s.gate.enter() {
+		return &rpc.Error{Code: rpc.Unavailable, Reason: rpc.ReasonShuttingDown, NotRun: true, Message: c.Method.FullName() + ": the server is shutting down"}
+	}
+	defer s.gate.leave()
+	if ctx.Err() != nil { // the deadline is checked on arrival; this is the caller's giving up
+		return &rpc.Error{Code: rpc.Canceled, Reason: rpc.ReasonCanceled, NotRun: true, Message: c.Method.FullName() + ": the caller gave up"}
+	}
+	if s.opts.cloneLocal || race.Enabled {
+		return callCloned(ctx, m, c)
+	}
+	return call(ctx, m, c, c.Request)
+}
+
+func call(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall, req proto.Message) error {
+	served := m.NewLocalCall(ctx, &c.Header, req, time.Now())
+	if err := served.Arrive(); err != nil {
+		return err
+	}
+	res, err := served.Run()
+	if err != nil {
+		return err
+	}
+	c.Response = res
+	return nil
+}
+
+// callCloned hands the handler a clone of the request and the caller a clone of the
+// response, and fails the call if either side changed what it only was lent.
+func callCloned(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall) error {
+	before, lent := proto.Clone(c.Request), proto.Clone(c.Request)
+	err := call(ctx, m, c, lent)
+	switch {
+	case !proto.Equal(before, lent):
+		return lentError(c.Method, "the handler changed its request")
+	case !proto.Equal(before, c.Request):
+		return lentError(c.Method, "the caller changed its request during the call")
+	}
+	if err == nil {
+		c.Response = proto.Clone(c.Response)
+	}
+	return err
+}
+
+func lentError(m *rpc.Method, what string) error {
+	return &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonHandler, Message: fmt.Sprintf("%s: %s; a request is only lent", m.FullName(), what)}
+}
+
+// gate lets local calls in until it is closed, and its close waits for those
+// inside. The zero gate is open.
+type gate struct {
+	state atomic.Int64 // the calls inside, plus gateClosed
+	empty chan struct{}
+	once  sync.Once
+}
+
+const gateClosed = 1 << 62
+
+func (g *gate) init() { g.once.Do(func() { g.empty = make(chan struct{}, 1) }) }
+
+func (g *gate) enter() bool {
+	if g.state.Add(1)&gateClosed == 0 {
+		return true
+	}
+	g.leave()
+	return false
+}
+
+func (g *gate) leave() {
+	if g.state.Add(-1) == gateClosed {
+		g.init()
+		select {
+		case g.empty <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// close waits for the calls inside, at most for the limit.
+func (g *gate) close(limit time.Duration) {
+	g.init()
+	if g.state.Or(gateClosed) == 0 {
+		return
+	}
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-g.empty:
+	case <-t.C:
+	}
+}

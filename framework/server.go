@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package framework serves and makes calls that protect, trace and measure
+// themselves. A server registers the handlers of generated code and runs; a client
+// dials a service and hands the connection to generated code.
+package framework
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-rpc/sluice/framework/internal/admin"
+	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
+	"github.com/sluice-rpc/sluice/framework/internal/kitexrpc"
+	"github.com/sluice-rpc/sluice/framework/internal/runner"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+)
+
+// Server serves the methods of one or more services. Create it with NewServer,
+// register handlers, then Run it once.
+type Server struct {
+	cfg  ServerConfig
+	opts serverOptions
+	err  error // of configuration or registration; Listen returns it
+
+	byName  map[string]map[string]*interceptor.Method // service, method
+	byShort map[string]*interceptor.Method            // for callers that do not name the service
+
+	mu       sync.Mutex
+	lis      net.Listener // guarded by mu
+	adminLis net.Listener // guarded by mu
+	started  bool         // guarded by mu
+
+	gate gate // open while calls of this process are let in
+}
+
+var _ rpc.Registrar = (*Server)(nil)
+
+// NewServer makes a server. What is wrong with the configuration is returned by
+// Listen and Run, so that a main function has one place to look.
+func NewServer(cfg ServerConfig, opts ...ServerOption) *Server {
+	s := &Server{byName: map[string]map[string]*interceptor.Method{}, byShort: map[string]*interceptor.Method{}}
+	s.cfg, s.err = cfg.withDefaults()
+	s.opts.log = slog.Default()
+	for _, o := range opts {
+		o(&s.opts)
+	}
+	s.opts.log = s.opts.log.With(slog.String("service", cfg.Service))
+	return s
+}
+
+// Register implements rpc.Registrar. Generated code calls it, before Run. What is
+// wrong is returned by Listen and Run.
+func (s *Server) Register(svc *rpc.Service, handlers []rpc.Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.started:
+		s.err = errors.Join(s.err, fmt.Errorf("framework: service %s was registered after Run: register first", svc.Name))
+		return
+	case len(handlers) != len(svc.Methods):
+		s.err = errors.Join(s.err, fmt.Errorf("framework: service %s has %d methods but %d handlers: generate its code anew", svc.Name, len(svc.Methods), len(handlers)))
+		return
+	case s.byName[svc.Name] != nil:
+		s.err = errors.Join(s.err, fmt.Errorf("framework: service %s was registered twice", svc.Name))
+		return
+	}
+	methods := make(map[string]*interceptor.Method, len(handlers))
+	for i, m := range svc.Methods {
+		method := interceptor.NewMethod(m, handlers[i], s.opts.interceptors, s.opts.log)
+		methods[m.Name] = method
+		if _, twice := s.byShort[m.Name]; twice {
+			method = nil // ambiguous: only a caller that names the service reaches it
+		}
+		s.byShort[m.Name] = method
+	}
+	s.byName[svc.Name] = methods
+}
+
+// lookup finds a method by what a frame names. A stock kitex client names the
+// service in its own way, so that an unknown service is looked for by the method
+// alone if only one service has it.
+func (s *Server) lookup(service, method []byte) *interceptor.Method {
+	if methods, ok := s.byName[string(service)]; ok {
+		return methods[string(method)]
+	}
+	return s.byShort[string(method)]
+}
+
+// Check gives what is wrong with the configuration or the registered services.
+func (s *Server) Check() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Listen binds the addresses without serving yet. Run does it if nobody has.
+func (s *Server) Listen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil || s.lis != nil {
+		return s.err
+	}
+	lis, err := runner.Listen(s.cfg.Addr)
+	if err != nil {
+		return fmt.Errorf("framework: service %s: Addr: %w", s.cfg.Service, err)
+	}
+	if s.cfg.Admin != "" {
+		if s.adminLis, err = runner.Listen(s.cfg.Admin); err != nil {
+			_ = lis.Close()
+			return fmt.Errorf("framework: service %s: Admin: %w", s.cfg.Service, err)
+		}
+	}
+	s.lis = lis
+	return nil
+}
+
+// Addr is the address that calls are served on, empty before Listen.
+func (s *Server) Addr() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return addrOf(s.lis)
+}
+
+// AdminAddr is the address of the admin pages, empty before Listen and without them.
+func (s *Server) AdminAddr() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return addrOf(s.adminLis)
+}
+
+func addrOf(lis net.Listener) string {
+	if lis == nil {
+		return ""
+	}
+	return lis.Addr().String()
+}
+
+// Run serves until ctx ends or the process gets SIGTERM or SIGINT, then drains: no
+// more connections, the clients are told to go elsewhere, what has been accepted
+// is answered. It returns nil after that. It can be called once.
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.Listen(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	lis, adminLis, again := s.lis, s.adminLis, s.started
+	s.started = true
+	s.mu.Unlock()
+	if again {
+		return errors.New("framework: Run was called twice")
+	}
+	if !s.opts.noSignals {
+		var stop context.CancelFunc
+		ctx, stop = runner.WithSignals(ctx)
+		defer stop()
+	}
+	transport, err := kitexrpc.Serve(kitexrpc.ServerConfig{
+		Listener: lis, Lookup: s.lookup,
+		MaxFrameBytes: s.cfg.MaxFrameBytes, MaxConnections: s.cfg.MaxConnections, MaxInFlight: s.cfg.MaxInFlight,
+		ReadTimeout: s.cfg.ReadTimeout, DrainTimeout: s.cfg.DrainTimeout, Log: s.opts.log,
+	})
+	if err != nil {
+		return fmt.Errorf("framework: service %s: %w", s.cfg.Service, err)
+	}
+	s.opts.log.Info("serving", slog.String("addr", lis.Addr().String()), slog.String("admin", addrOf(adminLis)))
+
+	adminCtx, stopAdmin := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAdmin()
+	state := admin.NewState(s.opts.ready)
+	var g errgroup.Group
+	if adminLis != nil {
+		g.Go(func() error { return admin.Serve(adminCtx, adminLis, state, s.opts.admin) })
+	}
+	g.Go(func() error {
+		defer stopAdmin()
+		var failed error
+		select {
+		case <-ctx.Done():
+		case failed = <-transport.Err():
+			failed = fmt.Errorf("framework: service %s: serving ended: %w", s.cfg.Service, failed)
+		}
+		state.Drain()
+		s.gate.close(s.cfg.DrainTimeout)
+		err := transport.Stop()
+		s.opts.log.Info("stopped", slog.Int("unfinished", transport.InFlight()))
+		return errors.Join(failed, err)
+	})
+	return g.Wait()
+}
