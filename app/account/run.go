@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/kv"
+	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+)
+
+const (
+	// sweepEvery is how often the whole store is looked through for what crashes
+	// left and time has ended: 4,096 slots, four short scans each.
+	sweepEvery = time.Hour
+	// againAfter is how long to wait before what failed is tried again.
+	againAfter = time.Second
+	// pendingAge is how old an account without a name is when it is cleared away:
+	// far beyond the time of any registration that might still be running.
+	pendingAge = time.Hour
+	// backfillers is how many timelines are filled at once for new friends.
+	backfillers = 4
+	// backfillTime bounds one of them.
+	backfillTime = 5 * time.Second
+)
+
+// newFriend is a friendship whose posts are to be filled into reader's timeline.
+type newFriend struct{ reader, author id.User }
+
+// wake makes Run look for what waits in the store.
+func (s *Service) wake() {
+	select {
+	case s.waiting <- struct{}{}:
+	default: // it is going to look anyway
+	}
+}
+
+// queueBackfill hands a new friendship to Run. The store holds it too, so when
+// there is no room nothing is lost.
+func (s *Service) queueBackfill(reader, author id.User) {
+	select {
+	case s.backfills <- newFriend{reader: reader, author: author}:
+	default:
+		s.wake()
+	}
+}
+
+// Run does what is not done within a call: it brings half-edges to where a crash
+// kept them from, fills new friends' posts into timelines, forgets old idempotency
+// keys and clears away accounts that never got their name. It returns nil when ctx
+// ends.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for range backfillers {
+		g.Go(func() error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case f := <-s.backfills:
+					if err := s.backfill(ctx, f); err != nil {
+						s.wake()
+					}
+				}
+			}
+		})
+	}
+	g.Go(func() error {
+		s.sweepUntil(ctx)
+		return nil
+	})
+	return g.Wait()
+}
+
+func (s *Service) sweepUntil(ctx context.Context) {
+	for {
+		next := sweepEvery
+		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "account: some work is left and will be tried again", "err", err, "after", againAfter)
+			next = againAfter
+			if !wait(ctx, nil, next) {
+				return
+			}
+			continue
+		}
+		if !wait(ctx, s.waiting, next) || !wait(ctx, nil, againAfter) {
+			return // the second wait gathers what fails together, and gives it time
+		}
+	}
+}
+
+// wait reports whether there is something to do: after d or when early has a
+// token, but not when ctx has ended.
+func wait(ctx context.Context, early <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-early:
+	case <-t.C:
+	}
+	return true
+}
+
+// sweep looks through the whole store once. It goes on after a failure and gives
+// all of them.
+func (s *Service) sweep(ctx context.Context) error {
+	var errs []error
+	for slot := kv.Slot(0); slot < kv.Slots && ctx.Err() == nil; slot++ {
+		for _, kind := range []struct {
+			prefix byte
+			do     func(context.Context, kv.Slot, kv.Item) error
+		}{
+			{prefixMirror, s.tellLeft},
+			{prefixBackfill, s.backfillLeft},
+			{prefixPending, s.settle},
+		} {
+			if err := s.each(ctx, slot, kind.prefix, kind.do); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		if err := s.forget(ctx, slot); err != nil {
+			errs = append(errs, err)
+		}
+		if len(errs) >= 10 {
+			break // the store is in trouble: one page of log says so
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// each does something with every row of a kind in a slot, and stops at a failure.
+func (s *Service) each(ctx context.Context, slot kv.Slot, prefix byte, do func(context.Context, kv.Slot, kv.Item) error) error {
+	r := kv.Prefix([]byte{prefix}, 100)
+	for {
+		items, more, err := s.store.Scan(ctx, slot, r, kv.Linearizable)
+		if err != nil {
+			return err
+		}
+		for _, item := range items {
+			if err := do(ctx, slot, item); err != nil {
+				return err
+			}
+		}
+		if !more || len(items) == 0 {
+			return nil
+		}
+		r.From = kv.Next(items[len(items)-1].Key)
+	}
+}
+
+func pairOf(key []byte) (first, second id.User, err error) {
+	second, err = secondOf[id.User](key)
+	if err != nil {
+		return first, second, err
+	}
+	return id.User(key[1:17]), second, nil
+}
+
+func (s *Service) tellLeft(ctx context.Context, _ kv.Slot, item kv.Item) error {
+	uid, other, err := pairOf(item.Key)
+	if err != nil {
+		return err
+	}
+	return s.tell(ctx, uid, other)
+}
+
+func (s *Service) backfillLeft(ctx context.Context, _ kv.Slot, item kv.Item) error {
+	reader, author, err := pairOf(item.Key)
+	if err != nil {
+		return err
+	}
+	return s.backfill(ctx, newFriend{reader: reader, author: author})
+}
+
+// backfill has a new friend's posts filled into a timeline and then forgets that it
+// was to be done. Filling twice changes nothing.
+func (s *Service) backfill(ctx context.Context, f newFriend) error {
+	if s.timeline == nil {
+		return nil // no timelines here: the row waits until there are
+	}
+	key := pairKey(prefixBackfill, f.reader, f.author)
+	item, err := s.store.Get(ctx, slotOfUser(f.reader), key, kv.Linearizable)
+	if err != nil || item.Ver == 0 {
+		return err
+	}
+	callCtx, cancel := context.WithTimeout(background(ctx, "backfill"), backfillTime)
+	defer cancel()
+	if _, err := s.timeline.Backfill(callCtx, &momentsv1.BackfillRequest{ReaderId: f.reader.String(), AuthorId: f.author.String()}); err != nil {
+		return err
+	}
+	_, err = s.store.Apply(ctx, slotOfUser(f.reader), new(kv.Batch).IfVer(key, item.Ver).Delete(key))
+	if errors.Is(err, kv.ErrConflict) {
+		return nil // they parted and met again: a later row tells of it
+	}
+	return err
+}
+
+// settle looks at an account that perhaps never got its name.
+func (s *Service) settle(ctx context.Context, slot kv.Slot, item kv.Item) error {
+	if len(item.Key) != 17 {
+		return errDamaged
+	}
+	uid := id.User(item.Key[1:])
+	held, ok, err := s.claimOf(ctx, string(item.Value))
+	if err != nil {
+		return err
+	}
+	b := new(kv.Batch)
+	switch {
+	case ok && held.user == uid:
+	case s.now().Sub(uid.Time()) > pendingAge:
+		b.Delete(userKey(prefixUser, uid))
+	default:
+		return nil // its registration may be under way
+	}
+	_, err = s.store.Apply(ctx, slot, b.Delete(item.Key))
+	return err
+}
+
+// forget deletes the idempotency keys of the days before yesterday.
+func (s *Service) forget(ctx context.Context, slot kv.Slot) error {
+	yesterday := binary.BigEndian.AppendUint32([]byte{prefixDone}, dayOf(s.now())-1)
+	old := kv.Range{From: []byte{prefixDone}, To: yesterday, Limit: 1}
+	items, _, err := s.store.Scan(ctx, slot, old, kv.Linearizable)
+	if err != nil || len(items) == 0 {
+		return err
+	}
+	_, err = s.store.Apply(ctx, slot, new(kv.Batch).DeleteRange(old.From, old.To))
+	return err
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package account keeps the people of Moments: who they are, their sessions, and
+// who is whose friend.
+package account
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+	"github.com/sluice-rpc/sluice/qos"
+	"github.com/sluice-rpc/sluice/tracing"
+)
+
+// Config is what a Service needs. Only Store has no default.
+type Config struct {
+	Store  kv.Store  // the service's own
+	Region id.Region // where the accounts made here are at home
+	// Timeline fills new friends' posts into timelines. Without it that waits in the
+	// store for a start that has it.
+	Timeline momentsv1.TimelineServiceClient
+
+	PasswordCost    Cost          // of new passwords; default DefaultCost
+	PasswordWorkers int           // passwords worked at once; default half of the processors
+	PasswordQueue   int           // calls that may wait for a worker, then they are refused; default 64
+	SessionTTL      time.Duration // how long a session lasts; default 90 days
+	MaxSessions     int           // sessions of a user, then the oldest ends; default 50, at most 90
+	MaxFriends      int           // friends and waiting requests of a user; default 5,000
+
+	Now    func() time.Time // the wall clock; default time.Now
+	Logger *slog.Logger     // default slog.Default()
+}
+
+func (c *Config) setDefaults() {
+	if c.PasswordCost == (Cost{}) {
+		c.PasswordCost = DefaultCost
+	}
+	if c.PasswordWorkers == 0 {
+		c.PasswordWorkers = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	if c.PasswordQueue == 0 {
+		c.PasswordQueue = 64
+	}
+	if c.SessionTTL == 0 {
+		c.SessionTTL = 90 * 24 * time.Hour
+	}
+	if c.MaxSessions == 0 {
+		c.MaxSessions = 50
+	}
+	if c.MaxFriends == 0 {
+		c.MaxFriends = 5000
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+}
+
+func (c *Config) validate() error {
+	switch {
+	case c.Store == nil:
+		return errors.New("account: config has no Store")
+	case c.PasswordWorkers < 1:
+		return fmt.Errorf("account: PasswordWorkers is %d, want at least 1", c.PasswordWorkers)
+	case c.PasswordQueue < 0:
+		return fmt.Errorf("account: PasswordQueue is %d, want at least 0", c.PasswordQueue)
+	case c.SessionTTL < maxAge:
+		return fmt.Errorf("account: SessionTTL is %v, want at least %v", c.SessionTTL, maxAge)
+	case c.MaxSessions < 1 || c.MaxSessions > kv.MaxOps-batchRoom:
+		return fmt.Errorf("account: MaxSessions is %d, want 1 to %d", c.MaxSessions, kv.MaxOps-batchRoom)
+	case c.MaxFriends < 1:
+		return fmt.Errorf("account: MaxFriends is %d, want at least 1", c.MaxFriends)
+	}
+	if err := c.PasswordCost.validate(); err != nil {
+		return fmt.Errorf("account: %w", err)
+	}
+	return nil
+}
+
+const (
+	// batchRoom is what a batch keeps free for operations beside those on a list.
+	batchRoom = 10
+	// cachedSessions bounds the sessions that are believed for up to maxAge.
+	cachedSessions = 100_000
+	// cachedRelations bounds the cached friend sets by the number of edges in them:
+	// about 50 bytes each.
+	cachedRelations = 1_000_000
+)
+
+// Service implements the contract AccountService. It may be used concurrently.
+type Service struct {
+	momentsv1.UnimplementedAccountServiceServer
+
+	store       kv.Store
+	ids         *id.Generator
+	signer      *signer
+	hasher      *hasher
+	sessions    *cache[id.Session, seen]
+	relations   *cache[id.User, circle]
+	sessionTTL  time.Duration
+	maxSessions int
+	maxFriends  uint32
+	now         func() time.Time
+	log         *slog.Logger
+	timeline    momentsv1.TimelineServiceClient // may be nil
+	waiting     chan struct{}                   // holds a token when Run is to look for work in the store
+	backfills   chan newFriend                  // for Run; the store holds them too
+}
+
+// New opens the service on its store. It takes a new epoch for its ids, so it is
+// called once for each start.
+func New(ctx context.Context, cfg Config) (*Service, error) {
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	epoch, err := id.NextEpoch(ctx, cfg.Store)
+	if err != nil {
+		return nil, fmt.Errorf("account: %w", err)
+	}
+	ids, err := id.NewGenerator(cfg.Region, epoch, cfg.Now)
+	if err != nil {
+		return nil, fmt.Errorf("account: %w", err)
+	}
+	key, err := tokenKey(ctx, cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{
+		store:       cfg.Store,
+		ids:         ids,
+		signer:      newSigner(key),
+		hasher:      newHasher(cfg.PasswordCost, cfg.PasswordWorkers, cfg.PasswordQueue),
+		sessions:    newCache[id.Session, seen](cachedSessions),
+		relations:   newCache[id.User, circle](cachedRelations),
+		sessionTTL:  cfg.SessionTTL,
+		maxSessions: cfg.MaxSessions,
+		maxFriends:  uint32(cfg.MaxFriends),
+		now:         cfg.Now,
+		log:         cfg.Logger,
+		timeline:    cfg.Timeline,
+		waiting:     make(chan struct{}, 1),
+		backfills:   make(chan newFriend, 1024),
+	}, nil
+}
+
+// storeError says to a caller what a failure of the store means to him.
+func storeError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return rpc.Errorf(rpc.CodeOf(err), "the time of the call ran out while the store was asked; a write may have been made: %w", err)
+	case errors.Is(err, kv.ErrUnknown):
+		return rpc.Errorf(rpc.Unavailable, "the store did not say whether the write was made; repeat it with the same idempotency key")
+	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict):
+		return rpc.Errorf(rpc.Unavailable, "the store cannot take the call now; try again")
+	case errors.Is(err, kv.ErrQuota):
+		return rpc.Errorf(rpc.ResourceExhausted, "the store is full")
+	}
+	return err
+}
+
+// background gives a context for calls that no request is waiting for.
+func background(ctx context.Context, job string) context.Context {
+	return rpc.WithCall(ctx, &rpc.Call{Header: rpc.Header{
+		Entry: tracing.EntryOf("job account." + job),
+		Class: qos.Background,
+		Trace: tracing.NewTraceID(),
+	}})
+}
+
+// parseUser reads the id of a user from a field.
+func parseUser(field, s string) (id.User, error) {
+	u, err := id.ParseUser(s)
+	if err != nil {
+		return id.User{}, invalid(field, "not the id of a user")
+	}
+	return u, nil
+}

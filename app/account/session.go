@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash"
+	"sync"
+	"time"
+
+	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+)
+
+// maxAge is how long anybody may believe that a session lasts without looking: a
+// revocation must act within a second everywhere. Who keeps an answer counts from
+// the sending of the question, so that answers do not add up their ages.
+const maxAge = time.Second
+
+// A token is format (1) | key number (1) | user (16) | session (16) | HMAC-SHA256
+// of all before it (32), in unpadded URL-safe base64. The user is in it because
+// that is where the session's row lies.
+const (
+	tokenFormat = 1
+	tokenKeyNo  = 1
+	tokenSigned = 2 + 16 + 16
+	tokenLen    = tokenSigned + sha256.Size
+)
+
+var (
+	token64     = base64.RawURLEncoding
+	tokenKeyRow = []byte{prefixTokenKey}
+)
+
+// signer makes and checks tokens.
+type signer struct{ macs sync.Pool }
+
+func newSigner(key []byte) *signer {
+	return &signer{macs: sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
+}
+
+func (s *signer) mac(into, signed []byte) []byte {
+	m := s.macs.Get().(hash.Hash)
+	defer s.macs.Put(m)
+	m.Reset()
+	m.Write(signed)
+	return m.Sum(into)
+}
+
+func (s *signer) token(u id.User, sess id.Session) string {
+	b := make([]byte, 0, tokenLen)
+	b = append(b, tokenFormat, tokenKeyNo)
+	b = append(b, u[:]...)
+	b = append(b, sess[:]...)
+	return token64.EncodeToString(s.mac(b, b))
+}
+
+// open gives what a token names, and whether it is one of ours.
+func (s *signer) open(token string) (u id.User, sess id.Session, ok bool) {
+	var b [tokenLen]byte
+	if len(token) != token64.EncodedLen(tokenLen) {
+		return u, sess, false
+	}
+	if _, err := token64.Strict().Decode(b[:], []byte(token)); err != nil {
+		return u, sess, false
+	}
+	if b[0] != tokenFormat || b[1] != tokenKeyNo {
+		return u, sess, false
+	}
+	var room [sha256.Size]byte
+	if !hmac.Equal(s.mac(room[:0], b[:tokenSigned]), b[tokenSigned:]) {
+		return u, sess, false
+	}
+	return id.User(b[2:18]), id.Session(b[18:34]), true
+}
+
+// tokenKey gives the store's key of the tokens, made at the first start.
+func tokenKey(ctx context.Context, store kv.Store) ([]byte, error) {
+	slot := kv.SlotOf(tokenKeyRow)
+	for {
+		item, err := store.Get(ctx, slot, tokenKeyRow, kv.Linearizable)
+		if err != nil {
+			return nil, fmt.Errorf("account: read the key of the session tokens: %w", err)
+		}
+		if item.Ver != 0 {
+			if len(item.Value) != sha256.Size {
+				return nil, fmt.Errorf("%w: the key of the session tokens has %d bytes, want %d", errDamaged, len(item.Value), sha256.Size)
+			}
+			return item.Value, nil
+		}
+		key := make([]byte, sha256.Size)
+		rand.Read(key) // never fails
+		_, err = store.Apply(ctx, slot, new(kv.Batch).IfAbsent(tokenKeyRow).Put(tokenKeyRow, key))
+		if err != nil && !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrUnknown) {
+			return nil, fmt.Errorf("account: store the key of the session tokens: %w", err)
+		}
+	}
+}
+
+// LogIn implements the contract.
+func (s *Service) LogIn(ctx context.Context, req *momentsv1.LogInRequest) (*momentsv1.LogInResponse, error) {
+	if err := plain("device", req.GetDevice()); err != nil {
+		return nil, err
+	}
+	if n := len([]rune(req.GetDevice())); n > maxDevice {
+		return nil, invalid("device", "has %d characters, want at most %d", n, maxDevice)
+	}
+	u, known, err := s.userByName(ctx, req.GetName())
+	if err != nil {
+		return nil, storeError(err)
+	}
+	password, err := cleanPassword(req.GetPassword())
+	if err != nil {
+		// What can be no password is a wrong one, after the same time.
+		password, known = "", false
+	}
+	if !known {
+		u = user{}
+	}
+	right, err := s.hasher.verify(ctx, u.hash, password)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	if !right {
+		return nil, problem(rpc.Unauthenticated, "bad-credentials", "", "no account has this name and password")
+	}
+	owner, err := id.ParseUser(u.profile.GetUserId())
+	if err != nil {
+		return nil, err
+	}
+	sess, err := id.New[id.Session](s.ids)
+	if err != nil {
+		return nil, err
+	}
+	row := session{expires: s.now().Add(s.sessionTTL).Truncate(time.Millisecond), device: req.GetDevice()}
+	if err := s.openSession(ctx, owner, sess, row); err != nil {
+		return nil, storeError(err)
+	}
+	return &momentsv1.LogInResponse{
+		Token:     s.signer.token(owner, sess),
+		Profile:   u.profile,
+		ExpiresMs: row.expires.UnixMilli(),
+	}, nil
+}
+
+// openSession stores a session and ends those of the user that have expired, and
+// the oldest ones beyond the limit.
+func (s *Service) openSession(ctx context.Context, u id.User, sess id.Session, row session) error {
+	slot := slotOfUser(u)
+	items, _, err := s.store.Scan(ctx, slot, kv.Prefix(userKey(prefixSession, u), s.maxSessions+batchRoom), kv.Linearizable)
+	if err != nil {
+		return err
+	}
+	b := new(kv.Batch).Put(pairKey(prefixSession, u, sess), row.encode())
+	excess := len(items) + 1 - s.maxSessions
+	for _, item := range items { // in the order of their opening
+		old, err := decodeSession(item.Value)
+		if err != nil {
+			return err
+		}
+		if excess <= 0 && s.now().Before(old.expires) {
+			continue
+		}
+		excess--
+		b.Delete(item.Key)
+		ended, err := secondOf[id.Session](item.Key)
+		if err != nil {
+			return err
+		}
+		s.sessions.remove(ended)
+		if b.Len() == kv.MaxOps {
+			break
+		}
+	}
+	_, err = s.store.Apply(ctx, slot, b)
+	return err
+}
+
+// LogOut implements the contract.
+func (s *Service) LogOut(ctx context.Context, req *momentsv1.LogOutRequest) (*momentsv1.LogOutResponse, error) {
+	u, sess, ok := s.signer.open(req.GetToken())
+	if !ok {
+		return nil, errNoSession()
+	}
+	if _, err := s.store.Apply(ctx, slotOfUser(u), new(kv.Batch).Delete(pairKey(prefixSession, u, sess))); err != nil {
+		return nil, storeError(err)
+	}
+	s.sessions.remove(sess)
+	return &momentsv1.LogOutResponse{}, nil
+}
+
+// seen is a session as it was found in the store.
+type seen struct {
+	at      time.Time // before the row was read
+	expires time.Time
+}
+
+// Authenticate implements the contract.
+func (s *Service) Authenticate(ctx context.Context, req *momentsv1.AuthenticateRequest) (*momentsv1.AuthenticateResponse, error) {
+	u, sess, ok := s.signer.open(req.GetToken())
+	if !ok {
+		return nil, errNoSession()
+	}
+	now := s.now()
+	found, ok := s.sessions.get(sess)
+	age := now.Sub(found.at)
+	if !ok || age < 0 || age >= maxAge {
+		item, err := s.store.Get(ctx, slotOfUser(u), pairKey(prefixSession, u, sess), kv.Linearizable)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		if item.Ver == 0 {
+			s.sessions.remove(sess)
+			return nil, errNoSession()
+		}
+		row, err := decodeSession(item.Value)
+		if err != nil {
+			return nil, err
+		}
+		found, age = seen{at: now, expires: row.expires}, 0
+		s.sessions.put(sess, found, 1)
+	}
+	if !now.Before(found.expires) {
+		return nil, errNoSession()
+	}
+	keep := min(maxAge-age, found.expires.Sub(now))
+	return &momentsv1.AuthenticateResponse{
+		UserId:    u.String(),
+		SessionId: sess.String(),
+		MaxAgeMs:  uint32(keep / time.Millisecond),
+	}, nil
+}
+
+func errNoSession() error {
+	return problem(rpc.Unauthenticated, "unauthenticated", "", "the session has ended or never was; log in again")
+}
