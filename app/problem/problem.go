@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package problem makes the errors of Moments that people get to see: a code, a
+// message and the stable type that programs read.
+package problem
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+)
+
+// Invalid says that a field of the request breaks its rule.
+func Invalid(field, format string, args ...any) error {
+	return rpc.WithDetails(rpc.Errorf(rpc.InvalidArgument, field+": "+format, args...),
+		&momentsv1.Problem{Type: "invalid", Field: field})
+}
+
+// NotFound says that there is no such thing, or that the viewer may not see it: the
+// two must not be told apart, so its message never says more than what.
+func NotFound(what string) error {
+	return rpc.WithDetails(rpc.Errorf(rpc.NotFound, "no such %s", what), &momentsv1.Problem{Type: "not-found"})
+}
+
+// KeyReused says that an idempotency key came with another request before.
+func KeyReused() error {
+	return rpc.WithDetails(rpc.Errorf(rpc.FailedPrecondition, "the idempotency key was used for another request; take a new key"),
+		&momentsv1.Problem{Type: "idempotency-conflict", Field: "idempotency_key"})
+}
+
+// Store gives the error of a call whose store failed: what may be tried again is
+// Unavailable, the rest Internal. Doing says what failed and is not shown to users.
+func Store(doing string, err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, kv.ErrQuota):
+		return rpc.Errorf(rpc.ResourceExhausted, "the store is full")
+	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrUnknown), errors.Is(err, kv.ErrConflict):
+		return rpc.Errorf(rpc.Unavailable, "the store cannot answer now; try again")
+	}
+	return &storeError{doing: doing, err: err}
+}
+
+// storeError is no *rpc.Error, so the framework hides its detail from users.
+type storeError struct {
+	doing string
+	err   error
+}
+
+func (e *storeError) Error() string { return e.doing + ": " + e.err.Error() }
+func (e *storeError) Unwrap() error { return e.err }
