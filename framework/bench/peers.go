@@ -33,7 +33,7 @@ type peer struct {
 }
 
 // peers are the frameworks measured, ours first.
-var peers = []peer{kitexPeer, grpcPeer}
+var peers = []peer{sluicePeer, kitexPeer, grpcPeer}
 
 func peerNames() []string {
 	names := make([]string, len(peers))
