@@ -1,0 +1,505 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench measures Moments beside the fan-out of the industry, Redis sorted sets behind a Go HTTP front (package redisref), on
+// this machine, in one run.
+//
+//	go run . -graph edges.txt -duration 20s -json ../../build/bench-moments.jsonl
+//
+// It builds and starts both systems on loopback with their data on the disk of -dir, registers everybody in the graph, makes them
+// friends, and then lets both do the same work in turns, round by round, the order changed each round:
+//
+//	F     posts of 256 characters by random authors, 8 at a time, until the last posts have arrived at friends
+//	R     home pages of 10 posts with bodies, 32 at a time
+//	O     home pages at 2,000 a second, latency from the scheduled time
+//	post  posts at 500 a second, latency from the scheduled time
+//
+// After each run that posts, the whole timelines of 60 random people are compared with what was posted; one missing delivery, one
+// failed call, or one post in a wrong place voids the bench. Moments flushes before it answers, authenticates every call and filters
+// every page; user limits are off and passwords are hashed at the least cost, for the generator is not what those are for. Redis
+// flushes its append-only file before it answers and does neither of the others. CPU is user plus system time of all processes of a
+// system; the generator's is not counted, but it shares the cores.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sluice-rpc/sluice/app/bench/redisref"
+	"github.com/sluice-rpc/sluice/app/load"
+)
+
+// frontArg as the first argument makes the program the HTTP front of the reference.
+const frontArg = "redisref-front"
+
+type config struct {
+	graph    string
+	people   int
+	duration time.Duration
+	rounds   int
+	json     string
+	dir      string
+	moments  string
+	split    bool
+	redis    string
+	only     string
+	readRate float64
+	postRate float64
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := func() error {
+		if len(os.Args) > 1 && os.Args[1] == frontArg {
+			return front(ctx, os.Args[2:])
+		}
+		return bench(ctx, os.Args[1:], os.Stdout)
+	}()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop was called
+	}
+}
+
+func parse(args []string) (*config, error) {
+	c := &config{}
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.StringVar(&c.graph, "graph", "", "edge list, one mutual friendship \"a b\" a line; without it, one is generated")
+	fs.IntVar(&c.people, "people", 962, "people of the generated graph")
+	fs.DurationVar(&c.duration, "duration", 20*time.Second, "length of each run")
+	fs.IntVar(&c.rounds, "rounds", 3, "rounds; each runs everything once on both systems")
+	fs.StringVar(&c.json, "json", "", "file for the metrics, one JSON object a line")
+	fs.StringVar(&c.dir, "dir", "", "where the systems keep their data, removed at the end; on a real disk (default: build in the repository)")
+	fs.StringVar(&c.moments, "moments", "", "the moments command (default: built from this repository)")
+	fs.BoolVar(&c.split, "split", false, "each Moments service in its own process")
+	fs.StringVar(&c.redis, "redis-server", "redis-server", "the redis-server to run")
+	fs.StringVar(&c.only, "only", "", "measure one system alone: moments or ref")
+	fs.Float64Var(&c.readRate, "read-rate", 2000, "reads a second of the open loop")
+	fs.Float64Var(&c.postRate, "post-rate", 500, "posts a second of the open loop")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q; see -help", fs.Arg(0))
+	case c.duration <= 0:
+		return nil, fmt.Errorf("-duration %v; want more than 0", c.duration)
+	case c.rounds < 1 || c.rounds > 100:
+		return nil, fmt.Errorf("-rounds %d; want 1 to 100", c.rounds)
+	case c.only != "" && c.only != "moments" && c.only != "ref":
+		return nil, fmt.Errorf("-only %q; want moments or ref", c.only)
+	case c.readRate <= 0 || c.postRate <= 0:
+		return nil, errors.New("-read-rate and -post-rate must be above 0")
+	}
+	return c, nil
+}
+
+// system is one of the two under measurement.
+type system struct {
+	name     string // of its metrics: moments or moments.ref
+	about    string
+	pids     []int
+	indexCap int
+	dial     func() (load.Target, error)
+	alive    func() error
+	stop     func()
+}
+
+func bench(ctx context.Context, args []string, out io.Writer) (err error) {
+	c, err := parse(args)
+	if err != nil {
+		return err
+	}
+	graph, err := readGraph(c)
+	if err != nil {
+		return err
+	}
+	root, err := repository(ctx)
+	if err != nil {
+		return err
+	}
+	if c.dir == "" {
+		c.dir = filepath.Join(root, "build")
+	}
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(c.dir, "bench-moments-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	mean, p50, p90, p99, largest := graph.Shape()
+	fmt.Fprintf(out, "%s, %d cores, load average %s; data in %s%s\n", runtime.Version(), runtime.NumCPU(), loadAverage(), dir, inMemory(dir))
+	fmt.Fprintf(out, "%d people, %d directed friendships: mean %.1f, p50 %d, p90 %d, p99 %d, max %d\n",
+		graph.People(), graph.Directed(), mean, p50, p90, p99, largest)
+
+	var systems []*system
+	defer func() {
+		for _, s := range systems {
+			s.stop()
+		}
+	}()
+	if c.only != "ref" {
+		s, err := startMoments(ctx, c, root, dir, graph, out)
+		if err != nil {
+			return fmt.Errorf("moments: %w", err)
+		}
+		systems = append(systems, s)
+	}
+	if c.only != "moments" {
+		s, err := startReference(ctx, c, dir)
+		if err != nil {
+			return fmt.Errorf("reference: %w", err)
+		}
+		systems = append(systems, s)
+	}
+	for _, s := range systems {
+		fmt.Fprintf(out, "%-11s  %s\n", s.name, s.about)
+		began := time.Now()
+		err := load.Populate(ctx, graph, 16, s.dial, func(st load.Stage) {
+			fmt.Fprintf(out, "%-11s  %s %d/%d\n", s.name, st.Name, st.Done, st.Total)
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, errors.Join(err, s.alive()))
+		}
+		fmt.Fprintf(out, "%-11s  populated in %v\n", s.name, time.Since(began).Round(time.Millisecond))
+	}
+	m := &measurement{config: c, graph: graph, out: out, figures: map[string][]float64{}}
+	for round := range c.rounds {
+		if err := m.round(ctx, round, systems); err != nil {
+			return err
+		}
+	}
+	metrics := m.metrics()
+	fmt.Fprintf(out, "\nmedians of %d rounds, quartiles in brackets; load average %s\n", c.rounds, loadAverage())
+	for _, metric := range metrics {
+		fmt.Fprintln(out, metric)
+	}
+	if c.json != "" {
+		if err := writeJSON(out, c.json, metrics); err != nil {
+			return err
+		}
+	}
+	return errors.Join(m.voids...)
+}
+
+func readGraph(c *config) (*load.Graph, error) {
+	if c.graph == "" {
+		return load.Generate(c.people, 1)
+	}
+	f, err := os.Open(c.graph)
+	if err != nil {
+		return nil, fmt.Errorf("%w (a relative path is taken from %s)", err, workDir())
+	}
+	defer f.Close()
+	g, err := load.ReadGraph(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.graph, err)
+	}
+	return g, nil
+}
+
+func workDir() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "the working directory"
+	}
+	return dir
+}
+
+// repository returns the root of the main module, whether the program runs in it or in its own.
+func repository(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/sluice-rpc/sluice").Output()
+	if err != nil {
+		return "", fmt.Errorf("finding the repository: %w (run it inside the repository)", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// inMemory says so if dir is on a file system for which a flush is free.
+func inMemory(dir string) string {
+	const tmpfs, ramfs = 0x01021994, 0x858458f6
+	var fs syscall.Statfs_t
+	if syscall.Statfs(dir, &fs) == nil && (int64(fs.Type) == tmpfs || int64(fs.Type) == ramfs) {
+		return " (in memory: flushes cost nothing here, name a real disk with -dir)"
+	}
+	return ""
+}
+
+// measurement runs the rounds and keeps their figures by metric name, one value a round.
+type measurement struct {
+	*config
+	graph   *load.Graph
+	out     io.Writer
+	figures map[string][]float64
+	voids   []error
+}
+
+func (m *measurement) round(ctx context.Context, round int, systems []*system) error {
+	order := make([]*system, len(systems))
+	for i := range systems {
+		order[i] = systems[(i+round)%len(systems)]
+	}
+	fmt.Fprintf(m.out, "\nround %d of %d, load average %s\n", round+1, m.rounds, loadAverage())
+	fmt.Fprintf(m.out, "%-5s %-12s %9s %13s %8s %8s %8s %12s %16s %8s\n",
+		"run", "system", "calls/s", "deliveries/s", "p50 ms", "p99 ms", "p999 ms", "CPU us/call", "CPU us/delivery", "missing")
+	for _, run := range []struct {
+		name string
+		load load.Config
+	}{
+		{"F", load.Config{Mode: load.FanOut}},
+		{"R", load.Config{Mode: load.Reads}},
+		{"O", load.Config{Mode: load.OpenLoop, Rate: m.readRate}},
+		{"post", load.Config{Mode: load.FanOut, Rate: m.postRate}},
+	} {
+		for _, s := range order {
+			c := run.load
+			c.Duration, c.Seed, c.Graph, c.Dial, c.IndexCap = m.duration, uint64(round+1), m.graph, s.dial, s.indexCap
+			c.CPU = func() (time.Duration, error) { return cpuOf(s.pids) }
+			res, err := load.Run(ctx, c)
+			if err != nil {
+				return fmt.Errorf("%s %s: %w", s.name, run.name, errors.Join(err, s.alive()))
+			}
+			m.keep(s.name, run.name, res)
+		}
+	}
+	return nil
+}
+
+// keep prints a run's line and keeps its figures.
+func (m *measurement) keep(system, run string, res *load.Result) {
+	err := res.Void()
+	if res.Calls() == 0 {
+		err = errors.Join(err, errors.New("no call succeeded"))
+	}
+	if run == "R" && err == nil && res.PageItems < 0.95*load.PageSize {
+		err = fmt.Errorf("pages held %.1f posts in the mean, want %d: a longer -duration fills them", res.PageItems, load.PageSize)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s %s is void: %w", system, run, err)
+		fmt.Fprintln(m.out, err)
+		m.voids = append(m.voids, err)
+	}
+	if res.Calls() == 0 {
+		return
+	}
+	all := load.Latency{}
+	for v := range res.Latency {
+		all.Merge(&res.Latency[v])
+	}
+	perCall := micros(res.CPU) / float64(res.Calls())
+	perDelivery := micros(res.CPU) / float64(res.Deliveries)
+	deliveries, each := "-", "-"
+	if res.Deliveries > 0 {
+		deliveries, each = fmt.Sprintf("%.0f", float64(res.Deliveries)/res.Elapsed.Seconds()), fmt.Sprintf("%.1f", perDelivery)
+	}
+	fmt.Fprintf(m.out, "%-5s %-12s %9.0f %13s %8.2f %8.2f %8.2f %12.1f %16s %8d\n", run, system,
+		float64(res.Calls())/res.Elapsed.Seconds(), deliveries,
+		millis(all.Quantile(0.5)), millis(all.Quantile(0.99)), millis(all.Quantile(0.999)), perCall, each, res.Check.Missing)
+	add := func(name string, value float64) {
+		name = system + "." + name
+		m.figures[name] = append(m.figures[name], value)
+	}
+	switch run {
+	case "F":
+		add("F.deliveries_per_s", float64(res.Deliveries)/res.Elapsed.Seconds())
+		add("F.cpu_us_per_delivery", perDelivery)
+		add("F.missing", float64(res.Check.Missing))
+		add("F.posts_per_s", float64(res.Calls())/res.Elapsed.Seconds())
+		add("F.p99_ms", millis(all.Quantile(0.99)))
+	case "R":
+		add("R.reads_per_s", float64(res.Calls())/res.Elapsed.Seconds())
+		add("R.cpu_us_per_read", perCall)
+		add("R.p99_ms", millis(all.Quantile(0.99)))
+	case "O":
+		add("O.p50_ms", millis(all.Quantile(0.5)))
+		add("O.p99_ms", millis(all.Quantile(0.99)))
+	case "post":
+		add("post.p50_ms", millis(all.Quantile(0.5)))
+		add("post.p99_ms", millis(all.Quantile(0.99)))
+		add("post.missing", float64(res.Check.Missing))
+	}
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// The reference must itself be good, or beating it says nothing: what the same model reached on four cores with its log flushed
+// before the answer, and how far below that it may be. CPU holds on any number of cores.
+const (
+	refDeliveries = 80_000.0
+	refReads      = 8_000.0
+	refCores      = 4
+	refDeliverCPU = 19.0
+	refReadCPU    = 200.0
+	refSlack      = 0.20
+)
+
+// metrics returns the medians in the order they are read.
+func (m *measurement) metrics() []metric {
+	var all []metric
+	for _, w := range []struct {
+		name, unit string
+		goal       *goal
+	}{
+		{"F.deliveries_per_s", "1/s", nil},
+		{"F.cpu_us_per_delivery", "us", atMost(30)},
+		{"F.missing", "", atMost(0)},
+		{"F.posts_per_s", "1/s", nil},
+		{"F.p99_ms", "ms", nil},
+		{"R.reads_per_s", "1/s", nil},
+		{"R.cpu_us_per_read", "us", atMost(300)},
+		{"R.p99_ms", "ms", nil},
+		{"O.p50_ms", "ms", nil},
+		{"O.p99_ms", "ms", nil},
+		{"post.p50_ms", "ms", nil},
+		{"post.p99_ms", "ms", atMost(20)},
+		{"post.missing", "", atMost(0)},
+	} {
+		if values := m.figures["moments."+w.name]; values != nil {
+			all = append(all, newMetric("moments."+w.name, w.unit, values, w.goal))
+		}
+		if values := m.figures["moments.ref."+w.name]; values != nil {
+			all = append(all, newMetric("moments.ref."+w.name, w.unit, values, nil))
+		}
+	}
+	all = append(all, m.ratio("F", "deliveries_per_s", "cpu_us_per_delivery", refDeliveries, refDeliverCPU, atLeast(0.5))...)
+	return append(all, m.ratio("R", "reads_per_s", "cpu_us_per_read", refReads, refReadCPU, atLeast(0.8))...)
+}
+
+// ratio divides what the two systems did in the same round, void if the reference was not what a good one is.
+func (m *measurement) ratio(run, speed, cpu string, wantSpeed, wantCPU float64, g *goal) []metric {
+	name := "moments." + run + ".ratio_vs_redis"
+	ours, theirs := m.figures["moments."+run+"."+speed], m.figures["moments.ref."+run+"."+speed]
+	if ours == nil || theirs == nil {
+		return nil
+	}
+	ratios := make([]float64, len(ours))
+	for i := range ours {
+		ratios[i] = ours[i] / theirs[i]
+	}
+	ratio := newMetric(name, "ratio", ratios, g)
+	_, gotSpeed, _ := quartiles(theirs)
+	_, gotCPU, _ := quartiles(m.figures["moments.ref."+run+"."+cpu])
+	switch {
+	case gotCPU > wantCPU*(1+refSlack):
+		ratio.Void = fmt.Sprintf("the reference took %.1f us of CPU, want %.0f at most 20 %% above", gotCPU, wantCPU)
+	case runtime.NumCPU() >= refCores && gotSpeed < wantSpeed*(1-refSlack):
+		ratio.Void = fmt.Sprintf("the reference did %.0f a second, want %.0f at most 20 %% below", gotSpeed, wantSpeed)
+	}
+	return []metric{ratio}
+}
+
+// startReference runs Redis and, as a process of its own, the front.
+func startReference(ctx context.Context, c *config, dir string) (*system, error) {
+	path, err := exec.LookPath(c.redis)
+	if err != nil {
+		return nil, fmt.Errorf("%w (on Debian: apt-get install redis-server)", err)
+	}
+	data := filepath.Join(dir, "redis")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return nil, err
+	}
+	server, err := redisref.Start(ctx, path, data, &tail{})
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		server.Stop()
+		return nil, err
+	}
+	address := filepath.Join(data, "front.addr")
+	proc, err := start("the reference's front", self, frontArg, server.Addr, address)
+	if err != nil {
+		server.Stop()
+		return nil, err
+	}
+	s := &system{
+		name:  "moments.ref",
+		about: "Redis sorted sets, AOF flushed before the answer (appendfsync always), no cap, no authentication, no filter; Go net/http front",
+		pids:  []int{server.Pid(), proc.cmd.Process.Pid},
+		alive: proc.exited,
+		stop:  func() { proc.stop(); server.Stop() },
+	}
+	base, err := awaitFile(ctx, address, proc)
+	if err != nil {
+		s.stop()
+		return nil, err
+	}
+	s.dial = func() (load.Target, error) { return redisref.NewTarget(base) }
+	return s, nil
+}
+
+// awaitFile returns the content of a file that a starting process writes when it is ready.
+func awaitFile(ctx context.Context, path string, p *process) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		b, err := os.ReadFile(path)
+		if err == nil && len(b) > 0 {
+			return string(b), nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("%s is not ready: %w; its output:\n%s", p.name, ctx.Err(), p.log)
+		case <-tick.C:
+		}
+		if err := p.exited(); err != nil {
+			return "", err
+		}
+	}
+}
+
+// front serves the reference over the Redis at args[0] and writes its own address to the file args[1].
+func front(ctx context.Context, args []string) error {
+	if len(args) != 2 {
+		return errors.New("want the address of Redis and a file for the own address")
+	}
+	f := redisref.NewFront(args[0])
+	defer f.Close()
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: f.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		<-ctx.Done()
+		_ = srv.Close() // the bench is over
+	})
+	tmp := args[1] + ".tmp"
+	if err := os.WriteFile(tmp, []byte("http://"+ln.Addr().String()), 0o600); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, args[1]); err != nil {
+		return err
+	}
+	err = srv.Serve(ln)
+	if errors.Is(err, http.ErrServerClosed) {
+		wg.Wait()
+		return nil
+	}
+	return err
+}
