@@ -64,11 +64,10 @@ bench-rpc: ## server and client CPU, calls/s, allocations and bytes per call, be
 	@mkdir -p build
 	@$(GO) run -C framework/bench . -json ../../build/bench-rpc.jsonl
 
-bench-moments: ## Moments beside a Redis fan-out: make bench-moments GRAPH=edges.txt DURATION=20s
-	@test -n "$(GRAPH)" || { echo "name a friendship graph, one 'a b' a line: make bench-moments GRAPH=FILE DURATION=$(DURATION)" >&2; exit 2; }
+bench-moments: ## Moments beside a Redis fan-out, on the friendships of GRAPH=FILE or generated ones, DURATION=20s each
 	@.ci/deps redis-server
 	@mkdir -p build
-	@$(GO) run -C app/bench . -graph "$(abspath $(GRAPH))" -duration $(DURATION) -json ../../build/bench-moments.jsonl
+	@$(GO) run -C app/bench . $(if $(GRAPH),-graph "$(abspath $(GRAPH))") -duration $(DURATION) -json ../../build/bench-moments.jsonl
 
 clean: ## remove what was built (data is kept)
 	@rm -rf bin build
