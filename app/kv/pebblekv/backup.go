@@ -117,7 +117,11 @@ func Restore(ctx context.Context, backup, dest string, opt Options) error {
 
 // verify reads all of a closed store, checksums and versions included.
 func verify(ctx context.Context, dir string, opt Options) (err error) {
-	db, err := openEngine(filepath.Join(dir, engineDir), opt, true)
+	// Damage is what this looks for: it ends the restore and not the process.
+	opt.Fatal = func(error) {}
+	options := opt.engine()
+	options.ReadOnly = true
+	db, err := openEngine(filepath.Join(dir, engineDir), opt, options)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,10 @@ func openLocked(dir string, opt Options, known formatTable) (*Store, error) {
 			return nil, err
 		}
 	}
-	db, err := openEngine(filepath.Join(dir, engineDir), opt, format != 0)
+	options := opt.engine()
+	// An engine that is gone is not to be replaced by an empty one.
+	options.ErrorIfNotExists = format != 0
+	db, err := openEngine(filepath.Join(dir, engineDir), opt, options)
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +70,7 @@ func openLocked(dir string, opt Options, known formatTable) (*Store, error) {
 	return s, nil
 }
 
-func openEngine(dir string, opt Options, mustExist bool) (*pebble.DB, error) {
-	options := opt.pebble(mustExist)
+func openEngine(dir string, opt Options, options *pebble.Options) (*pebble.DB, error) {
 	cache := pebble.NewCache(opt.CacheBytes)
 	defer cache.Unref() // the database holds its own reference
 	options.Cache = cache

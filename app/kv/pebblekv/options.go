@@ -62,9 +62,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// pebble gives the options of the engine. Values are small, reads are points and
-// short scans, every write is synced.
-func (o Options) pebble(mustExist bool) *pebble.Options {
+// engine gives the options of Pebble. Values are small, reads are points and short
+// scans, every write is synced.
+func (o Options) engine() *pebble.Options {
 	p := &pebble.Options{
 		FS: o.fs,
 		// Named, not newest: a new Pebble must not change the files so that the old one
@@ -76,10 +76,12 @@ func (o Options) pebble(mustExist bool) *pebble.Options {
 		LBaseMaxBytes:               64 << 20,
 		BytesPerSync:                512 << 10,
 		WALBytesPerSync:             256 << 10,
-		ErrorIfNotExists:            mustExist,
 		Logger:                      engineLog{o},
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { o.Logger.Error("store: background work failed", "err", err) },
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				o.Fatal(fmt.Errorf("file %s of the store is damaged, restore a backup: %w", info.Path, info.Details))
+			},
+			BackgroundError: func(err error) { o.Logger.Error("store: background work failed", "err", err.Error()) },
 			WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
 				o.Logger.Warn("store: writes wait, the disk cannot keep up", "reason", info.Reason)
 			},

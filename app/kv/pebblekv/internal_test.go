@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pebblekv
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/sluice-rpc/sluice/app/kv"
+)
+
+// rename gives a step that renames a key of slot 1, for upgrades.
+func rename(from, to string, then error) func(*pebble.DB) error {
+	return func(db *pebble.DB) error {
+		raw, closer, err := db.Get(storedKey(1, []byte(from)))
+		if errors.Is(err, pebble.ErrNotFound) {
+			return then // an interrupted step did it
+		}
+		if err != nil {
+			return err
+		}
+		defer closer.Close()
+		b := db.NewBatch()
+		return errors.Join(b.Set(storedKey(1, []byte(to)), raw, nil), b.Delete(storedKey(1, []byte(from)), nil), b.Commit(pebble.NoSync), then)
+	}
+}
+
+func mustOpen(t *testing.T, dir string, opt Options, known formatTable) *Store {
+	t.Helper()
+	s, err := open(dir, opt, known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func mustClose(t *testing.T, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func value(t *testing.T, s *Store, slot kv.Slot, key string) string {
+	t.Helper()
+	item, err := s.Get(t.Context(), slot, []byte(key), kv.Linearizable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(item.Value)
+}
+
+func TestUpgrade(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{}, formats)
+	if _, err := s.Apply(t.Context(), 1, new(kv.Batch).Put([]byte("one"), []byte("v"))); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, s)
+
+	boom := errors.New("boom")
+	broken := formatTable{current: 3, steps: map[int]func(*pebble.DB) error{1: rename("one", "two", nil), 2: rename("two", "three", boom)}}
+	if _, err := open(dir, Options{}, broken); !errors.Is(err, boom) || !strings.Contains(err.Error(), "before-format-3") {
+		t.Fatalf("interrupted upgrade = %v, want boom and the place of the copy", err)
+	}
+	if f, err := inspect(dir, broken); f != 1 || err != nil {
+		t.Fatalf("after an interrupted upgrade the format is %d, %v; want 1 still", f, err)
+	}
+	missing := formatTable{current: 3, steps: map[int]func(*pebble.DB) error{1: rename("one", "two", nil)}}
+	if _, err := open(dir, Options{}, missing); err == nil || !strings.Contains(err.Error(), "from format 2 to 3") {
+		t.Fatalf("upgrade without a step = %v", err)
+	}
+	whole := formatTable{current: 3, steps: map[int]func(*pebble.DB) error{1: rename("one", "two", nil), 2: rename("two", "three", nil)}}
+	for range 2 { // the second time there is nothing to do
+		s = mustOpen(t, dir, Options{}, whole)
+		if one, three := value(t, s, 1, "one"), value(t, s, 1, "three"); one != "" || three != "v" {
+			t.Fatalf("after the upgrade one=%q, three=%q", one, three)
+		}
+		mustClose(t, s)
+	}
+	if _, err := open(dir, Options{}, formats); !errors.Is(err, ErrNewer) {
+		t.Fatalf("the old program opens the new store: %v", err)
+	}
+	// The copy is what was there before the first attempt.
+	s = mustOpen(t, filepath.Join(dir, "before-format-3"), Options{}, formats)
+	if one, three := value(t, s, 1, "one"), value(t, s, 1, "three"); one != "v" || three != "" {
+		t.Errorf("the copy set aside has one=%q, three=%q", one, three)
+	}
+	mustClose(t, s)
+}
+
+// TestPowerLoss takes the power away under load: all that was not synced is lost, and
+// a part of it in pieces. What was acknowledged or seen by a linearizable read stays.
+func TestPowerLoss(t *testing.T) {
+	dir := t.TempDir()
+	disk := vfs.NewCrashableMem()
+	for round := range 5 {
+		opt := Options{fs: disk, ReserveBytes: -1}
+		s := mustOpen(t, dir, opt, formats)
+		promised, crashed := powerLossRound(t, s, disk, round)
+		// The process goes on after the clone was made; its directory is no longer ours.
+		mustClose(t, s)
+		disk = crashed
+		opt.fs = disk
+		s = mustOpen(t, dir, opt, formats)
+		for key := range promised {
+			if v := value(t, s, 1, key); v != key {
+				t.Fatalf("round %d: promised key %s is %q after the power loss", round, key, v)
+			}
+		}
+		mustClose(t, s)
+	}
+}
+
+func powerLossRound(t *testing.T, s *Store, disk *vfs.MemFS, round int) (promised map[string]bool, crashed *vfs.MemFS) {
+	var mu sync.Mutex // guards promised
+	promised = map[string]bool{}
+	snapshot := map[string]bool{}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	running := func() bool {
+		select {
+		case <-stop:
+			return false
+		default:
+			return true
+		}
+	}
+	promise := func(key string) {
+		mu.Lock()
+		promised[key] = true
+		mu.Unlock()
+	}
+	for w := range 4 {
+		wg.Go(func() {
+			for n := 0; running(); n++ {
+				key := fmt.Sprintf("%d/%d/%d", round, w, n)
+				if _, err := s.Apply(t.Context(), 1, new(kv.Batch).Put([]byte(key), []byte(key))); err != nil {
+					t.Errorf("Apply: %v", err)
+					return
+				}
+				promise(key)
+			}
+		})
+		wg.Go(func() { // reads what the writer has perhaps not been told yet
+			for n := 0; running(); {
+				key := fmt.Sprintf("%d/%d/%d", round, w, n)
+				item, err := s.Get(t.Context(), 1, []byte(key), kv.Linearizable)
+				if err != nil {
+					t.Errorf("Get: %v", err)
+					return
+				}
+				if item.Ver != 0 {
+					promise(key)
+					n++
+				}
+			}
+		})
+	}
+	for {
+		mu.Lock()
+		if len(promised) > 200 {
+			// Promises are made under this lock: the clone has at least these.
+			for key := range promised {
+				snapshot[key] = true
+			}
+			crashed = disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 30, RNG: rand.New(rand.NewPCG(1, uint64(round)))})
+			mu.Unlock()
+			break
+		}
+		mu.Unlock()
+	}
+	close(stop)
+	wg.Wait()
+	return snapshot, crashed
+}
+
+// TestFailedDisk: when the log cannot be written the store must not go on as if
+// nothing had happened, and says that the outcome is unknown.
+func TestFailedDisk(t *testing.T) {
+	var failed sync.Map
+	var broken bool
+	var mu sync.Mutex // guards broken
+	boom := errors.New("disk on fire")
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if broken && strings.HasSuffix(op.Path, ".log") && op.Kind == errorfs.OpFileSyncData {
+			return boom
+		}
+		return nil
+	}))
+	s := mustOpen(t, t.TempDir(), Options{fs: fs, ReserveBytes: -1, Fatal: func(err error) { failed.Store("err", err) }}, formats)
+	if _, err := s.Apply(t.Context(), 1, new(kv.Batch).Put([]byte("k"), nil)); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	broken = true
+	mu.Unlock()
+	if _, err := s.Apply(t.Context(), 1, new(kv.Batch).Put([]byte("l"), nil)); !errors.Is(err, kv.ErrUnknown) || !errors.Is(err, boom) {
+		t.Errorf("Apply on a failed disk = %v, want ErrUnknown and the cause", err)
+	}
+	if err, _ := failed.Load("err"); err == nil {
+		t.Error("Fatal was not called")
+	}
+	if _, err := s.Apply(t.Context(), 1, new(kv.Batch).Put([]byte("m"), nil)); !errors.Is(err, kv.ErrUnavailable) {
+		t.Errorf("the next Apply = %v, want ErrUnavailable", err)
+	}
+	if _, err := s.Get(t.Context(), 1, []byte("k"), kv.Local); !errors.Is(err, kv.ErrUnavailable) {
+		t.Errorf("the next Get = %v, want ErrUnavailable", err)
+	}
+	_ = s.Close() // the log cannot be closed cleanly
+}
+
+func TestWatermark(t *testing.T) {
+	w := newWatermark(3)
+	first := uint64(3)<<verBits + 1
+	var vers []uint64
+	for i := range uint64(4) {
+		ver, err := w.begin()
+		if err != nil || ver != first+i {
+			t.Fatalf("begin = %d, %v; want %d", ver, err, first+i)
+		}
+		vers = append(vers, ver)
+	}
+	for _, step := range []struct{ end, durable uint64 }{{vers[2], vers[0]}, {vers[0], vers[1]}, {vers[1], vers[3]}, {vers[3], vers[3] + 1}} {
+		w.end(step.end)
+		if got := w.durable(); got != step.durable {
+			t.Errorf("after end of %d durable is below %d, want %d", step.end-first, got-first, step.durable-first)
+		}
+	}
+	w.oldest.Store(w.limit)
+	if _, err := w.begin(); !errors.Is(err, kv.ErrUnavailable) {
+		t.Errorf("begin past the last version = %v, want ErrUnavailable", err)
+	}
+}
+
+func TestVersionsAreUsedUp(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{}, formats)
+	if err := s.db.Set(versionsKey, []byte{0, 0, 0, 0, 0, 0x0f, 0xff, 0xfe}, pebble.Sync); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, s)
+	if _, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "uses up all versions") {
+		t.Errorf("Open = %v, want an error about versions", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, formatFile)); err != nil {
+		t.Error(err)
+	}
+}
