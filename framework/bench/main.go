@@ -37,7 +37,11 @@ import (
 // childArg as the first argument makes the program a server or a client of a run.
 const childArg = "child"
 
-var parts = []string{"c100", "c1000", "inflight", "local", "hello"}
+// parts are what can be measured. A lone caller is not measured unless asked for.
+var (
+	parts        = []string{"c1", "c100", "c1000", "inflight", "local", "hello"}
+	defaultParts = parts[1:]
+)
 
 // config is what the command line says.
 type config struct {
@@ -83,7 +87,7 @@ func parse(args []string) (config, error) {
 	flags.IntVar(&cfg.calls, "calls", 100_000, "blocked calls of the inflight part")
 	flags.DurationVar(&cfg.settle, "settle", 10*time.Second, "how long the calls are blocked before memory is read")
 	flags.StringVar(&cfg.json, "json", "", "file to write the metrics to, one JSON object a line")
-	flags.StringVar(&only, "only", strings.Join(parts, ","), "parts to run, comma-separated")
+	flags.StringVar(&only, "only", strings.Join(defaultParts, ","), "parts to run, comma-separated, also c1: a lone caller")
 	flags.StringVar(&names, "peers", strings.Join(peerNames(), ","), "frameworks to run, comma-separated")
 	flags.BoolVar(&cfg.verbose, "v", false, "show what server and client processes write to standard error")
 	if err := flags.Parse(args); err != nil {

@@ -18,7 +18,7 @@ type loop struct {
 }
 
 // concurrency lists the closed loops of the throughput part.
-var concurrency = []loop{{"c100", 100}, {"c1000", 1000}}
+var concurrency = []loop{{"c1", 1}, {"c100", 100}, {"c1000", 1000}}
 
 // usage is what one call costs one process.
 type usage struct {

@@ -108,7 +108,7 @@ func TestProblems(t *testing.T) {
 		retryMS    int64
 		retryAfter string
 	}{
-		{"invalid", rpc.Errorf(rpc.InvalidArgument, "text is empty"), 400, "invalid-argument", "text is empty", 0, ""},
+		{"invalid", rpc.Errorf(rpc.InvalidArgument, "text is empty"), 400, "invalid", "text is empty", 0, ""},
 		{"not found", rpc.Errorf(rpc.NotFound, "no such post"), 404, "not-found", "no such post", 0, ""},
 		{"exists", rpc.Errorf(rpc.AlreadyExists, "name is taken"), 409, "already-exists", "name is taken", 0, ""},
 		{"state", rpc.Errorf(rpc.FailedPrecondition, "no request"), 409, "failed-precondition", "no request", 0, ""},

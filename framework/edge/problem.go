@@ -62,7 +62,7 @@ type kind struct {
 var kinds = map[rpc.Code]kind{
 	rpc.Canceled:           {503, "canceled", "The request was given up", true},
 	rpc.Unknown:            {500, "internal", "Something went wrong on our side", true},
-	rpc.InvalidArgument:    {400, "invalid-argument", "The request is not valid", false},
+	rpc.InvalidArgument:    {400, "invalid", "The request is not valid", false},
 	rpc.DeadlineExceeded:   {504, "deadline", "The request took too long", true},
 	rpc.NotFound:           {404, "not-found", "There is no such thing", false},
 	rpc.AlreadyExists:      {409, "already-exists", "It exists already", false},

@@ -114,8 +114,7 @@ func (w *writer) end() {
 		w.mu.Lock()
 		w.done(out, err)
 	}
-	w.flushing = false
-	w.mu.Unlock()
+	w.release()
 }
 
 // writeSlowly sends the rest of out and all that has come meanwhile, waiting for
@@ -131,8 +130,19 @@ func (w *writer) writeSlowly(out []byte, sent int) {
 		w.mu.Lock()
 		w.done(out, err)
 	}
+	w.release()
+}
+
+// release ends the flushing. It is called with mu held and returns without. After
+// an error it closes the connection, whose reader tells everyone who waits; that
+// must be without mu, since the close callback takes it.
+func (w *writer) release() {
 	w.flushing = false
+	failed := w.err != nil
 	w.mu.Unlock()
+	if failed {
+		_ = w.conn.Close()
+	}
 }
 
 // take gives all waiting bytes to a flush. It is called with mu held.
@@ -153,8 +163,6 @@ func (w *writer) done(out []byte, err error) {
 	}
 	if err != nil && w.err == nil {
 		w.err = fmt.Errorf("write: %w", err)
-		// The reader notices the close and tells everyone who waits.
-		_ = w.conn.Close()
 	}
 }
 
