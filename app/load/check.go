@@ -19,10 +19,8 @@ const (
 	lastPosts    = 32 // posts whose arrival ends a run
 	checkReaders = 60 // readers whose timelines are compared
 	checkPage    = 50
-	// settleTime is how long after the last calls a post may still arrive before it counts as missing.
-	settleTime = 60 * time.Second
-	pollEvery  = 2 * time.Millisecond
-	examples   = 5
+	pollEvery    = 2 * time.Millisecond
+	examples     = 5
 )
 
 // Completeness is what the comparison of random readers' timelines with the posts of the run found.
@@ -144,7 +142,7 @@ func (r *run) spread(ctx context.Context, total int, do func(context.Context, Ta
 // drain waits until each of the last posts is on the first page of a random friend of its author.
 func (r *run) drain(ctx context.Context) error {
 	last := r.ledger.posts[max(0, len(r.ledger.posts)-lastPosts):]
-	deadline := time.Now().Add(settleTime)
+	deadline := time.Now().Add(r.Settle)
 	return r.spread(ctx, len(last), func(ctx context.Context, t Target, i int) error {
 		reader := last[i].author
 		if friends := r.Graph.Friends[reader]; len(friends) > 0 {
@@ -185,7 +183,7 @@ func (r *run) complete(ctx context.Context) (Completeness, error) {
 	readers := rng.Perm(r.Graph.People())
 	readers = readers[:min(checkReaders, len(readers))]
 	wanted := r.ledger.expected(r.Graph, readers, r.IndexCap)
-	deadline := time.Now().Add(settleTime)
+	deadline := time.Now().Add(r.Settle)
 	var mu sync.Mutex // guards sum
 	var sum Completeness
 	err := r.spread(ctx, len(readers), func(ctx context.Context, t Target, i int) error {

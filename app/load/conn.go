@@ -93,6 +93,11 @@ func (e *StatusError) Error() string {
 	return msg
 }
 
+// Refused reports whether the server did nothing and asks to come again later: a user's limit, or overload.
+func (e *StatusError) Refused() bool {
+	return e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable
+}
+
 // Do makes the call and returns the body of a 2xx answer, valid until the next Do. Any other answer is a *StatusError. A call on
 // a connection that the server had closed meanwhile is made once more on a new one: reads and writes with a key bear that.
 func (c *Conn) Do(ctx context.Context, r Request) ([]byte, error) {

@@ -51,10 +51,11 @@ type Config struct {
 	Workers  int     // connections; 0: the mode's own (F 8, R and X 32, open loop 64)
 	Seed     uint64  // the same seed draws the same people and texts in every worker
 	Graph    *Graph
-	Dial     func() (Target, error) // a connection for one worker
-	IndexCap int                    // entries a timeline's index keeps; posts older than that are not looked for; 0: all
-	CPU      func() (time.Duration, error)
-	Progress func(Sample) // called once a second from one goroutine; nil: nobody
+	Dial     func() (Target, error)        // a connection for one worker
+	IndexCap int                           // entries a timeline's index keeps; posts older than that are not looked for; 0: all
+	Settle   time.Duration                 // how long after the calls a post may still arrive before it is missing; 0: one minute
+	CPU      func() (time.Duration, error) // CPU time of all server processes so far; nil: not measured
+	Progress func(Sample)                  // called once a second from one goroutine; nil: nobody
 }
 
 // Sample is how far a run is.
@@ -129,6 +130,9 @@ func (c *Config) prepare() error {
 		default:
 			c.Workers = 32
 		}
+	}
+	if c.Settle <= 0 {
+		c.Settle = time.Minute
 	}
 	if c.CPU == nil {
 		c.CPU = func() (time.Duration, error) { return 0, nil }
@@ -215,27 +219,15 @@ func (r *run) enter(phase string) {
 	r.phase = phase
 }
 
-// report tells Progress once a second until the returned function is called, which waits for it.
+// report tells Progress once a second until the returned function is called.
 func (r *run) report() (stop func()) {
-	quit := make(chan struct{})
 	began := time.Now()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-tick.C:
-			}
-			r.mu.Lock()
-			s := Sample{Elapsed: time.Since(began), Phase: r.phase, Calls: r.calls.Load(), Errors: r.errors.Load()}
-			r.mu.Unlock()
-			r.Progress(s)
-		}
+	return every(time.Second, func() {
+		r.mu.Lock()
+		s := Sample{Elapsed: time.Since(began), Phase: r.phase, Calls: r.calls.Load(), Errors: r.errors.Load()}
+		r.mu.Unlock()
+		r.Progress(s)
 	})
-	return func() { close(quit); wg.Wait() }
 }
 
 func (r *run) drive(ctx context.Context) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,8 +20,9 @@ import (
 type Target interface {
 	// Register makes the person, or finds them made by an earlier run.
 	Register(ctx context.Context, person int) error
-	// Befriend makes a and b friends of each other; friends stay friends.
-	Befriend(ctx context.Context, a, b int) error
+	// Follow puts who's half of a friendship on. Of each pair the smaller number comes first, the larger one answers; both halves
+	// on are friends, and friends stay friends.
+	Follow(ctx context.Context, who, whom int) error
 	// Compose posts text to the author's friends and returns the post's id once the system has acknowledged it.
 	Compose(ctx context.Context, author int, text string) (id string, err error)
 	// Home reads a page of the reader's timeline with bodies, newest first, from cursor ("" is the top). The page is valid until
@@ -39,22 +41,22 @@ type Page struct {
 	Next string   // cursor of the next page, empty at the end
 }
 
-// Stage tells how far Populate is; Done of Total.
+// Stage tells how far Populate is.
 type Stage struct {
 	Name        string
 	Done, Total int
+	Refused     int // calls that the server put off, by a limit or for overload; each is made again later
 }
 
-// Populate registers everybody in g and makes them friends, over workers connections, each from dial. Refusals for overload or a
-// user's limit are waited out. Repeating it after a failure does no harm: targets make each person and friendship once.
-// report, if not nil, is called from one goroutine once a second and at the end of each stage.
+// Populate registers everybody in g and makes them friends, over workers connections, each from dial. What is refused for overload
+// or by a user's limit is put off and done later. Repeating Populate after a failure does no harm: targets make each person and
+// friendship once. report, if not nil, is called from one goroutine once a second and at the end of each stage.
 func Populate(ctx context.Context, g *Graph, workers int, dial func() (Target, error), report func(Stage)) error {
 	if report == nil {
 		report = func(Stage) {}
 	}
-	err := eachOf(ctx, "people", g.People(), workers, dial, report, func(ctx context.Context, t Target, i int) error {
-		return t.Register(ctx, i)
-	})
+	p := &populating{workers: workers, dial: dial, report: report}
+	err := p.stage(ctx, "people", g.People(), func(ctx context.Context, t Target, i int) error { return t.Register(ctx, i) })
 	if err != nil {
 		return err
 	}
@@ -63,62 +65,139 @@ func Populate(ctx context.Context, g *Graph, workers int, dial func() (Target, e
 		pairs = append(pairs, [2]int{a, b})
 		return true
 	})
-	// In file order all workers would befriend the same person at once and queue behind each other at that person's row.
+	// In file order all workers would act on the same person at once and queue behind each other at that person's row.
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] }) // #nosec G404
-	return eachOf(ctx, "friendships", len(pairs), workers, dial, report, func(ctx context.Context, t Target, i int) error {
-		return t.Befriend(ctx, pairs[i][0], pairs[i][1])
+	err = p.stage(ctx, "requests", len(pairs), func(ctx context.Context, t Target, i int) error {
+		return t.Follow(ctx, pairs[i][0], pairs[i][1])
+	})
+	if err != nil {
+		return err
+	}
+	return p.stage(ctx, "friendships", len(pairs), func(ctx context.Context, t Target, i int) error {
+		return t.Follow(ctx, pairs[i][1], pairs[i][0])
 	})
 }
 
-// eachOf calls do for 0 to total-1 over the workers, waiting out refusals, and reports how far it is.
-func eachOf(ctx context.Context, name string, total, workers int, dial func() (Target, error), report func(Stage),
-	do func(context.Context, Target, int) error,
-) error {
-	var next, done atomic.Int64
+type populating struct {
+	workers int
+	dial    func() (Target, error)
+	report  func(Stage)
+}
+
+// stage calls do for 0 to total-1 in passes: what was refused in one pass comes again in the next.
+func (p *populating) stage(ctx context.Context, name string, total int, do func(context.Context, Target, int) error) error {
+	s := &stage{populating: p, do: do, todo: make([]int, total)}
+	for i := range s.todo {
+		s.todo[i] = i
+	}
+	now := func() Stage {
+		return Stage{Name: name, Done: int(s.done.Load()), Total: total, Refused: int(s.refused.Load())}
+	}
+	stop := every(time.Second, func() { p.report(now()) })
+	err := s.run(ctx)
+	stop()
+	p.report(now())
+	if err != nil {
+		return fmt.Errorf("%s, after %d of %d: %w", name, s.done.Load(), total, err)
+	}
+	return nil
+}
+
+type stage struct {
+	*populating
+	do            func(context.Context, Target, int) error
+	todo          []int
+	done, refused atomic.Int64
+
+	mu    sync.Mutex // guards again and wait
+	again []int
+	wait  time.Duration
+}
+
+func (s *stage) run(ctx context.Context) error {
+	for len(s.todo) > 0 {
+		if err := s.pass(ctx); err != nil {
+			return err
+		}
+		s.todo, s.again = s.again, nil
+		if len(s.todo) > 0 && !wait(ctx, max(s.wait, 100*time.Millisecond)) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *stage) pass(ctx context.Context) error {
+	var next atomic.Int64
+	s.wait = 0
 	group, ctx := errgroup.WithContext(ctx)
-	for range min(workers, max(total, 1)) {
+	for range min(s.workers, len(s.todo)) {
 		group.Go(func() error {
-			t, err := dial()
+			t, err := s.dial()
 			if err != nil {
 				return err
 			}
 			defer func() { _ = t.Close() }() // nothing is in flight
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= total {
+			for ctx.Err() == nil {
+				at := int(next.Add(1)) - 1
+				if at >= len(s.todo) {
 					return nil
 				}
-				if err := patiently(ctx, func() error { return do(ctx, t, i) }); err != nil {
-					return fmt.Errorf("%s %d of %d: %w", name, i+1, total, err)
+				err := s.do(ctx, t, s.todo[at])
+				var status *StatusError
+				switch {
+				case err == nil:
+					s.done.Add(1)
+				case errors.As(err, &status) && status.Refused():
+					s.putOff(s.todo[at], status.RetryAfter)
+				default:
+					return err
 				}
-				done.Add(1)
 			}
+			return ctx.Err()
 		})
 	}
-	finished := make(chan error, 1)
-	go func() { finished <- group.Wait() }() // waited for just below
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			report(Stage{Name: name, Done: int(done.Load()), Total: total})
-		case err := <-finished:
-			report(Stage{Name: name, Done: int(done.Load()), Total: total})
-			return err
-		}
+	return group.Wait()
+}
+
+func (s *stage) putOff(i int, until time.Duration) {
+	s.refused.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.again = append(s.again, i)
+	if s.wait == 0 || until < s.wait {
+		s.wait = until
 	}
+}
+
+// every calls do at an interval, from one goroutine, until the returned function is called, which waits for it.
+func every(interval time.Duration, do func()) (stop func()) {
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+				do()
+			}
+		}
+	})
+	return func() { close(quit); wg.Wait() }
 }
 
 // patiently repeats do while it is refused with a wait, for as long as ctx lasts.
 func patiently(ctx context.Context, do func() error) error {
 	for {
 		err := do()
-		var refused *StatusError
-		if err == nil || !errors.As(err, &refused) || (refused.Status != 429 && refused.Status != 503) {
+		var status *StatusError
+		if err == nil || !errors.As(err, &status) || !status.Refused() {
 			return err
 		}
-		if !wait(ctx, max(refused.RetryAfter, 10*time.Millisecond)) {
+		if !wait(ctx, max(status.RetryAfter, 10*time.Millisecond)) {
 			return errors.Join(err, ctx.Err())
 		}
 	}

@@ -35,12 +35,9 @@ func (t *Target) Register(ctx context.Context, person int) error {
 	return err
 }
 
-// Befriend makes each a follower of the other.
-func (t *Target) Befriend(ctx context.Context, a, b int) error {
-	if _, err := t.post(ctx, "/follow", followRequest{UserID: int64(a), FolloweeID: int64(b)}); err != nil {
-		return err
-	}
-	_, err := t.post(ctx, "/follow", followRequest{UserID: int64(b), FolloweeID: int64(a)})
+// Follow makes who a follower of whom.
+func (t *Target) Follow(ctx context.Context, who, whom int) error {
+	_, err := t.post(ctx, "/follow", followRequest{UserID: int64(who), FolloweeID: int64(whom)})
 	return err
 }
 
