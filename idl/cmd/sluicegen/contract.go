@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"path"
 	"slices"
 
 	"google.golang.org/protobuf/compiler/protogen"
@@ -23,9 +24,7 @@ const (
 func checkContracts(plugin *protogen.Plugin, display func(string) string) error {
 	var found problems
 	names := map[protogen.GoIdent]string{} // Go name -> what declares it
-	packages := map[protogen.GoImportPath]protogen.GoPackageName{}
 	for _, f := range plugin.Files {
-		packages[f.GoImportPath] = f.GoPackageName
 		declareMessages(names, f.Messages)
 		declareEnums(names, f.Enums)
 		for _, x := range f.Extensions {
@@ -36,7 +35,7 @@ func checkContracts(plugin *protogen.Plugin, display func(string) string) error 
 		if !f.Generate {
 			continue
 		}
-		c := &checker{file: f, display: display(f.Desc.Path()), names: names, packages: packages}
+		c := &checker{file: f, display: display(f.Desc.Path()), names: names}
 		for _, service := range f.Services {
 			c.checkService(service)
 		}
@@ -46,15 +45,14 @@ func checkContracts(plugin *protogen.Plugin, display func(string) string) error 
 }
 
 type checker struct {
-	file     *protogen.File
-	display  string
-	names    map[protogen.GoIdent]string
-	packages map[protogen.GoImportPath]protogen.GoPackageName
-	found    problems
+	file    *protogen.File
+	display string
+	names   map[protogen.GoIdent]string
+	found   problems
 }
 
-func (c *checker) report(path protoreflect.SourcePath, format string, args ...any) {
-	c.found = append(c.found, at(c.file.Proto, c.display, path, format, args...))
+func (c *checker) report(place protoreflect.SourcePath, format string, args ...any) {
+	c.found = append(c.found, at(c.file.Proto, c.display, place, format, args...))
 }
 
 func (c *checker) checkService(service *protogen.Service) {
@@ -100,25 +98,26 @@ func (c *checker) checkMethod(m *protogen.Method, defaults limits) {
 	}
 }
 
-// checkImports refuses a message whose package would be hidden by a variable of
-// the generated functions.
+// checkImports refuses a message whose package, imported by the last part of its
+// path, would be hidden by a variable of the generated functions.
 func (c *checker) checkImports(m *protogen.Method) {
 	for _, message := range []*protogen.Message{m.Input, m.Output} {
-		path := message.GoIdent.GoImportPath
-		if path != c.file.GoImportPath && slices.Contains(localNames, c.packages[path]) {
-			c.report(below(m.Location.Path, nameField), "method %s: the Go package %s of %s has the name of a variable in generated code: give it another name in its go_package",
-				m.Desc.Name(), c.packages[path], message.Desc.FullName())
+		from := message.GoIdent.GoImportPath
+		if name := path.Base(string(from)); from != c.file.GoImportPath && slices.Contains(localNames, name) {
+			c.report(below(m.Location.Path, nameField), "method %s: the Go package of %s is imported as %s, which is a variable of generated code: "+
+				"let the go_package %s end otherwise", m.Desc.Name(), message.Desc.FullName(), name, from)
+			return
 		}
 	}
 }
 
 // declare notes Go names of the file's package and reports those already taken.
-func (c *checker) declare(path protoreflect.SourcePath, what string, goNames ...string) {
+func (c *checker) declare(place protoreflect.SourcePath, what string, goNames ...string) {
 	for _, name := range goNames {
 		ident := protogen.GoIdent{GoName: name, GoImportPath: c.file.GoImportPath}
 		if other, taken := c.names[ident]; taken {
-			c.report(below(path, nameField), "%s: its Go name %s is that of %s too: rename one of them", what, name, other)
-			continue
+			c.report(below(place, nameField), "%s: its Go name %s is that of %s too: rename one of them", what, name, other)
+			return // a service that clashes in one name does so in most
 		}
 		c.names[ident] = what
 	}

@@ -96,7 +96,8 @@ func importPath(dir string) (string, error) {
 		if err == nil {
 			module := modulePath(string(content))
 			if module == "" {
-				return "", fmt.Errorf("%s has no module line", filepath.Join(root, "go.mod"))
+				rel, _ := filepath.Rel(abs, root) // for the message only
+				return "", fmt.Errorf("%s has no module line: write module example.com/name in it", filepath.Join(dir, rel, "go.mod"))
 			}
 			rel, err := filepath.Rel(root, abs)
 			if err != nil {
