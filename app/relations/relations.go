@@ -9,9 +9,11 @@ package relations
 
 import (
 	"context"
+	"maps"
 	"sync"
 
 	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/privacy"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
@@ -21,19 +23,22 @@ type Account interface {
 	Relations(context.Context, *momentsv1.RelationsRequest) (*momentsv1.RelationsResponse, error)
 }
 
-// Facts are how a viewer stands to one author. The zero Facts are those of
-// strangers.
-type Facts struct {
-	Self            bool // viewer and author are one person
-	Friends         bool
-	AuthorHides     bool
-	ViewerHides     bool
-	OpenToStrangers bool
-	AlbumWindow     momentsv1.AlbumWindow
-}
-
 // maxAuthors is what one call of Relations may ask for, by its contract.
 const maxAuthors = 1000
+
+// Set holds the facts of one viewer. It is immutable.
+type Set struct {
+	viewer id.User
+	facts  map[id.User]privacy.Facts
+}
+
+// Of gives the facts of somebody that the set was asked for; others are strangers.
+func (s Set) Of(other id.User) privacy.Facts {
+	if other == s.viewer {
+		return privacy.Facts{Self: true}
+	}
+	return s.facts[other]
+}
 
 // Cache keeps the facts of the latest viewers. It may be used concurrently.
 type Cache struct {
@@ -41,142 +46,133 @@ type Cache struct {
 	limit   int
 
 	mu      sync.Mutex
-	viewers map[id.User]*entry // guarded by mu
-	facts   int                // guarded by mu; total over viewers
+	viewers map[id.User]entry // guarded by mu
+	kept    int               // guarded by mu; facts of all viewers
 }
 
-// entry holds facts of one viewer and version. It is never changed once another
-// goroutine may see it, but for growing by facts of the same version.
+// entry holds facts of one viewer and version. Its map is never changed.
 type entry struct {
 	version uint64
-	facts   map[id.User]Facts
+	facts   map[id.User]privacy.Facts
 }
 
 // NewCache makes a Cache that keeps at most limit facts.
 func NewCache(account Account, limit int) *Cache {
-	return &Cache{account: account, limit: limit, viewers: make(map[id.User]*entry)}
+	return &Cache{account: account, limit: limit, viewers: make(map[id.User]entry)}
 }
 
-// Of gives the viewer's facts of each author, in order. Authors may repeat. A zero
-// author is a stranger.
-func (c *Cache) Of(ctx context.Context, viewer id.User, authors []id.User) ([]Facts, error) {
-	out := make([]Facts, len(authors))
-	ask := make([]id.User, 0, min(len(authors), 32))
-	for i, a := range authors {
-		switch {
-		case a == viewer:
-			out[i] = Facts{Self: true}
-		case !a.IsZero() && !contains(ask, a):
-			ask = append(ask, a)
-		}
-	}
-	if len(ask) == 0 {
-		return out, nil
-	}
-	got := make(map[id.User]Facts, len(ask))
-	for len(ask) > 0 {
-		n := min(len(ask), maxAuthors)
-		if err := c.fetch(ctx, viewer, ask[:n], got); err != nil {
-			return nil, err
-		}
-		ask = ask[n:]
-	}
-	for i, a := range authors {
-		if a != viewer {
-			out[i] = got[a]
-		}
-	}
-	return out, nil
-}
-
-// contains is a plain search while the list is short: pages hold ten posts.
-func contains(list []id.User, u id.User) bool {
-	if len(list) > 64 {
-		return false // asked twice, which is allowed
-	}
-	for i := range list {
-		if list[i] == u {
-			return true
-		}
-	}
-	return false
-}
-
-func (c *Cache) fetch(ctx context.Context, viewer id.User, ask []id.User, into map[id.User]Facts) error {
-	known := c.lookup(viewer, ask, into)
-	req := &momentsv1.RelationsRequest{ViewerId: viewer.String(), KnownVersion: known, AuthorIds: make([]string, len(ask))}
-	for i := range ask {
-		req.AuthorIds[i] = ask[i].String()
-	}
-	res, err := c.account.Relations(ctx, req)
-	if err != nil {
-		return err
-	}
-	if res.GetUnchanged() {
-		return nil
-	}
-	if len(res.GetRelations()) != len(ask) {
-		return rpc.Errorf(rpc.Internal, "account answered %d relations of %d", len(res.GetRelations()), len(ask))
-	}
-	for i, r := range res.GetRelations() {
-		into[ask[i]] = Facts{
-			Friends:         r.GetFriends(),
-			AuthorHides:     r.GetAuthorHides(),
-			ViewerHides:     r.GetViewerHides(),
-			OpenToStrangers: r.GetOpenToStrangers(),
-			AlbumWindow:     r.GetAlbumWindow(),
-		}
-	}
-	c.store(viewer, res.GetVersion(), ask, into)
-	return nil
-}
-
-// lookup fills in what is known and gives its version, 0 unless all of ask is known.
-func (c *Cache) lookup(viewer id.User, ask []id.User, into map[id.User]Facts) uint64 {
+// Get gives the viewer's facts of all others, which may repeat and may be zero.
+func (c *Cache) Get(ctx context.Context, viewer id.User, others []id.User) (Set, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	e := c.viewers[viewer]
-	if e == nil {
-		return 0
-	}
-	for _, a := range ask {
-		f, ok := e.facts[a]
-		if !ok {
-			return 0
+	had := c.viewers[viewer]
+	c.mu.Unlock()
+	ask := missing(had.facts, viewer, others)
+	if len(ask) == 0 {
+		if had.version == 0 {
+			return Set{viewer: viewer}, nil // nobody but the viewer
 		}
-		into[a] = f
+		res, err := c.account.Relations(ctx, &momentsv1.RelationsRequest{ViewerId: viewer.String(), KnownVersion: had.version})
+		if err != nil {
+			return Set{}, err
+		}
+		if res.GetUnchanged() {
+			return Set{viewer: viewer, facts: had.facts}, nil
+		}
+		ask, had = missing(nil, viewer, others), entry{}
 	}
-	return e.version
+	got, err := c.fetch(ctx, viewer, ask)
+	if err != nil {
+		return Set{}, err
+	}
+	if len(ask) < len(others) && got.version != had.version && len(had.facts) > 0 {
+		// What was known is of another version: ask for all.
+		if all := missing(nil, viewer, others); len(all) > len(ask) {
+			if got, err = c.fetch(ctx, viewer, all); err != nil {
+				return Set{}, err
+			}
+		}
+	} else if got.version == had.version {
+		maps.Copy(got.facts, had.facts) // both of one version, and ours alone so far
+	}
+	c.keep(viewer, got)
+	return Set{viewer: viewer, facts: got.facts}, nil
 }
 
-func (c *Cache) store(viewer id.User, version uint64, ask []id.User, from map[id.User]Facts) {
-	if version == 0 {
+// missing gives, once each, those of others that facts lacks.
+func missing(facts map[id.User]privacy.Facts, viewer id.User, others []id.User) []id.User {
+	var ask []id.User
+	var asked map[id.User]struct{}
+	for _, o := range others {
+		if o == viewer || o.IsZero() {
+			continue
+		}
+		if _, ok := facts[o]; ok {
+			continue
+		}
+		if asked == nil {
+			asked = make(map[id.User]struct{}, 16)
+		}
+		if _, ok := asked[o]; !ok {
+			asked[o] = struct{}{}
+			ask = append(ask, o)
+		}
+	}
+	return ask
+}
+
+// fetch asks for facts that are all of one version.
+func (c *Cache) fetch(ctx context.Context, viewer id.User, ask []id.User) (entry, error) {
+	const tries = 5 // each lost to a change of the viewer's relations between two pages
+	for range tries {
+		e := entry{facts: make(map[id.User]privacy.Facts, len(ask))}
+		torn := false
+		for at := 0; at < len(ask) && !torn; at += maxAuthors {
+			part := ask[at:min(at+maxAuthors, len(ask))]
+			req := &momentsv1.RelationsRequest{ViewerId: viewer.String(), AuthorIds: make([]string, len(part))}
+			for i := range part {
+				req.AuthorIds[i] = part[i].String()
+			}
+			res, err := c.account.Relations(ctx, req)
+			if err != nil {
+				return entry{}, err
+			}
+			if res.GetUnchanged() { // version 0: the viewer has no relations at all
+				return e, nil
+			}
+			if len(res.GetRelations()) != len(part) {
+				return entry{}, rpc.Errorf(rpc.Internal, "account answered %d relations of %d", len(res.GetRelations()), len(part))
+			}
+			torn = at > 0 && res.GetVersion() != e.version
+			e.version = res.GetVersion()
+			for i, r := range res.GetRelations() {
+				e.facts[part[i]] = privacy.Facts{Friends: r.GetFriends(), AuthorHides: r.GetAuthorHides(), ViewerHides: r.GetViewerHides()}
+			}
+		}
+		if !torn {
+			return e, nil
+		}
+	}
+	return entry{}, rpc.Errorf(rpc.Unavailable, "the viewer's relations change too fast; try again")
+}
+
+func (c *Cache) keep(viewer id.User, e entry) {
+	if e.version == 0 {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := c.viewers[viewer]
-	if e == nil || e.version < version {
-		if e != nil {
-			c.facts -= len(e.facts)
-		}
-		e = &entry{version: version, facts: make(map[id.User]Facts, len(ask))}
-		c.viewers[viewer] = e
+	old := c.viewers[viewer]
+	if old.version > e.version || old.version == e.version && len(old.facts) > len(e.facts) {
+		return // another call was faster, or learnt more
 	}
-	if e.version > version {
-		return // a slower answer than another's
-	}
-	before := len(e.facts)
-	for _, a := range ask {
-		e.facts[a] = from[a]
-	}
-	c.facts += len(e.facts) - before
-	for other, old := range c.viewers { // whom the map names first, which is chance
-		if c.facts <= c.limit {
+	c.viewers[viewer] = e
+	c.kept += len(e.facts) - len(old.facts)
+	for other, o := range c.viewers { // whom the map names first, which is chance
+		if c.kept <= c.limit {
 			break
 		}
 		if other != viewer {
-			c.facts -= len(old.facts)
+			c.kept -= len(o.facts)
 			delete(c.viewers, other)
 		}
 	}
