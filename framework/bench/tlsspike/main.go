@@ -62,8 +62,9 @@ func main() {
 	rounds := flag.Int("rounds", 15, "interleaved rounds")
 	callers := flag.Int("callers", 100, "callers of the closed loop")
 	window := flag.Duration("window", time.Second, "measured window")
+	yield := flag.Bool("yield", true, "let other goroutines run before a flush")
 	flag.Parse()
-	fmt.Printf("%s, %d cores, %d callers, both ends in one process\n", runtime.Version(), runtime.NumCPU(), *callers)
+	fmt.Printf("%s, %d cores, %d callers, yield %v, both ends in one process\n", runtime.Version(), runtime.NumCPU(), *callers, *yield)
 	if err := handshakes(100); err != nil {
 		log.Fatal(err)
 	}
@@ -71,7 +72,7 @@ func main() {
 	for round := range *rounds {
 		for i := range transports {
 			t := transports[(i+round)%len(transports)]
-			m, err := measure(t, *callers, *window)
+			m, err := measure(t, *callers, *window, *yield)
 			if err != nil {
 				log.Fatalf("%s: %v", t.name, err)
 			}
@@ -100,12 +101,13 @@ type measured struct {
 	batch     float64 // frames a write of the clients, warm-up included
 }
 
-func measure(t transport, callers int, window time.Duration) (measured, error) {
+func measure(t transport, callers int, window time.Duration, yield bool) (measured, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	ends := make([]*clientEnd, connections)
 	for i := range ends {
 		server, client := &serverEnd{}, &clientEnd{waiting: map[uint32]chan struct{}{}}
+		server.out.yield, client.out.yield = yield, yield
 		serverWrite, clientWrite, closeBoth, err := t.pair(ctx, server.read, client.read)
 		if err != nil {
 			return measured{}, err
@@ -203,9 +205,11 @@ func (c *clientEnd) read(p []byte) int {
 	})
 }
 
-// combiner is the framework's writer without its limits.
+// combiner is the framework's writer without its limits. With yield, whoever is
+// to flush lets the other goroutines run first, so that more frames share a write.
 type combiner struct {
 	write func([]byte) error
+	yield bool
 
 	mu         sync.Mutex
 	writes     int // guarded by mu
@@ -221,6 +225,11 @@ func (c *combiner) send(frame []byte) {
 		return
 	}
 	c.flushing = true
+	if c.yield {
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+	}
 	for len(c.buf) > 0 {
 		out := c.buf
 		c.buf = c.spare[:0]
