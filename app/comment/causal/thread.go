@@ -93,17 +93,22 @@ func (t *Thread) remove(target id.Comment) {
 	}
 }
 
-func (t *Thread) find(c id.Comment) (int, bool) {
-	return slices.BinarySearchFunc(t.comments, c, func(have Comment, want id.Comment) int { return have.ID.Compare(want) })
+func (t *Thread) find(c id.Comment) (int, bool) { return search(t.comments, c) }
+
+func search(comments []Comment, c id.Comment) (int, bool) {
+	return slices.BinarySearchFunc(comments, c, func(have Comment, want id.Comment) int { return have.ID.Compare(want) })
 }
 
 // Get gives a comment, deleted ones included.
-func (t *Thread) Get(c id.Comment) (Comment, bool) {
-	i, ok := t.find(c)
+func (t *Thread) Get(c id.Comment) (Comment, bool) { return Find(t.comments, c) }
+
+// Find gives one of the comments of a thread, deleted ones included.
+func Find(comments []Comment, c id.Comment) (Comment, bool) {
+	i, ok := search(comments, c)
 	if !ok {
 		return Comment{}, false
 	}
-	return t.comments[i], true
+	return comments[i], true
 }
 
 // Liked reports whether a user's like holds.

@@ -39,9 +39,9 @@ type Comment struct {
 	TimeMs int64 `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// The text in NFC; empty if deleted.
 	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
-	// The comment it replies to; empty if none.
+	// The comment it replies to; empty if none, or if the viewer does not see that.
 	ParentId string `protobuf:"bytes,6,opt,name=parent_id,json=parentId,proto3" json:"parent_id,omitempty"`
-	// The writer of that comment; empty if none or deleted.
+	// Whom it replies to; empty if none.
 	ReplyToId string `protobuf:"bytes,7,opt,name=reply_to_id,json=replyToId,proto3" json:"reply_to_id,omitempty"`
 	// It was deleted; it stays as a mark because a reply to it is visible.
 	Deleted       bool `protobuf:"varint,8,opt,name=deleted,proto3" json:"deleted,omitempty"`

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package comment
+
+import (
+	"context"
+
+	"github.com/sluice-rpc/sluice/app/comment/causal"
+	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/privacy"
+	"github.com/sluice-rpc/sluice/app/problem"
+	"github.com/sluice-rpc/sluice/app/relations"
+	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+)
+
+// ListMany gives what a viewer sees under posts; see the contract.
+func (s *Service) ListMany(ctx context.Context, req *momentsv1.ListCommentsRequest) (*momentsv1.ListCommentsResponse, error) {
+	viewer, err := id.ParseUser(req.GetViewerId())
+	if err != nil {
+		return nil, problem.Invalid("viewer_id", "%v", err)
+	}
+	texts := req.GetPostIds()
+	if n := len(texts); n > maxGet {
+		return nil, problem.Invalid("post_ids", "has %d ids, at most %d", n, maxGet)
+	}
+	if !req.GetPostsChecked() {
+		if texts, err = s.visible(ctx, req.GetViewerId(), texts); err != nil {
+			return nil, err
+		}
+	}
+	snaps := make([]snapshot, 0, len(texts))
+	posts := make([]string, 0, len(texts))
+	var people []id.User
+	for _, text := range texts {
+		p, err := id.ParsePost(text)
+		if err != nil {
+			return nil, problem.Invalid("post_ids", "%v", err)
+		}
+		snap, err := s.threads.read(ctx, p)
+		if err != nil {
+			return nil, problem.Store("read thread", err)
+		}
+		if len(snap.comments)+len(snap.likes) == 0 {
+			continue
+		}
+		snaps, posts = append(snaps, snap), append(posts, text)
+		people = snap.people(people)
+	}
+	res := new(momentsv1.ListCommentsResponse)
+	if len(snaps) == 0 {
+		return res, nil
+	}
+	set, err := s.relations.Get(ctx, viewer, people)
+	if err != nil {
+		return nil, err
+	}
+	for i, snap := range snaps {
+		if th := snap.show(viewer, set, posts[i], int(req.GetLimit())); th != nil {
+			res.Threads = append(res.Threads, th)
+		}
+	}
+	return res, nil
+}
+
+// visible gives those of the posts that the viewer may see.
+func (s *Service) visible(ctx context.Context, viewer string, posts []string) ([]string, error) {
+	res, err := s.post.GetMany(ctx, &momentsv1.GetPostsRequest{ViewerId: viewer, Ids: posts, HeadsOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	seen := make([]string, len(res.GetPosts()))
+	for i, p := range res.GetPosts() {
+		seen[i] = p.GetId()
+	}
+	return seen, nil
+}
+
+// people adds all whose relation to the viewer decides what he sees.
+func (snap snapshot) people(to []id.User) []id.User {
+	for i := range snap.comments {
+		c := &snap.comments[i]
+		to = append(to, c.Writer)
+		if !c.ReplyTo.IsZero() {
+			to = append(to, c.ReplyTo)
+		}
+	}
+	for i := range snap.likes {
+		to = append(to, snap.likes[i].User)
+	}
+	return to
+}
+
+// show gives a thread as a viewer sees it, nil if he sees nothing. Limit is the most
+// comments and the most likes to give, 0 for all; counts are of all that he sees.
+func (snap snapshot) show(viewer id.User, set relations.Set, post string, limit int) *momentsv1.Thread {
+	shown, live := causal.View(snap.comments, func(c *causal.Comment) bool { return sees(set, c) })
+	th := &momentsv1.Thread{PostId: post, CommentCount: uint32(live)}
+	if limit > 0 && len(shown) > limit {
+		shown = shown[len(shown)-limit:]
+	}
+	if len(shown) > 0 {
+		room := make([]momentsv1.Comment, len(shown))
+		th.Comments = make([]*momentsv1.Comment, len(shown))
+		for i := range shown {
+			fillComment(&room[i], &shown[i], post)
+			th.Comments[i] = &room[i]
+		}
+	}
+	var likes []id.User
+	for i := range snap.likes {
+		u := snap.likes[i].User
+		if u == viewer {
+			th.Liked = true
+		} else if !privacy.SeesComment(set.Of(u)) {
+			continue
+		}
+		likes = append(likes, u)
+	}
+	th.LikeCount = uint32(len(likes))
+	if limit > 0 && len(likes) > limit {
+		likes = likes[len(likes)-limit:]
+	}
+	for _, u := range likes {
+		th.LikeIds = append(th.LikeIds, u.String())
+	}
+	if len(th.Comments)+len(th.LikeIds) == 0 {
+		return nil
+	}
+	return th
+}
+
+func fillComment(to *momentsv1.Comment, c *causal.Shown, post string) {
+	to.Id, to.PostId, to.TimeMs = c.ID.String(), post, c.ID.Time().UnixMilli()
+	if c.ParentShown {
+		to.ParentId = c.Parent.String()
+	}
+	if c.Mark {
+		to.Deleted = true
+		return
+	}
+	to.WriterId, to.Text = c.Writer.String(), c.Body
+	if !c.ReplyTo.IsZero() {
+		to.ReplyToId = c.ReplyTo.String()
+	}
+}

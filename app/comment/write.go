@@ -1,0 +1,477 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package comment
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/sluice-rpc/sluice/app/comment/causal"
+	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/privacy"
+	"github.com/sluice-rpc/sluice/app/problem"
+	"github.com/sluice-rpc/sluice/app/relations"
+	"github.com/sluice-rpc/sluice/app/text"
+	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+)
+
+// Add stores a comment; see the contract.
+func (s *Service) Add(ctx context.Context, req *momentsv1.AddCommentRequest) (*momentsv1.AddCommentResponse, error) {
+	o, err := newOp(causal.Add, "writer_id", req.GetWriterId(), req.GetPostId(), req.GetIdempotencyKey())
+	if err != nil {
+		return nil, err
+	}
+	if req.GetIdempotencyKey() == "" {
+		return nil, problem.Invalid("idempotency_key", "is empty, want 1 to %d bytes", maxKey)
+	}
+	if req.GetParentId() != "" {
+		if o.rec.Parent, err = id.ParseComment(req.GetParentId()); err != nil {
+			return nil, problem.Invalid("parent_id", "%v", err)
+		}
+	}
+	if o.rec.Body, err = text.Clean(req.GetText(), maxText); err != nil {
+		return nil, problem.Invalid("text", "%v", err)
+	}
+	if text.Blank(o.rec.Body) {
+		return nil, problem.Invalid("text", "is blank: write something")
+	}
+	body, parent := o.rec.Body, o.rec.Parent // the record is the store's from here on
+	if err := s.do(ctx, o); err != nil {
+		return nil, err
+	}
+	c := &momentsv1.Comment{
+		Id: o.result.String(), PostId: req.GetPostId(), WriterId: req.GetWriterId(),
+		TimeMs: o.result.Time().UnixMilli(), Text: body, ParentId: req.GetParentId(),
+	}
+	if !parent.IsZero() {
+		p, err := s.find(ctx, o.rec.Post, parent)
+		if err != nil {
+			return nil, err
+		}
+		c.ReplyToId = p.Writer.String()
+	}
+	return &momentsv1.AddCommentResponse{Comment: c}, nil
+}
+
+// Delete removes a comment; see the contract.
+func (s *Service) Delete(ctx context.Context, req *momentsv1.DeleteCommentRequest) (*momentsv1.DeleteCommentResponse, error) {
+	o, err := newOp(causal.Delete, "user_id", req.GetUserId(), req.GetPostId(), "")
+	if err != nil {
+		return nil, err
+	}
+	if o.rec.Parent, err = id.ParseComment(req.GetCommentId()); err != nil {
+		return nil, problem.Invalid("comment_id", "%v", err)
+	}
+	if err := s.do(ctx, o); err != nil {
+		return nil, err
+	}
+	return &momentsv1.DeleteCommentResponse{}, nil
+}
+
+// Like sets a like; see the contract.
+func (s *Service) Like(ctx context.Context, req *momentsv1.LikeRequest) (*momentsv1.LikeResponse, error) {
+	o, err := newOp(causal.Like, "user_id", req.GetUserId(), req.GetPostId(), req.GetIdempotencyKey())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.do(ctx, o); err != nil {
+		return nil, err
+	}
+	return &momentsv1.LikeResponse{}, nil
+}
+
+// Unlike takes a like back; see the contract.
+func (s *Service) Unlike(ctx context.Context, req *momentsv1.UnlikeRequest) (*momentsv1.UnlikeResponse, error) {
+	o, err := newOp(causal.Unlike, "user_id", req.GetUserId(), req.GetPostId(), req.GetIdempotencyKey())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.do(ctx, o); err != nil {
+		return nil, err
+	}
+	return &momentsv1.UnlikeResponse{}, nil
+}
+
+// op is one operation waiting for its post's turn.
+type op struct {
+	rec    causal.Record // who does what
+	key    []byte        // of the idempotency record; nil for none
+	hash   [sha256.Size]byte
+	result id.Comment // of an Add
+	err    error      // result
+	done   bool       // err is final
+}
+
+func (o *op) settle(err error) { o.err, o.done = err, true }
+
+// errNotRun stands in an op until its turn has settled it.
+var errNotRun = problem.Store("write comment", kv.ErrUnknown)
+
+func newOp(kind causal.Kind, field, user, post, key string) (*op, error) {
+	o := &op{rec: causal.Record{Kind: kind, Key: key}, err: errNotRun}
+	var err error
+	if o.rec.Writer, err = id.ParseUser(user); err != nil {
+		return nil, problem.Invalid(field, "%v", err)
+	}
+	if o.rec.Post, err = id.ParsePost(post); err != nil {
+		return nil, problem.Invalid("post_id", "%v", err)
+	}
+	if len(key) > maxKey {
+		return nil, problem.Invalid("idempotency_key", "has %d bytes, at most %d", len(key), maxKey)
+	}
+	if key != "" {
+		o.key = keyKey(o.rec.Post, o.rec.Writer, key)
+	}
+	return o, nil
+}
+
+// hashOf tells two requests under one key apart. It is stored, so its form stays.
+func hashOf(r *causal.Record) [sha256.Size]byte {
+	b := make([]byte, 0, 64+len(r.Body))
+	b = append(b, "comment1"...)
+	b = append(b, byte(r.Kind))
+	b = append(b, r.Post[:]...)
+	b = append(b, r.Parent[:]...)
+	b = binary.AppendUvarint(b, uint64(len(r.Body)))
+	b = append(b, r.Body...)
+	return sha256.Sum256(b)
+}
+
+// do runs an operation: once only, if it has a key, and only on what its user sees.
+func (s *Service) do(ctx context.Context, o *op) error {
+	o.hash = hashOf(&o.rec)
+	if o.key != nil {
+		// A repetition is answered as before, whatever the user may see by now.
+		if done, err := s.replay(ctx, o); done || err != nil {
+			return err
+		}
+	}
+	author, err := s.author(ctx, o.rec.Writer, o.rec.Post)
+	if err != nil {
+		return err
+	}
+	if !o.rec.Parent.IsZero() {
+		if err := s.checkParent(ctx, o, author); err != nil {
+			return err
+		}
+	}
+	if o.key != nil {
+		if err := s.claim(ctx, o); err != nil {
+			return err
+		}
+	}
+	switch err := s.writes.Do(ctx, o.rec.Post, o); {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case err != nil:
+		return problem.Store("wait for the post", fmt.Errorf("%w: %w", kv.ErrUnavailable, err))
+	}
+	return o.err
+}
+
+// replay reports whether the operation's key has done it already.
+func (s *Service) replay(ctx context.Context, o *op) (bool, error) {
+	it, err := s.store.Get(ctx, kv.SlotOf(o.rec.Post[:]), o.key, kv.Linearizable)
+	if err != nil {
+		return false, problem.Store("read idempotency record", err)
+	}
+	if it.Ver == 0 {
+		return false, nil
+	}
+	was, err := parseKeyRecord(it)
+	if err != nil {
+		return false, err
+	}
+	if was.hash != o.hash {
+		return false, problem.KeyReused()
+	}
+	o.result = was.id
+	return true, nil
+}
+
+// claim ties a user's key to this operation, over all posts. It is written before the
+// operation, in another slot: after a crash in between, the repeated request finds
+// its own claim and goes on.
+func (s *Service) claim(ctx context.Context, o *op) error {
+	user := o.rec.Writer
+	key := claimKey(user, o.rec.Key)
+	slot := kv.SlotOf(user[:])
+	b := new(kv.Batch).IfAbsent(key).Put(key, o.hash[:])
+	_, err := s.store.Apply(ctx, slot, b)
+	if !errors.Is(err, kv.ErrConflict) {
+		if err != nil {
+			return problem.Store("claim idempotency key", err)
+		}
+		return nil
+	}
+	it, err := s.store.Get(ctx, slot, key, kv.Linearizable)
+	if err != nil {
+		return problem.Store("read claim", err)
+	}
+	if !bytes.Equal(it.Value, o.hash[:]) {
+		return problem.KeyReused()
+	}
+	return nil
+}
+
+// author gives the author of a post that a user may see.
+func (s *Service) author(ctx context.Context, user id.User, p id.Post) (id.User, error) {
+	res, err := s.post.GetMany(ctx, &momentsv1.GetPostsRequest{ViewerId: user.String(), Ids: []string{p.String()}, HeadsOnly: true})
+	if err != nil {
+		return id.User{}, err
+	}
+	if len(res.GetPosts()) != 1 {
+		return id.User{}, problem.NotFound("post")
+	}
+	return id.ParseUser(res.GetPosts()[0].GetAuthorId())
+}
+
+// checkParent decides whether the user may reply to, or delete, a comment. What he
+// does not see does not exist for him.
+func (s *Service) checkParent(ctx context.Context, o *op, author id.User) error {
+	c, err := s.find(ctx, o.rec.Post, o.rec.Parent)
+	if err != nil {
+		return err
+	}
+	set, err := s.relations.Get(ctx, o.rec.Writer, []id.User{c.Writer, c.ReplyTo})
+	if err != nil {
+		return err
+	}
+	if !sees(set, &c) {
+		return problem.NotFound("comment")
+	}
+	if o.rec.Kind == causal.Add {
+		if c.Deleted {
+			return problem.NotFound("comment")
+		}
+		o.rec.ReplyTo = c.Writer
+		return nil
+	}
+	if o.rec.Writer != c.Writer && o.rec.Writer != author {
+		return problem.NotFound("comment of yours")
+	}
+	return nil
+}
+
+// find gives a comment of a post, deleted ones included, or says that there is none.
+func (s *Service) find(ctx context.Context, p id.Post, c id.Comment) (causal.Comment, error) {
+	snap, err := s.threads.read(ctx, p)
+	if err != nil {
+		return causal.Comment{}, problem.Store("read thread", err)
+	}
+	if found, ok := causal.Find(snap.comments, c); ok {
+		return found, nil
+	}
+	return causal.Comment{}, problem.NotFound("comment")
+}
+
+// sees decides whether a viewer who may see the post may see a comment on it.
+func sees(set relations.Set, c *causal.Comment) bool {
+	if c.ReplyTo.IsZero() {
+		return privacy.SeesComment(set.Of(c.Writer))
+	}
+	return privacy.SeesReply(set.Of(c.Writer), set.Of(c.ReplyTo))
+}
+
+// write is one turn of a post's writers.
+func (s *Service) write(ctx context.Context, p id.Post, ops []*op) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	const tries = 10 // each lost to another process writing this post, or to the store
+	err := error(kv.ErrConflict)
+	for try := 0; try < tries && len(ops) > 0; {
+		err = s.tryWrite(ctx, p, ops)
+		if err != nil && !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrUnknown) {
+			break
+		}
+		if err != nil {
+			try++ // the next one finds by key or state what this one may have done
+		}
+		left := ops[:0:0]
+		for _, o := range ops {
+			if !o.done {
+				left = append(left, o)
+			}
+		}
+		ops = left
+	}
+	for _, o := range ops {
+		if !o.done {
+			o.settle(problem.Store("write comment", err))
+		}
+	}
+}
+
+// tryWrite settles what one batch can do of ops, at least the first, or fails with
+// none applied (all or none after kv.ErrUnknown).
+func (s *Service) tryWrite(ctx context.Context, p id.Post, ops []*op) error {
+	slot := kv.SlotOf(p[:])
+	item, err := s.store.Get(ctx, slot, headKey(p), kv.Linearizable)
+	if err != nil {
+		return err
+	}
+	w := turn{s: s, post: p, slot: slot, batch: new(kv.Batch)}
+	err = s.threads.with(ctx, p, item, func(t *thread) error {
+		if t.ver > item.Ver { // another process has written since
+			return kv.ErrConflict
+		}
+		w.thread, w.head, w.ver = t, t.head, t.ver
+		for _, o := range ops {
+			if w.disturbs(o) {
+				continue // it is for the next batch, which sees what this one does
+			}
+			if err := w.prepare(ctx, o); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || len(w.ops) == 0 {
+		return err
+	}
+	return w.apply(ctx)
+}
+
+// turn is one batch in the making.
+type turn struct {
+	s       *Service
+	post    id.Post
+	slot    kv.Slot
+	thread  *thread     // locked during prepare only: readers do not wait for the disk
+	head    causal.Head // after the batch
+	ver     uint64      // of the head's row, before the batch
+	batch   *kv.Batch
+	ops     []*op // with something in the batch
+	records []causal.Record
+}
+
+// disturbs reports whether what an op does depends on what is in the batch already:
+// acts of the same user, and deletes of the same comment.
+func (w *turn) disturbs(o *op) bool {
+	for _, b := range w.ops {
+		if b.rec.Writer == o.rec.Writer || b.rec.Kind == causal.Delete && b.rec.Parent == o.rec.Parent {
+			return true
+		}
+	}
+	return false
+}
+
+// prepare adds an op to the batch, or settles it if there is nothing to write.
+func (w *turn) prepare(ctx context.Context, o *op) error {
+	if o.key != nil {
+		if done, err := w.s.replay(ctx, o); done || err != nil {
+			o.settle(err)
+			return nil
+		}
+	}
+	act := true // whether the op changes anything
+	switch o.rec.Kind {
+	case causal.Like:
+		act = !w.thread.fold.Liked(o.rec.Writer)
+	case causal.Unlike:
+		act = w.thread.fold.Liked(o.rec.Writer)
+	case causal.Add, causal.Delete:
+		if c, ok := w.thread.fold.Get(o.rec.Parent); ok && c.Deleted {
+			if o.rec.Kind == causal.Add { // since it was checked
+				o.settle(problem.NotFound("comment"))
+				return nil
+			}
+			act = false
+		}
+	}
+	if !act && o.key == nil {
+		o.settle(nil)
+		return nil
+	}
+	var made id.Comment
+	if act {
+		r, err := w.log(ctx, o)
+		if err != nil {
+			return err
+		}
+		made = r.ID
+	}
+	if o.key != nil {
+		w.batch.IfAbsent(o.key).Put(o.key, keyRecord{id: made, hash: o.hash}.encode())
+	}
+	o.result = made
+	w.ops = append(w.ops, o)
+	return nil
+}
+
+// log adds an op's record to the batch.
+func (w *turn) log(ctx context.Context, o *op) (*causal.Record, error) {
+	fresh, err := id.New[id.Comment](w.s.ids)
+	if err != nil {
+		return nil, err
+	}
+	r, head, err := w.head.Next(o.rec, fresh, w.s.now())
+	if err != nil {
+		return nil, err
+	}
+	r.Hash = r.Sum()
+	value, err := encodeRecord(&r)
+	if err != nil {
+		return nil, err
+	}
+	w.batch.Put(logKey(w.post, r.ID.Region(), r.Seq), value)
+	if r.Kind == causal.Delete {
+		if err := w.blank(ctx, r.Parent); err != nil {
+			return nil, err
+		}
+	}
+	w.head = head
+	w.records = append(w.records, r)
+	return &w.records[len(w.records)-1], nil
+}
+
+// blank takes the text of a deleted comment out of the log, so that it is nowhere to
+// be read again.
+func (w *turn) blank(ctx context.Context, target id.Comment) error {
+	c, ok := w.thread.fold.Get(target)
+	if !ok {
+		return nil // checked before: it was there
+	}
+	key := logKey(w.post, c.ID.Region(), c.Seq)
+	it, err := w.s.store.Get(ctx, w.slot, key, kv.Local)
+	if err != nil {
+		return err
+	}
+	r, err := parseRecord(it.Value)
+	if err != nil {
+		return err
+	}
+	r.Body = ""
+	value, err := encodeRecord(&r)
+	if err != nil {
+		return err
+	}
+	w.batch.Put(key, value)
+	return nil
+}
+
+// apply writes the batch and folds it into the thread.
+func (w *turn) apply(ctx context.Context) error {
+	key := headKey(w.post)
+	ver, err := w.s.store.Apply(ctx, w.slot, w.batch.IfVer(key, w.ver).Put(key, w.head.Encode()))
+	if err != nil {
+		return err
+	}
+	w.thread.mu.Lock()
+	if w.thread.ver == w.ver { // else a reader was quicker to fold it
+		for i := range w.records {
+			w.thread.fold.Fold(&w.records[i])
+		}
+		w.thread.head, w.thread.ver = w.head, ver
+	}
+	w.thread.mu.Unlock()
+	for _, o := range w.ops {
+		o.settle(nil)
+	}
+	return nil
+}

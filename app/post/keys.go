@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package post
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/kv"
+	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+)
+
+// Tables of a slot. All that belongs to an author is in the author's slot.
+//
+//	a author ^post   -> nothing       album entry, newest first
+//	b post           -> PostRecord    body
+//	c consumer       -> seq           cursor in the outbox
+//	i author key     -> hash, post    what an idempotency key did
+//	o seq            -> record        outbox
+//	q                -> seq           last sequence of the outbox
+//
+// ^ inverts all bits, so that an ascending scan gives the newest first.
+const (
+	tableAlbum  = 'a'
+	tableBody   = 'b'
+	tableCursor = 'c'
+	tableKey    = 'i'
+	tableOutbox = 'o'
+	tableSeq    = 'q'
+)
+
+var seqKey = []byte{tableSeq}
+
+// slotOf gives the slot of a post's author. The id carries it, because whoever has
+// only the id must find the body: it is the 12 highest bits of the sequence part.
+func slotOf(p id.Post) kv.Slot { return kv.Slot(p[11])<<4 | kv.Slot(p[12])>>4 }
+
+// newID makes the id of a post in a slot. Writing over the high bits of the sequence
+// leaves 28, which repeat only after 2^28 posts, in a later millisecond.
+func newID(g *id.Generator, slot kv.Slot) (id.Post, error) {
+	p, err := id.New[id.Post](g)
+	if err != nil {
+		return p, err
+	}
+	p[11] = byte(slot >> 4)
+	p[12] = byte(slot<<4) | p[12]&0x0f
+	return p, nil
+}
+
+func bodyKey(p id.Post) []byte { return append([]byte{tableBody}, p[:]...) }
+
+func albumPrefix(author id.User) []byte { return append([]byte{tableAlbum}, author[:]...) }
+
+func albumKey(author id.User, p id.Post) []byte {
+	k := append(make([]byte, 0, 33), tableAlbum)
+	k = append(k, author[:]...)
+	for _, b := range p {
+		k = append(k, ^b)
+	}
+	return k
+}
+
+func albumPost(key []byte) (p id.Post) {
+	for i, b := range key[len(key)-len(p):] {
+		p[i] = ^b
+	}
+	return p
+}
+
+// keyKey is where an idempotency key's record lies. The key is hashed, so that its
+// length does not matter.
+func keyKey(author id.User, key string) []byte {
+	sum := sha256.Sum256([]byte(key))
+	return append(append([]byte{tableKey}, author[:]...), sum[:16]...)
+}
+
+func outboxKey(seq uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{tableOutbox}, seq)
+}
+
+func cursorKey(consumer string) []byte { return append([]byte{tableCursor}, consumer...) }
+
+func appendSeq(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
+
+// parseSeq reads a sequence; an absent one is 0.
+func parseSeq(it kv.Item) (uint64, error) {
+	if it.Ver == 0 {
+		return 0, nil
+	}
+	if len(it.Value) != 8 {
+		return 0, fmt.Errorf("post: sequence under %q has %d bytes, want 8", it.Key, len(it.Value))
+	}
+	return binary.BigEndian.Uint64(it.Value), nil
+}
+
+// What an outbox record says.
+const (
+	outboxPublish = 1
+	outboxDelete  = 2
+)
+
+// outboxRecord tells consumers which post has changed; what it is now they read from
+// its body. Form: version 1, kind, post, author.
+type outboxRecord struct {
+	kind   byte
+	post   id.Post
+	author id.User
+}
+
+const outboxRecordLen = 34
+
+func (r outboxRecord) encode() []byte {
+	b := append(make([]byte, 0, outboxRecordLen), 1, r.kind)
+	return append(append(b, r.post[:]...), r.author[:]...)
+}
+
+func parseOutbox(b []byte) (r outboxRecord, err error) {
+	if len(b) < outboxRecordLen || b[0] != 1 {
+		return r, fmt.Errorf("post: outbox record %x is not of version 1", b)
+	}
+	r.kind = b[1]
+	copy(r.post[:], b[2:])
+	copy(r.author[:], b[18:])
+	return r, nil
+}
+
+// keyRecord remembers what an idempotency key did. Form: version 1, post, hash.
+type keyRecord struct {
+	post id.Post
+	hash [sha256.Size]byte
+}
+
+func (r keyRecord) encode() []byte {
+	return append(append([]byte{1}, r.post[:]...), r.hash[:]...)
+}
+
+func parseKeyRecord(b []byte) (r keyRecord, err error) {
+	if len(b) != 1+16+sha256.Size || b[0] != 1 {
+		return r, fmt.Errorf("post: idempotency record %x is not of version 1", b)
+	}
+	copy(r.post[:], b[1:])
+	copy(r.hash[:], b[17:])
+	return r, nil
+}
+
+func parseBody(it kv.Item) (*momentsv1.PostRecord, error) {
+	rec := new(momentsv1.PostRecord)
+	if err := proto.Unmarshal(it.Value, rec); err != nil {
+		return nil, fmt.Errorf("post: body under %x: %w", it.Key, err)
+	}
+	if len(rec.GetPostId()) != 16 || len(rec.GetAuthorId()) != 16 {
+		return nil, fmt.Errorf("post: body under %x has no ids", it.Key)
+	}
+	return rec, nil
+}

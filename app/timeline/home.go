@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package timeline
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-rpc/sluice/app/cursor"
+	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/problem"
+	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+)
+
+// homeCursors is the kind of the cursors of Home and Newer.
+const homeCursors = 'h'
+
+// Home gives a page of a timeline; see the contract.
+func (s *Service) Home(ctx context.Context, req *momentsv1.HomeRequest) (*momentsv1.HomeResponse, error) {
+	viewer, limit, at, err := parsePage(req.GetViewerId(), req.GetLimit(), req.GetCursor())
+	if err != nil {
+		return nil, err
+	}
+	// One item more than the page says whether another page follows.
+	items, err := s.page(ctx, stretch{viewer: viewer, before: at}, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	res := &momentsv1.HomeResponse{Items: items, NewestCursor: req.GetCursor()}
+	if len(items) > limit {
+		res.Items = items[:limit]
+		if res.NextCursor, err = cursorAt(viewer, res.Items[limit-1]); err != nil {
+			return nil, err
+		}
+	} else {
+		it, err := s.store.Get(ctx, kv.SlotOf(viewer[:]), readerKey(tableTrimmed, viewer), kv.Local)
+		if err != nil {
+			return nil, problem.Store("read timeline's end", err)
+		}
+		res.Truncated = it.Ver != 0
+	}
+	if len(res.Items) > 0 {
+		if res.NewestCursor, err = cursorAt(viewer, res.Items[0]); err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+// Newer gives what came after a place; see the contract.
+func (s *Service) Newer(ctx context.Context, req *momentsv1.NewerRequest) (*momentsv1.NewerResponse, error) {
+	viewer, limit, at, err := parsePage(req.GetViewerId(), req.GetLimit(), req.GetCursor())
+	if err != nil {
+		return nil, err
+	}
+	items, err := s.page(ctx, stretch{viewer: viewer, after: at}, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	res := &momentsv1.NewerResponse{Items: items, NewestCursor: req.GetCursor()}
+	if len(items) > limit {
+		res.Items, res.More = items[:limit], true
+		if res.NextCursor, err = cursorAt(viewer, res.Items[limit-1]); err != nil {
+			return nil, err
+		}
+	}
+	if len(res.Items) > 0 {
+		if res.NewestCursor, err = cursorAt(viewer, res.Items[0]); err != nil {
+			return nil, err
+		}
+	}
+	return res, nil
+}
+
+func parsePage(viewerID string, asked uint32, text string) (viewer id.User, limit int, at id.Post, err error) {
+	if viewer, err = parseUser("viewer_id", viewerID); err != nil {
+		return viewer, 0, at, err
+	}
+	if limit, err = pageLimit(asked, 20, maxPage); err != nil {
+		return viewer, 0, at, err
+	}
+	if text != "" {
+		if at, err = cursor.Parse(homeCursors, viewer, text); err != nil {
+			return viewer, 0, at, problem.Invalid("cursor", "%v", err)
+		}
+	}
+	return viewer, limit, at, nil
+}
+
+func cursorAt(viewer id.User, item *momentsv1.TimelineItem) (string, error) {
+	p, err := id.ParsePost(item.GetPost().GetId())
+	if err != nil {
+		return "", err
+	}
+	return cursor.Make(homeCursors, viewer, p), nil
+}
+
+// stretch is a part of somebody's timeline: what is older than before and newer than
+// after, where a zero id sets no bound.
+type stretch struct {
+	viewer        id.User
+	before, after id.Post
+}
+
+func (t stretch) keys(limit int) kv.Range {
+	r := kv.Prefix(indexPrefix(t.viewer), limit)
+	if !t.before.IsZero() {
+		r.From = kv.Next(indexKey(t.viewer, t.before))
+	}
+	if !t.after.IsZero() {
+		r.To = indexKey(t.viewer, t.after)
+	}
+	return r
+}
+
+// page gives the newest want items of a stretch that the viewer may see; fewer only
+// if there are no more.
+func (s *Service) page(ctx context.Context, t stretch, want int) ([]*momentsv1.TimelineItem, error) {
+	items := make([]*momentsv1.TimelineItem, 0, want)
+	for n := want; ; n = min(2*n, maxGet) { // more each time: much may be hidden
+		ids, more, err := s.scan(ctx, t, n)
+		if err != nil {
+			return nil, err
+		}
+		part := t
+		if more {
+			part.after = ids[len(ids)-1]
+		}
+		got, err := s.load(ctx, part, ids, n)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, got...)
+		if len(items) >= want {
+			return items[:want], nil
+		}
+		if !more {
+			return items, nil
+		}
+		t.before = part.after
+	}
+}
+
+// scan gives the newest n ids of a stretch of the index, and whether it has more.
+func (s *Service) scan(ctx context.Context, t stretch, n int) ([]id.Post, bool, error) {
+	r := t.keys(n)
+	if bytes.Compare(r.From, r.To) >= 0 {
+		return nil, false, nil
+	}
+	found, more, err := s.store.Scan(ctx, kv.SlotOf(t.viewer[:]), r, kv.Local)
+	if err != nil {
+		return nil, false, problem.Store("scan timeline", err)
+	}
+	if more && len(found) == 0 {
+		return nil, false, errors.New("timeline: the store gives nothing but says there is more")
+	}
+	ids := make([]id.Post, len(found))
+	for i, it := range found {
+		ids[i] = indexPost(it.Key)
+	}
+	return ids, more, nil
+}
+
+// load gives what the viewer may see of a stretch, newest first: the posts with the
+// given ids, which are those of the index, and own posts that fan-out has not brought
+// there yet. It gives at least n items if there are as many.
+func (s *Service) load(ctx context.Context, t stretch, ids []id.Post, n int) ([]*momentsv1.TimelineItem, error) {
+	viewer := t.viewer.String()
+	texts := make([]string, len(ids))
+	for i, p := range ids {
+		texts[i] = p.String()
+	}
+	own := &momentsv1.OwnWindow{Limit: uint32(n)}
+	if !t.before.IsZero() {
+		own.BeforeId = t.before.String()
+	}
+	if !t.after.IsZero() {
+		own.AfterId = t.after.String()
+	}
+	var posts *momentsv1.GetPostsResponse
+	threads := make(map[string]*momentsv1.Thread, len(ids))
+	g, gctx := errgroup.WithContext(ctx)
+	if len(texts) > 0 {
+		g.Go(func() error { return s.threads(gctx, viewer, texts, threads) })
+	}
+	posts, err := s.post.GetMany(gctx, &momentsv1.GetPostsRequest{ViewerId: viewer, Ids: texts, Own: own, Timeline: true})
+	if werr := g.Wait(); err == nil {
+		err = werr
+	}
+	if err != nil {
+		return nil, err
+	}
+	merged := merge(posts.GetPosts(), posts.GetOwn())
+	if mine := posts.GetOwn(); len(mine) > 0 { // seldom: fan-out is quick
+		texts := make([]string, len(mine))
+		for i, p := range mine {
+			texts[i] = p.GetId()
+		}
+		if err := s.threads(ctx, viewer, texts, threads); err != nil {
+			return nil, err
+		}
+	}
+	items := make([]*momentsv1.TimelineItem, len(merged))
+	for i, p := range merged {
+		th := threads[p.GetId()]
+		if th == nil {
+			th = &momentsv1.Thread{PostId: p.GetId()}
+		}
+		items[i] = &momentsv1.TimelineItem{Post: p, Thread: th}
+	}
+	return items, nil
+}
+
+// threads adds what the viewer sees under posts. Whether he may see the posts is
+// checked meanwhile, by asking for them; threads of others are dropped.
+func (s *Service) threads(ctx context.Context, viewer string, posts []string, into map[string]*momentsv1.Thread) error {
+	res, err := s.comment.ListMany(ctx, &momentsv1.ListCommentsRequest{
+		ViewerId: viewer, PostIds: posts, Limit: perThread, PostsChecked: true,
+	})
+	if err != nil {
+		return err
+	}
+	for _, th := range res.GetThreads() {
+		into[th.GetPostId()] = th
+	}
+	return nil
+}
+
+// merge joins two lists that are newest first. Ids sort by time as texts too.
+func merge(a, b []*momentsv1.Post) []*momentsv1.Post {
+	if len(b) == 0 {
+		return a
+	}
+	out := make([]*momentsv1.Post, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if a[0].GetId() > b[0].GetId() {
+			out, a = append(out, a[0]), a[1:]
+		} else {
+			out, b = append(out, b[0]), b[1:]
+		}
+	}
+	return append(append(out, a...), b...)
+}
+
+// Head gives the red dot; see the contract.
+func (s *Service) Head(ctx context.Context, req *momentsv1.HeadRequest) (*momentsv1.HeadResponse, error) {
+	viewer, err := parseUser("viewer_id", req.GetViewerId())
+	if err != nil {
+		return nil, err
+	}
+	seen, err := s.store.Get(ctx, kv.SlotOf(viewer[:]), readerKey(tableSeen, viewer), kv.Local)
+	if err != nil {
+		return nil, problem.Store("read the red dot", err)
+	}
+	t := stretch{viewer: viewer}
+	if seen.Ver != 0 {
+		copy(t.after[:], seen.Value)
+	}
+	for n := 4; ; n = min(4*n, maxGet) { // the newest is mostly there to be seen
+		ids, more, err := s.scan(ctx, t, n)
+		if err != nil {
+			return nil, err
+		}
+		if len(ids) == 0 {
+			return &momentsv1.HeadResponse{}, nil
+		}
+		get := &momentsv1.GetPostsRequest{ViewerId: req.GetViewerId(), HeadsOnly: true, Timeline: true}
+		for _, p := range ids {
+			get.Ids = append(get.Ids, p.String())
+		}
+		res, err := s.post.GetMany(ctx, get)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range res.GetPosts() {
+			if p.GetAuthorId() != req.GetViewerId() {
+				return &momentsv1.HeadResponse{Fresh: true, PostId: p.GetId(), AuthorId: p.GetAuthorId()}, nil
+			}
+		}
+		if !more {
+			return &momentsv1.HeadResponse{}, nil
+		}
+		t.before = ids[len(ids)-1]
+	}
+}
+
+// MarkSeen clears the red dot; see the contract.
+func (s *Service) MarkSeen(ctx context.Context, req *momentsv1.MarkSeenRequest) (*momentsv1.MarkSeenResponse, error) {
+	viewer, err := parseUser("viewer_id", req.GetViewerId())
+	if err != nil {
+		return nil, err
+	}
+	at, err := cursor.Parse(homeCursors, viewer, req.GetCursor())
+	if err != nil {
+		return nil, problem.Invalid("cursor", "%v", err)
+	}
+	slot, key := kv.SlotOf(viewer[:]), readerKey(tableSeen, viewer)
+	const tries = 10 // each lost to another device of the same person
+	for range tries {
+		var it kv.Item
+		if it, err = s.store.Get(ctx, slot, key, kv.Linearizable); err != nil {
+			break
+		}
+		if it.Ver != 0 && bytes.Compare(it.Value, at[:]) >= 0 {
+			return &momentsv1.MarkSeenResponse{}, nil
+		}
+		if _, err = s.store.Apply(ctx, slot, new(kv.Batch).IfVer(key, it.Ver).Put(key, at[:])); err == nil {
+			return &momentsv1.MarkSeenResponse{}, nil
+		}
+		if !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrUnknown) {
+			break
+		}
+	}
+	return nil, problem.Store("write the red dot", err)
+}
