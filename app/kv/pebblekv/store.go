@@ -234,7 +234,10 @@ func (s *Store) Apply(ctx context.Context, slot kv.Slot, b *kv.Batch) (uint64, e
 		}
 		return ver, wb.Close()
 	}
-	return ver, s.await(wb)
+	if err := s.await(wb); err != nil {
+		return 0, err
+	}
+	return ver, nil
 }
 
 // start checks the conditions of b and enters its writes into the log, as one step
