@@ -104,7 +104,7 @@ func TestFiles(t *testing.T) {
 	expect(0, "", "-I", "api", "api")
 	expect(0, "", "-I", "api", "--check", "api")
 	before := stat(t, "api/a/v1/a.pb.go")
-	expect(0, "", "-I", "api", "api/a/v1/a.proto")
+	expect(0, "", "-I", "api", "api/a/v1/a.proto", "api") // named twice is not wrong
 	if after := stat(t, "api/a/v1/a.pb.go"); after.ModTime() != before.ModTime() || !os.SameFile(after, before) {
 		t.Error("a fresh file was written again")
 	}

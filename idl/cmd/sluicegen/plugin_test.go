@@ -13,7 +13,7 @@ import (
 )
 
 // pluginRequest compiles contracts into what protoc would send.
-func pluginRequest(t *testing.T, parameter, root string, args ...string) []byte {
+func pluginRequest(t testing.TB, parameter, root string, args ...string) []byte {
 	t.Helper()
 	src, err := findSources([]string{root}, args)
 	if err != nil {
@@ -100,6 +100,20 @@ func TestPluginBadInput(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzPlugin gives the plugin requests that no compiler has checked: it answers or
+// refuses them and never panics.
+func FuzzPlugin(f *testing.F) {
+	f.Add(pluginRequest(f, "paths=source_relative", "testdata/golden", "testdata/golden/old"))
+	f.Add([]byte(nil))
+	f.Fuzz(func(t *testing.T, request []byte) {
+		var stdout, stderr bytes.Buffer
+		code := run([]string{"protoc-gen-sluice"}, bytes.NewReader(request), &stdout, &stderr)
+		if (code == 0) == (stderr.Len() > 0) {
+			t.Errorf("exit %d with errors %q", code, stderr.String())
+		}
+	})
 }
 
 func must[T any](v T, err error) T {

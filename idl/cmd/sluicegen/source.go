@@ -54,37 +54,44 @@ func findSources(roots, args []string) (*sources, error) {
 			}
 			continue
 		}
-		before := len(src.inputs)
-		if err := src.addTree(arg); err != nil {
+		n, err := src.addTree(arg)
+		if err != nil {
 			return nil, err
 		}
-		if len(src.inputs) == before {
-			return nil, fmt.Errorf("%s: no .proto file there that is not already named", arg)
+		if n == 0 {
+			return nil, fmt.Errorf("%s: no .proto file is below it", arg)
 		}
 	}
 	return src, nil
 }
 
-func (src *sources) addTree(dir string) error {
-	return filepath.WalkDir(dir, func(file string, entry fs.DirEntry, err error) error {
-		if err != nil {
+// addTree adds the contracts below dir and gives their number.
+func (src *sources) addTree(dir string) (n int, err error) {
+	err = filepath.WalkDir(dir, func(file string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
 			return err
-		}
-		if entry.IsDir() {
-			base := entry.Name()
-			if file != dir && (base == "testdata" || base == "vendor" || strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_")) {
+		case entry.IsDir():
+			if file != dir && skipped(file, entry.Name()) {
 				return fs.SkipDir
 			}
-			if _, err := os.Stat(filepath.Join(file, "go.mod")); err == nil && file != dir {
-				return fs.SkipDir // another module's contracts
-			}
-			return nil
+		case filepath.Ext(file) == ".proto":
+			n++
+			return src.add(file)
 		}
-		if filepath.Ext(file) != ".proto" {
-			return nil
-		}
-		return src.add(file)
+		return nil
 	})
+	return n, err
+}
+
+// skipped says whether a directory is one that the go tool would not look into
+// either, another module among them.
+func skipped(dir, base string) bool {
+	if base == "testdata" || base == "vendor" || strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_") {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
 }
 
 // add names a file by the first root that holds it. A file that an earlier root
