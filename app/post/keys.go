@@ -36,18 +36,21 @@ const (
 var seqKey = []byte{tableSeq}
 
 // slotOf gives the slot of a post's author. The id carries it, because whoever has
-// only the id must find the body: it is the 12 highest bits of the sequence part.
-func slotOf(p id.Post) kv.Slot { return kv.Slot(p[11])<<4 | kv.Slot(p[12])>>4 }
+// only the id must find the body: it is the 12 lowest bits of the sequence part.
+func slotOf(p id.Post) kv.Slot { return kv.Slot(binary.BigEndian.Uint16(p[14:]) & (kv.Slots - 1)) }
 
-// newID makes the id of a post in a slot. Writing over the high bits of the sequence
-// leaves 28, which repeat only after 2^28 posts, in a later millisecond.
+// newID makes the id of a post in a slot. 28 bits are left for the sequence, above
+// those of the slot, so that posts of one millisecond stay in order. They repeat only
+// after 2^28 posts, which is a later millisecond.
 func newID(g *id.Generator, slot kv.Slot) (id.Post, error) {
 	p, err := id.New[id.Post](g)
 	if err != nil {
 		return p, err
 	}
-	p[11] = byte(slot >> 4)
-	p[12] = byte(slot<<4) | p[12]&0x0f
+	const seqBits, slotBits = 40, 12
+	low := binary.BigEndian.Uint64(p[8:])
+	seq := low << slotBits & (1<<seqBits - 1)
+	binary.BigEndian.PutUint64(p[8:], low>>seqBits<<seqBits|seq|uint64(slot))
 	return p, nil
 }
 

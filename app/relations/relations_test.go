@@ -30,7 +30,7 @@ func TestNeverOld(t *testing.T) {
 					account.Befriend(x, y)
 				}
 			case 1:
-				account.Unfriend(x, y)
+				account.Part(x, y)
 			default:
 				var others []id.User
 				for _, n := range rapid.SliceOfN(rapid.IntRange(0, people), 0, 10).Draw(t, "others") {

@@ -48,11 +48,11 @@ func (a *Account) of(u id.User) *person {
 	return p
 }
 
-// Befriend makes two people friends, Unfriend ends that.
+// Befriend makes two people friends.
 func (a *Account) Befriend(x, y id.User) { a.set(x, y, true) }
 
-// Unfriend ends a friendship.
-func (a *Account) Unfriend(x, y id.User) { a.set(x, y, false) }
+// Part ends a friendship.
+func (a *Account) Part(x, y id.User) { a.set(x, y, false) }
 
 func (a *Account) set(x, y id.User, on bool) {
 	a.mu.Lock()
