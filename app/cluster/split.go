@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sluice-rpc/sluice/app/topology"
+)
+
+const (
+	gateways = 2
+
+	// How long to wait before a child that died is started again: doubled each time
+	// up to the greatest, and from the start again once it has lived a while.
+	firstBackOff    = 100 * time.Millisecond
+	greatestBackOff = 5 * time.Second
+	livedAWhile     = 10 * time.Second
+
+	readyTime = 30 * time.Second // for all children to be ready at the start
+	stopTime  = 30 * time.Second // for a child to drain, then it is killed
+)
+
+// SplitConfig is what a Split needs.
+type SplitConfig struct {
+	Topology topology.Config // Gateway.Listen is the first gateway's; the services' addresses are chosen
+	Data     *Data
+	Binary   string    // the moments command
+	Flags    []string  // more flags for its run command
+	Stderr   io.Writer // of the children
+	Log      *slog.Logger
+}
+
+// Split runs each service, and two gateways, as a process of its own, and starts
+// again what dies.
+type Split struct {
+	cfg      SplitConfig
+	log      *slog.Logger
+	file     string // the configuration that all children read
+	children []*child
+
+	mu    sync.Mutex
+	state State // guarded by mu
+}
+
+// NewSplit chooses addresses and writes the configuration of the children.
+func NewSplit(ctx context.Context, cfg SplitConfig) (*Split, error) {
+	s := &Split{cfg: cfg, log: cfg.Log, file: filepath.Join(cfg.Data.Dir(), "topology.yaml")}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	s.state = State{
+		PID: os.Getpid(), Started: time.Now().UTC(), Split: true, Region: cfg.Topology.Region.Number,
+		Services: map[topology.Role]Running{},
+	}
+	var ports portChooser
+	defer ports.release()
+	scheme := "http://"
+	if cfg.Topology.Gateway.TLSCert != "" {
+		scheme = "https://"
+	}
+	for _, r := range topology.Services() {
+		addr, admin := ports.take(ctx, "127.0.0.1:0"), ports.take(ctx, "127.0.0.1:0")
+		*s.cfg.Topology.Service(r) = topology.Service{Listen: addr, Admin: admin, Addrs: []string{addr}}
+		s.state.Services[r] = Running{Addr: addr, Admin: admin}
+		s.children = append(s.children, &child{name: string(r), role: r, health: "http://" + admin + "/readyz"})
+	}
+	listen := loopback(cfg.Topology.Gateway.Listen)
+	for i := range gateways {
+		addr := ports.take(ctx, listen)
+		s.state.Gateways = append(s.state.Gateways, GatewayState{URL: scheme + addr})
+		c := &child{name: fmt.Sprintf("gateway %d", i+1), role: topology.Gateway, gateway: i, health: "http://" + addr + "/readyz"}
+		if scheme == "https://" {
+			c.health = "" // its certificate may be anybody's: the services' health must do
+		}
+		c.args = []string{"--set", "gateway.listen=" + addr}
+		s.children = append(s.children, c)
+		listen = nextPort(addr, cfg.Topology.Gateway.Listen)
+	}
+	if ports.err != nil {
+		return nil, listenError("gateway", ports.err)
+	}
+	if err := writeFile(s.file, s.yaml(), 0o600); err != nil {
+		return nil, fmt.Errorf("write the configuration of the processes: %w", err)
+	}
+	return s, nil
+}
+
+// yaml gives the topology as the children read it.
+func (s *Split) yaml() []byte {
+	t := s.cfg.Topology
+	b := fmt.Appendf(nil, "# Written by moments up --split at each start.\nregion:\n  number: %d\n  name: %q\n", t.Region.Number, t.Region.Name)
+	for _, r := range topology.Services() {
+		at := t.Service(r)
+		b = fmt.Appendf(b, "%s:\n  listen: %q\n  admin: %q\n  addrs: [%q]\n", r, at.Listen, at.Admin, at.Addrs[0])
+	}
+	return fmt.Appendf(b, "gateway:\n  limits: %t\n  tls-cert: %q\n  tls-key: %q\n", t.Gateway.Limits, t.Gateway.TLSCert, t.Gateway.TLSKey)
+}
+
+// portChooser finds out addresses that are free. It holds all until release, so that
+// none is chosen twice.
+type portChooser struct {
+	held []net.Listener
+	err  error // the first
+}
+
+func (p *portChooser) take(ctx context.Context, addr string) string {
+	if p.err != nil {
+		return addr
+	}
+	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		p.err = err
+		return addr
+	}
+	p.held = append(p.held, lis)
+	return lis.Addr().String()
+}
+
+func (p *portChooser) release() {
+	for _, lis := range p.held {
+		_ = lis.Close()
+	}
+}
+
+// nextPort gives the address of the next gateway: the next port, any free one if any
+// was asked for.
+func nextPort(addr, asked string) string {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if _, port, err := net.SplitHostPort(asked); err == nil && port == "0" {
+		return net.JoinHostPort(host, "0")
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return addr
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port+1))
+}
+
+// A child is a process that is kept running.
+type child struct {
+	name    string
+	role    topology.Role
+	gateway int // index of a gateway
+	args    []string
+	health  string // URL that answers 200 when the child is ready; empty for none
+
+	stop  context.CancelFunc
+	ended chan error
+}
+
+// Run starts all children, calls up when they are ready, and keeps them running until
+// ctx ends. Then it stops gateways first and services after. An error of up, or a
+// child that does not become ready at the start, ends it too.
+func (s *Split) Run(ctx context.Context, up func(context.Context, *State) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, len(s.children))
+	for _, c := range s.children {
+		var own context.Context
+		own, c.stop = context.WithCancel(context.WithoutCancel(ctx))
+		c.ended = make(chan error, 1)
+		go func() { // ended is waited for below
+			err := s.keep(own, c)
+			if err != nil {
+				failed <- err
+			}
+			c.ended <- err
+		}()
+	}
+	ready := make(chan error, 1)
+	go func() { ready <- s.whenReady(ctx, up) }() // waited for below
+	var err error
+	select {
+	case <-ctx.Done():
+		<-ready
+	case err = <-failed:
+		cancel()
+		<-ready
+	case err = <-ready:
+		if err == nil {
+			select {
+			case <-ctx.Done():
+			case err = <-failed:
+			}
+		}
+	}
+	for _, step := range stopSteps(s.children) {
+		for _, c := range step {
+			c.stop()
+		}
+		for _, c := range step {
+			<-c.ended // its failure, if any, was told
+		}
+	}
+	return err
+}
+
+// stopSteps gives the children in the order in which they are stopped.
+func stopSteps(children []*child) [][]*child {
+	steps := make([][]*child, 0, 1+len(topology.Services()))
+	for _, r := range slices.Backward(topology.Roles()) {
+		var step []*child
+		for _, c := range children {
+			if c.role == r {
+				step = append(step, c)
+			}
+		}
+		steps = append(steps, step)
+	}
+	return steps
+}
+
+// whenReady waits until all children are ready and then tells.
+func (s *Split) whenReady(ctx context.Context, up func(context.Context, *State) error) error {
+	limit, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	for _, c := range s.children {
+		if err := untilReady(limit, c.health); err != nil {
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // stopped by its owner, not by a fault
+			}
+			return fmt.Errorf("%s is not ready after %v: %w", c.name, readyTime, err)
+		}
+	}
+	s.mu.Lock()
+	state := s.state
+	state.Gateways, state.Services = slices.Clone(state.Gateways), maps.Clone(state.Services)
+	err := s.cfg.Data.WriteState(state)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return up(ctx, &state)
+}
+
+func untilReady(ctx context.Context, url string) error {
+	if url == "" {
+		return nil
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+}
+
+// keep runs a child until ctx ends and starts it again when it dies. A child that
+// dies at its first start, before it could have served, is an error.
+func (s *Split) keep(ctx context.Context, c *child) error {
+	backOff := firstBackOff
+	for first := true; ; first = false {
+		began := time.Now()
+		err := s.runOnce(ctx, c)
+		if ctx.Err() != nil {
+			return err
+		}
+		lived := time.Since(began)
+		if first && lived < time.Second {
+			return fmt.Errorf("%s ended as soon as it was started: %w", c.name, orNothing(err))
+		}
+		if lived > livedAWhile {
+			backOff = firstBackOff
+		}
+		s.log.ErrorContext(ctx, "a process died and is started again", "name", c.name, "err", err, "lived", lived, "after", backOff)
+		if !sleep(ctx, backOff) {
+			return nil
+		}
+		backOff = min(2*backOff, greatestBackOff)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// runOnce runs the process of a child until it ends; when ctx ends it is asked to.
+// The child reads its standard input, which ends with this process however that
+// ends, so no child is left behind.
+func (s *Split) runOnce(ctx context.Context, c *child) error {
+	args := append([]string{"run", string(c.role), "--config", s.file, "--data", s.cfg.Data.Dir(), "--until-stdin-ends"}, s.cfg.Flags...)
+	cmd := exec.Command(s.cfg.Binary, append(args, c.args...)...) //nolint:noctx // ending it is asked for through its input
+	cmd.Stderr = s.cfg.Stderr
+	// A Ctrl-C of the terminal reaches the whole group: the children must not stop by
+	// it, before those who call them.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", c.name, err)
+	}
+	s.note(c, cmd.Process.Pid)
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }() // waited for below
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	_ = input.Close() // the wish to stop; an error means it has ended
+	t := time.NewTimer(stopTime)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-t.C:
+		_ = cmd.Process.Kill()
+		return errors.Join(fmt.Errorf("%s did not stop within %v and was killed", c.name, stopTime), <-done)
+	}
+}
+
+// note keeps the process number of a child in the state, for who looks.
+func (s *Split) note(c *child, pid int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var known bool
+	if c.role == topology.Gateway {
+		known = s.state.Gateways[c.gateway].PID != 0
+		s.state.Gateways[c.gateway].PID = pid
+	} else {
+		at := s.state.Services[c.role]
+		known = at.PID != 0
+		at.PID = pid
+		s.state.Services[c.role] = at
+	}
+	if known { // started again: the state was written before
+		if err := s.cfg.Data.WriteState(s.state); err != nil {
+			s.log.Error("the state is not up to date", "err", err)
+		}
+	}
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-rpc/sluice/app/cluster"
+	"github.com/sluice-rpc/sluice/app/topology"
+)
+
+func newRunCmd() *cobra.Command {
+	var (
+		data, config, cost string
+		settings           []string
+		untilStdinEnds     bool
+	)
+	cmd := &cobra.Command{
+		Use:   "run ROLE...",
+		Short: "Run single roles as one process",
+		Long: `Run runs the roles account, post, timeline, comment and gateway, any of them. Roles
+of the same process call each other within it; all others are called at the
+addresses in the configuration. A role's store is in its own directory under --data.`,
+		Example: `  moments run account --set account.listen=127.0.0.1:7001 --set timeline.addrs=127.0.0.1:7003
+  moments run post comment timeline --config region.yaml
+  moments run gateway --config region.yaml --set gateway.listen=127.0.0.1:8081`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			roles, err := cluster.RolesOf(args)
+			if err != nil {
+				return &usageError{err}
+			}
+			t, err := topology.Load(config, settings)
+			if err != nil {
+				return err
+			}
+			passwords, err := parseCost(cost, io.Discard)
+			if err != nil {
+				return err
+			}
+			c := cluster.Config{Topology: t, Roles: roles, PasswordCost: passwords}
+			if !slices.Equal(roles, []topology.Role{topology.Gateway}) {
+				if c.Data, err = cluster.OpenData(data); err != nil {
+					return err
+				}
+			}
+			ctx := cmd.Context()
+			if untilStdinEnds {
+				var stop context.CancelFunc
+				ctx, stop = context.WithCancel(ctx)
+				defer stop()
+				// The one goroutine that is not waited for: a read of standard input cannot
+				// be ended, and the process ends with this function.
+				go func() {
+					_, _ = io.Copy(io.Discard, cmd.InOrStdin())
+					stop()
+				}()
+			}
+			node, err := cluster.Start(ctx, c)
+			if err != nil {
+				return err
+			}
+			for _, r := range roles {
+				if at, ok := node.Running(r); ok {
+					_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s on %s, admin http://%s\n", r, at.Addr, at.Admin)
+				} else {
+					_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s on %s\n", r, node.URL())
+				}
+			}
+			return node.Run(ctx)
+		},
+	}
+	flags := cmd.Flags()
+	addDataFlag(cmd, &data)
+	flags.StringVar(&config, "config", "", "YAML file with the region and its addresses")
+	flags.StringArrayVar(&settings, "set", nil, "one setting over the file, as name=value; may be given again")
+	flags.StringVar(&cost, "password-cost", "default", "cost of new passwords: default, or min which protects nothing and is for benches")
+	flags.BoolVar(&untilStdinEnds, "until-stdin-ends", false, "stop when standard input ends: how a parent takes its children along")
+	_ = flags.MarkHidden("until-stdin-ends") // fails only for a flag that is not there
+	return cmd
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-rpc/sluice/app/account"
+	"github.com/sluice-rpc/sluice/app/cluster"
+	"github.com/sluice-rpc/sluice/app/topology"
+)
+
+// upFlags are the flags of up.
+type upFlags struct {
+	addr, data      string
+	split           bool
+	limits, cost    string
+	tlsCert, tlsKey string
+}
+
+func newUpCmd() *cobra.Command {
+	var f upFlags
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Bring Moments up, with its page",
+		Long: `Up runs everything that Moments needs until Ctrl-C, which lets running requests
+finish. Nothing acknowledged is lost by ending it in any other way.`,
+		Example: `  moments up
+  moments up --addr 127.0.0.1:9000 --data /var/lib/moments
+  moments up --split              # gateways on 8080 and 8081
+  moments up --tls-cert cert.pem --tls-key key.pem`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return up(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	addDataFlag(cmd, &f.data)
+	flags.StringVar(&f.addr, "addr", "127.0.0.1:8080", "host:port of the page; without a host this machine alone, port 0 takes a free one")
+	flags.BoolVar(&f.split, "split", false, "each service as a process of its own, and a second gateway on the next port")
+	flags.StringVar(&f.limits, "limits", "on", "limit each user's writes: on or off")
+	flags.StringVar(&f.cost, "password-cost", "default", "cost of new passwords: default, or min which protects nothing and is for benches")
+	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM file of a certificate: serve HTTPS only")
+	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM file of the certificate's key")
+	return cmd
+}
+
+// config turns the flags into what a cluster takes.
+func (f *upFlags) config(stderr io.Writer) (topology.Config, account.Cost, error) {
+	t := topology.Default()
+	t.Gateway = topology.Door{Listen: f.addr, TLSCert: f.tlsCert, TLSKey: f.tlsKey}
+	var err error
+	if t.Gateway.Limits, err = parseLimits(f.limits); err != nil {
+		return t, account.Cost{}, err
+	}
+	cost, err := parseCost(f.cost, stderr)
+	if err != nil {
+		return t, cost, err
+	}
+	if err := t.Gateway.Validate(); err != nil {
+		return t, cost, &usageError{err}
+	}
+	return t, cost, nil
+}
+
+func parseLimits(s string) (bool, error) {
+	switch s {
+	case "on":
+		return true, nil
+	case "off":
+		return false, nil
+	}
+	return false, &usageError{fmt.Errorf("--limits is %q, want on or off", s)}
+}
+
+func parseCost(s string, stderr io.Writer) (account.Cost, error) {
+	switch s {
+	case "default":
+		return account.DefaultCost, nil
+	case "min":
+		_, _ = fmt.Fprintln(stderr, "warning: --password-cost min: passwords set now are not protected; for benches only")
+		return account.CheapestCost, nil
+	}
+	return account.Cost{}, &usageError{fmt.Errorf("--password-cost is %q, want default or min", s)}
+}
+
+func up(ctx context.Context, f upFlags, stdout, stderr io.Writer) (err error) {
+	t, cost, err := f.config(stderr)
+	if err != nil {
+		return err
+	}
+	data, err := cluster.OpenData(f.data)
+	if err != nil {
+		return err
+	}
+	if err := data.Lock(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, data.RemoveState(), data.Unlock()) }()
+	say := func(s *cluster.State, d demo) { printUp(stdout, f, data, s, d) }
+	if f.split {
+		return upSplit(ctx, f, t, data, say, stderr)
+	}
+	return upOne(ctx, t, cost, data, say)
+}
+
+// upOne runs everything in this process.
+func upOne(ctx context.Context, t topology.Config, cost account.Cost, data *cluster.Data, say func(*cluster.State, demo)) error {
+	node, err := cluster.Start(ctx, cluster.Config{Topology: t, Roles: topology.Roles(), Data: data, PasswordCost: cost})
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- node.Run(ctx) }() // waited for on every way out
+	state := cluster.State{
+		PID: os.Getpid(), Started: time.Now().UTC(), Region: t.Region.Number,
+		Gateways: []cluster.GatewayState{{URL: node.URL(), PID: os.Getpid()}},
+		Services: map[topology.Role]cluster.Running{},
+	}
+	for _, r := range topology.Services() {
+		state.Services[r], _ = node.Running(r)
+	}
+	d, err := ensureDemo(ctx, node.Accounts(), data)
+	if err == nil {
+		err = data.WriteState(state)
+	}
+	if err != nil {
+		stop()
+		return errors.Join(err, <-ended)
+	}
+	say(&state, d)
+	return <-ended
+}
+
+// upSplit runs each role in a process of its own.
+func upSplit(ctx context.Context, f upFlags, t topology.Config, data *cluster.Data, say func(*cluster.State, demo), stderr io.Writer) error {
+	binary, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program to start it again for each service: %w", err)
+	}
+	split, err := cluster.NewSplit(ctx, cluster.SplitConfig{
+		Topology: t, Data: data, Binary: binary, Stderr: stderr,
+		Flags: []string{"--password-cost", f.cost},
+	})
+	if err != nil {
+		return err
+	}
+	return split.Run(ctx, func(ctx context.Context, state *cluster.State) error {
+		conn, accounts, err := dialAccounts(state)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		d, err := ensureDemo(ctx, accounts, data)
+		if err != nil {
+			return err
+		}
+		say(state, d)
+		return nil
+	})
+}
+
+func printUp(w io.Writer, f upFlags, data *cluster.Data, s *cluster.State, d demo) {
+	how := "one process"
+	if s.Split {
+		how = fmt.Sprintf("%d processes", 1+len(s.Services)+len(s.Gateways))
+	}
+	_, _ = fmt.Fprintf(w, "Moments is up (%s, data in %s).\n\n", how, data.Dir())
+	for i, g := range s.Gateways {
+		name := "page and API"
+		if i > 0 {
+			name = "also at"
+		}
+		_, _ = fmt.Fprintf(w, "  %-13s %s\n", name, g.URL)
+	}
+	_, _ = fmt.Fprintf(w, "  %-13s %s/openapi.yaml\n", "API document", s.Gateways[0].URL)
+	for _, r := range topology.Services() {
+		_, _ = fmt.Fprintf(w, "  %-13s %s, admin http://%s\n", string(r), s.Services[r].Addr, s.Services[r].Admin)
+	}
+	if f.limits == "off" {
+		_, _ = fmt.Fprintf(w, "  %-13s off\n", "user limits")
+	}
+	if d.name != "" {
+		_, _ = fmt.Fprintf(w, "\n  demo login    %s / %s   (kept in %s)\n", d.name, d.password, d.file)
+	}
+	_, _ = fmt.Fprintf(w, `
+Try: open the page, log in, register a friend in a private window, become friends, post.
+     moments status --data %[1]s
+     moments backup --data %[1]s ./moments-backup
+Stop with Ctrl-C.
+`, data.Dir())
+}
