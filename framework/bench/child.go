@@ -34,7 +34,12 @@ const (
 	opProbe   = "probe"   // client: make one echo call
 	opRelease = "release" // server: let all blocked calls go
 	opWait    = "wait"    // client: wait for all blocked calls
+	opTime    = "time"    // client: one caller times N batches of batchCalls echo calls
 )
+
+// batchCalls is short enough that most batches of local calls see no other process
+// take the core away.
+const batchCalls = 100
 
 // A sample is what a process says of itself at one moment. Counters only grow.
 type sample struct {
@@ -45,12 +50,13 @@ type sample struct {
 	Held       int64         // server: blocked calls; client: those that were answered
 	Mallocs    uint64
 	AllocBytes uint64
-	RSS        int64  // resident bytes
-	Stack      uint64 // bytes of goroutine stacks in use
-	Heap       uint64 // bytes of heap in use
-	Failed     int64  // calls that returned an error
-	Mismatched int64  // calls with a wrong answer
-	Error      string `json:",omitempty"` // the first failure
+	RSS        int64   // resident bytes
+	Stack      uint64  // bytes of goroutine stacks in use
+	Heap       uint64  // bytes of heap in use
+	Failed     int64   // calls that returned an error
+	Mismatched int64   // calls with a wrong answer
+	Batch      float64 // after time: the median batch, ns a call
+	Error      string  `json:",omitempty"` // the first failure
 }
 
 var started = time.Now()
@@ -104,6 +110,7 @@ type process struct {
 	failed, mismatch atomic.Int64
 	stopping         atomic.Bool
 	running          sync.WaitGroup
+	batch            float64 // of the last time operation
 	mu               sync.Mutex
 	first            error // guarded by mu
 }
@@ -154,6 +161,8 @@ func (c *process) do(cmd command) error {
 		ctx, cancel := c.context(30 * time.Second)
 		defer cancel()
 		c.count(c.client.echo(make([]byte, holdBytes))(ctx, 1), &c.calls)
+	case opTime:
+		c.batch = c.time(cmd.N)
 	case opRelease:
 		close(c.svc.released)
 	case opWait:
@@ -184,6 +193,25 @@ func (c *process) loop(id int64) {
 			c.stopping.Store(true)
 		}
 	}
+}
+
+// time gives the median time of a call over n batches, in ns.
+func (c *process) time(n int) float64 {
+	ctx, cancel := c.context(30 * time.Second)
+	defer cancel()
+	call := c.client.echo(make([]byte, echoBytes))
+	nanos := make([]float64, n)
+	for i := range nanos {
+		begin := time.Now()
+		for id := range int64(batchCalls) {
+			if !c.count(call(ctx, id), &c.calls) {
+				return 0
+			}
+		}
+		nanos[i] = float64(time.Since(begin)) / batchCalls
+	}
+	_, median, _ := quartiles(nanos)
+	return median
 }
 
 // holdAll makes n calls at once. The data and the context are shared and the
@@ -249,6 +277,7 @@ func (c *process) sample() (sample, error) {
 		Heap:       mem.HeapInuse,
 		Failed:     c.failed.Load(),
 		Mismatched: c.mismatch.Load(),
+		Batch:      c.batch,
 	}
 	if c.client == nil {
 		s.Calls, s.Held = c.svc.served.Load(), c.svc.held.Load()

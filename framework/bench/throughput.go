@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 )
 
 // loop is one closed loop of the throughput part.
@@ -142,9 +141,11 @@ func (p *pair) measure(ctx context.Context, cfg config, callers int) (window, er
 	return w, err
 }
 
-// localPart measures calls within one process, one caller, one short window a
-// round.
+// localPart measures calls within one process, one caller. What counts is the time
+// that passes, so it is taken in batches, of which the median is hardly disturbed by
+// other work on the machine.
 func localPart(ctx context.Context, cfg config, rep *report) (err error) {
+	const batches = 300
 	i := slices.IndexFunc(peers, func(p peer) bool { return p.local != nil && slices.Contains(cfg.peers, p.name) })
 	if !cfg.wants("local") || i < 0 {
 		return nil
@@ -154,19 +155,13 @@ func localPart(ctx context.Context, cfg config, rep *report) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
-	if _, err := p.do(ctx, opLoad, 1); err != nil {
-		return err
-	}
-	var nanos, allocs []float64
-	from, err := p.do(ctx, opSample, 0)
+	from, err := p.do(ctx, opTime, batches) // warms up
 	if err != nil {
 		return err
 	}
-	for round := range cfg.rounds + 1 {
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
-			return err
-		}
-		to, err := p.do(ctx, opSample, 0)
+	var nanos, allocs []float64
+	for range cfg.rounds {
+		to, err := p.do(ctx, opTime, batches)
 		if err != nil {
 			return err
 		}
@@ -174,16 +169,11 @@ func localPart(ctx context.Context, cfg config, rep *report) (err error) {
 		if err != nil {
 			return err
 		}
-		if round > 0 { // the first is the warm-up
-			nanos = append(nanos, float64(to.At-from.At)/float64(to.Calls-from.Calls))
-			allocs = append(allocs, use.allocs)
-		}
+		nanos, allocs = append(nanos, to.Batch), append(allocs, use.allocs)
 		from = to
 	}
-	if _, err := p.do(ctx, opStop, 0); err != nil {
-		return err
-	}
-	rep.title("a call within the process, %d bytes, request and response cloned, one caller", echoBytes)
+	rep.title("a call within the process, %d bytes, request and response cloned, one caller; a round is the median of %d batches of %d calls",
+		echoBytes, batches, batchCalls)
 	rep.metric("rpc.local.ns", "ns/call", nanos, atMost(3000))
 	rep.metric("rpc.local.allocs", "allocs/call", allocs, nil)
 	return nil
