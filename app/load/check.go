@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,6 +142,9 @@ func (r *run) spread(ctx context.Context, total int, do func(context.Context, Ta
 
 // drain waits until each of the last posts is on the first page of a random friend of its author.
 func (r *run) drain(ctx context.Context) error {
+	// The last by id, not by acknowledgement: an answer that its worker was slow to note may be of a post that a page of newer
+	// ones has pushed off long ago.
+	slices.SortFunc(r.ledger.posts, func(a, b posted) int { return strings.Compare(a.id, b.id) })
 	last := r.ledger.posts[max(0, len(r.ledger.posts)-lastPosts):]
 	deadline := time.Now().Add(r.Settle)
 	return r.spread(ctx, len(last), func(ctx context.Context, t Target, i int) error {
@@ -166,7 +170,7 @@ func (r *run) drain(ctx context.Context) error {
 }
 
 func (r *run) home(ctx context.Context, t Target, reader int, cursor string) (page Page, err error) {
-	err = patiently(ctx, func() error {
+	err = patiently(ctx, t, func() error {
 		body, err := t.Home(ctx, reader, cursor, checkPage)
 		if err != nil {
 			return err

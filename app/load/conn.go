@@ -93,9 +93,18 @@ func (e *StatusError) Error() string {
 	return msg
 }
 
-// Refused reports whether the server did nothing and asks to come again later: a user's limit, or overload.
-func (e *StatusError) Refused() bool {
-	return e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable
+// Again says whether err is an answer after which a call with a key may be made again, and after what wait: a user's limit,
+// overload, or a deadline that passed, when nobody knows what was done.
+func (c *Conn) Again(err error) (wait time.Duration, again bool) {
+	var e *StatusError
+	if !errors.As(err, &e) {
+		return 0, false
+	}
+	switch e.Status {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return e.RetryAfter, true
+	}
+	return 0, false
 }
 
 // Do makes the call and returns the body of a 2xx answer, valid until the next Do. Any other answer is a *StatusError. A call on

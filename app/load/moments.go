@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync/atomic"
+	"time"
 )
 
 // Town is a graph whose people have accounts on a Moments. Names and passwords follow from the graph and a secret of the town, so a
@@ -28,7 +29,8 @@ type Town struct {
 	secret []byte
 	prefix string // of names: two towns on one system are not mixed up
 	people []atomic.Pointer[citizen]
-	run    string // makes idempotency keys of this process unlike those of any other
+	ready  atomic.Int64 // when all friendships were made, Unix milliseconds; 0: not yet
+	run    string       // makes idempotency keys of this process unlike those of any other
 	keys   atomic.Uint64
 }
 
@@ -80,10 +82,22 @@ func (t *Town) ID(person int) string {
 // Enrol notes the user id of a person who was registered by other means than Target.Register.
 func (t *Town) Enrol(person int, id string) { t.people[person].Store(&citizen{id: id}) }
 
+// Finish notes that all friendships of the graph are made. Only the first time counts.
+func (t *Town) Finish(now time.Time) { t.ready.CompareAndSwap(0, now.UnixMilli()) }
+
+// Ready returns when all friendships of the graph had been made; the zero time if they are not yet.
+func (t *Town) Ready() time.Time {
+	if ms := t.ready.Load(); ms != 0 {
+		return time.UnixMilli(ms)
+	}
+	return time.Time{}
+}
+
 // townFile is a town as it is stored. The file holds what opens the accounts, so only its owner may read it.
 type townFile struct {
 	Version int         `json:"version"`
 	Secret  string      `json:"secret"`
+	ReadyMS int64       `json:"ready_ms,omitempty"`
 	People  [][2]string `json:"people"` // id and token
 	Edges   [][2]int    `json:"edges"`
 }
@@ -92,7 +106,7 @@ const townVersion = 1
 
 // Save writes the town to path, whole or not at all, readable by its owner alone.
 func (t *Town) Save(path string) error {
-	f := townFile{Version: townVersion, Secret: hex.EncodeToString(t.secret), People: make([][2]string, len(t.people))}
+	f := townFile{Version: townVersion, Secret: hex.EncodeToString(t.secret), ReadyMS: t.ready.Load(), People: make([][2]string, len(t.people))}
 	for i := range t.people {
 		if c := t.people[i].Load(); c != nil {
 			f.People[i] = [2]string{c.id, c.token}
@@ -148,6 +162,7 @@ func OpenTown(path string) (*Town, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.ready.Store(f.ReadyMS)
 	for i, p := range f.People {
 		if p[0] != "" {
 			t.people[i].Store(&citizen{id: p[0], token: p[1]})
@@ -198,6 +213,8 @@ type member struct {
 var _ Target = (*member)(nil)
 
 func (m *member) Close() error { return m.conn.Close() }
+
+func (m *member) Again(err error) (time.Duration, bool) { return m.conn.Again(err) }
 
 // Register makes the account, under a key that makes it once, and logs in.
 func (m *member) Register(ctx context.Context, person int) error {

@@ -51,7 +51,7 @@ func TestPopulateMakesEveryFriendshipOnce(t *testing.T) {
 	if err := load.Populate(t.Context(), town.Graph, 4, town.Dial(base), func(s load.Stage) { last = s }); err != nil {
 		t.Fatal(err)
 	}
-	if last.Done != town.Graph.Directed()/2 || last.Refused == 0 {
+	if last.Done != town.Graph.Directed()/2 || last.PutOff == 0 {
 		t.Errorf("last stage %+v", last)
 	}
 	town.Graph.Edges(func(a, b int) bool {

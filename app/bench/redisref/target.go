@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/sluice-rpc/sluice/app/load"
 )
@@ -28,6 +29,9 @@ func NewTarget(base string) (*Target, error) {
 
 // Close ends the connection.
 func (t *Target) Close() error { return t.conn.Close() }
+
+// Again says whether a call may be made again. The reference has neither limits nor overload control, so no answer says so.
+func (t *Target) Again(err error) (time.Duration, bool) { return t.conn.Again(err) }
 
 // Register makes the person.
 func (t *Target) Register(ctx context.Context, person int) error {
