@@ -199,7 +199,7 @@ func TestLentRequestIsChecked(t *testing.T) {
 	srv := testpb.NewServer()
 	client := testpb.NewEchoClient(rpctest.Local(t, srv.Register))
 	_, err := client.Act(t.Context(), &testpb.ActRequest{Act: "change"})
-	if rpc.CodeOf(err) != rpc.Internal || !strings.Contains(err.Error(), "changed its request") {
+	if rpc.CodeOf(err) != rpc.Internal || !strings.Contains(err.Error(), "only lent") {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -4,7 +4,6 @@ package framework
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,24 +48,20 @@ func call(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall,
 }
 
 // callCloned hands the handler a clone of the request and the caller a clone of the
-// response, and fails the call if either side changed what it only was lent.
+// response, and fails the call if either side changed what was only lent.
 func callCloned(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall) error {
-	before, lent := proto.Clone(c.Request), proto.Clone(c.Request)
+	lent := proto.Clone(c.Request)
 	err := call(ctx, m, c, lent)
-	switch {
-	case !proto.Equal(before, lent):
-		return lentError(c.Method, "the handler changed its request")
-	case !proto.Equal(before, c.Request):
-		return lentError(c.Method, "the caller changed its request during the call")
+	if !proto.Equal(lent, c.Request) {
+		return &rpc.Error{
+			Code: rpc.Internal, Reason: rpc.ReasonHandler,
+			Message: c.Method.FullName() + ": the handler changed its request, or the caller did during the call; a request is only lent",
+		}
 	}
 	if err == nil {
 		c.Response = proto.Clone(c.Response)
 	}
 	return err
-}
-
-func lentError(m *rpc.Method, what string) error {
-	return &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonHandler, Message: fmt.Sprintf("%s: %s; a request is only lent", m.FullName(), what)}
 }
 
 // gate lets local calls in until it is closed, and its close waits for those

@@ -86,6 +86,7 @@ func holdOf(ctx context.Context, cfg config, name string, rep *report) (err erro
 	if end.Held != int64(cfg.calls) {
 		return fmt.Errorf("%d of %d blocked calls were answered", end.Held, cfg.calls)
 	}
+	rep.calls += end.Calls + end.Held
 	rep.inflight(cfg.calls, name, idleServer, server, idleClient, client)
 	rep.line("  %s: all %d inside after %.1f s, a probe call answered in %.1f ms, all answered after release, 0 failures",
 		name, cfg.calls, launch.Seconds(), float64(probe)/1e6)
@@ -94,7 +95,8 @@ func holdOf(ctx context.Context, cfg config, name string, rep *report) (err erro
 
 // allHeld waits until every call is inside its handler.
 func (p *pair) allHeld(ctx context.Context, want int64) error {
-	deadline := time.Now().Add(time.Minute)
+	const limit = 3 * time.Minute
+	deadline := time.Now().Add(limit)
 	for {
 		s, err := p.server.do(ctx, opSample, 0)
 		if err != nil {
@@ -107,7 +109,7 @@ func (p *pair) allHeld(ctx context.Context, want int64) error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%d of %d calls reached their handler within a minute", s.Held, want)
+			return fmt.Errorf("%d of %d calls reached their handler within %v", s.Held, want, limit)
 		}
 		if err := sleep(ctx, 100*time.Millisecond); err != nil {
 			return err

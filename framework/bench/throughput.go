@@ -28,6 +28,7 @@ type usage struct {
 
 // window is what one framework did in one measured window.
 type window struct {
+	calls          int64 // answered and checked, from the window's start to the stop
 	perSecond      float64
 	server, client usage
 }
@@ -58,6 +59,7 @@ func throughputPart(ctx context.Context, cfg config, rep *report) error {
 		for i := range cfg.peers {
 			name := cfg.peers[(i+round)%len(cfg.peers)]
 			if err := throughputOf(ctx, cfg, name, func(part string, w window) {
+				rep.calls += w.calls
 				if byPart[part] == nil {
 					byPart[part] = map[string][]window{}
 				}
@@ -130,10 +132,11 @@ func (p *pair) measure(ctx context.Context, cfg config, callers int) (window, er
 	if err != nil {
 		return window{}, err
 	}
-	if _, err := p.client.do(ctx, opStop, 0); err != nil {
+	end, err := p.client.do(ctx, opStop, 0)
+	if err != nil {
 		return window{}, err
 	}
-	w := window{perSecond: float64(client1.Calls-client0.Calls) / (client1.At - client0.At).Seconds()}
+	w := window{calls: end.Calls - client0.Calls, perSecond: float64(client1.Calls-client0.Calls) / (client1.At - client0.At).Seconds()}
 	if w.server, err = spent(server0, server1); err != nil {
 		return window{}, err
 	}
@@ -170,6 +173,7 @@ func localPart(ctx context.Context, cfg config, rep *report) (err error) {
 			return err
 		}
 		nanos, allocs = append(nanos, to.Batch), append(allocs, use.allocs)
+		rep.calls += to.Calls - from.Calls
 		from = to
 	}
 	rep.title("a call within the process, %d bytes, request and response cloned, one caller; a round is the median of %d batches of %d calls",

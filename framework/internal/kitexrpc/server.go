@@ -116,7 +116,11 @@ func (s *Server) drain(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.sayReset()
+		// A stock kitex v0.16 client panics on the control frame of its own protocol
+		// (netpollmux decodes it without a configuration) and would lose its calls.
+		if !c.stock.Load() {
+			c.sayReset()
+		}
 	}
 	linger := time.NewTimer(lingerAfterIdle)
 	defer linger.Stop()
@@ -241,6 +245,7 @@ type serverConn struct {
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
 	peer   string
+	stock  atomic.Bool // the client does not send our header
 }
 
 func (c *serverConn) gone() {
@@ -299,6 +304,9 @@ func (c *serverConn) handle(f *frame) {
 			Message: "only calls that wait for an answer are served",
 		})
 		return
+	}
+	if f.header == nil {
+		c.stock.Store(true)
 	}
 	m := c.server.cfg.Lookup(f.service, f.method)
 	if m == nil {

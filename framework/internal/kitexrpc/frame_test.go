@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kitexrpc
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/sluice-rpc/sluice/framework/rpc"
+)
+
+func TestFrameRoundTrip(t *testing.T) {
+	header := (&[rpc.HeaderLen]byte{1, 2, 3})[:]
+	for _, c := range []struct {
+		name, service, method string
+		header, payload       []byte
+	}{
+		{"call", "test.v1.Echo", "Echo", header, []byte("payload")},
+		{"no header", "test.v1.Echo", "Echo", nil, []byte("payload")},
+		{"no service", "", "Echo", header, nil},
+		{"nothing", "", "", nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := append(appendPrefix(nil, 77, typeCall, c.service, c.method, c.header, len(c.payload)), c.payload...)
+			n, err := frameLen(b, 1<<20)
+			if err != nil || n != len(b) {
+				t.Fatalf("length %d, %v; want %d", n, err, len(b))
+			}
+			var f frame
+			if err := f.parse(b); err != nil {
+				t.Fatal(err)
+			}
+			if f.seq != 77 || f.kind != typeCall || string(f.service) != c.service || string(f.method) != c.method ||
+				!bytes.Equal(f.header, c.header) || !bytes.Equal(f.payload, c.payload) {
+				t.Fatalf("got %+v", f)
+			}
+		})
+	}
+}
+
+func TestResetFrame(t *testing.T) {
+	b := appendReset(nil)
+	if n, err := frameLen(b, 1<<10); err != nil || n != len(b) {
+		t.Fatalf("length %d, %v; want %d", n, err, len(b))
+	}
+	var f frame
+	if err := f.parse(b); err != nil || f.seq != 0 || !f.reset {
+		t.Fatalf("got %+v, %v", f, err)
+	}
+}
+
+func TestFrameLenRefuses(t *testing.T) {
+	long := appendPrefix(nil, 1, typeCall, "", "M", nil, 1<<20)
+	for name, b := range map[string][]byte{
+		"http":     []byte("GET / HTTP/1.1\r\n"),
+		"too long": long,
+		"zeroes":   make([]byte, minFrame),
+	} {
+		if n, err := frameLen(b, 1<<10); err == nil {
+			t.Errorf("%s: accepted as a frame of %d bytes", name, n)
+		}
+	}
+}
+
+func TestErrorRoundTrip(t *testing.T) {
+	detail, err := anypb.New(durationpb.New(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &rpc.Error{
+		Code: rpc.ResourceExhausted, Message: "full", Reason: rpc.ReasonOverload,
+		Retry: 250 * time.Millisecond, NotRun: true, Details: []*anypb.Any{detail},
+	}
+	got := parseError(appendError(nil, want))
+	if got.Code != want.Code || got.Message != want.Message || got.Reason != want.Reason || got.Retry != want.Retry ||
+		!got.NotRun || len(got.Details) != 1 || !proto.Equal(got.Details[0], detail) {
+		t.Fatalf("got %#v", got)
+	}
+}
+
+func FuzzFrame(f *testing.F) {
+	f.Add(appendPrefix(nil, 1, typeCall, "test.v1.Echo", "Echo", make([]byte, rpc.HeaderLen), 0))
+	f.Add(appendPrefix(nil, 2, typeException, "", "Echo", openReplyHeader, 0))
+	f.Add(appendReset(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < minFrame {
+			return
+		}
+		n, err := frameLen(b, 1<<20)
+		if err != nil || n > len(b) {
+			return
+		}
+		var fr frame
+		if fr.parse(b[:n]) != nil || fr.seq == 0 {
+			return
+		}
+		// What was understood must survive being written and read again.
+		again := append(appendPrefix(nil, fr.seq, fr.kind, string(fr.service), string(fr.method), fr.header, len(fr.payload)), fr.payload...)
+		var second frame
+		if err := second.parse(again); err != nil {
+			t.Fatalf("%+v does not parse again: %v", fr, err)
+		}
+		if second.seq != fr.seq || !bytes.Equal(second.method, fr.method) || !bytes.Equal(second.payload, fr.payload) ||
+			!bytes.Equal(second.service, fr.service) || !bytes.Equal(second.header, fr.header) {
+			t.Fatalf("%+v became %+v", fr, second)
+		}
+	})
+}
+
+func FuzzError(f *testing.F) {
+	f.Add(appendError(nil, &rpc.Error{Code: rpc.NotFound, Message: "m", Retry: time.Second}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e := parseError(b)
+		if e.Code == 0 {
+			t.Fatal("an error reply read as success")
+		}
+		again := parseError(appendError(nil, e))
+		if again.Code != e.Code || again.Reason != e.Reason || again.NotRun != e.NotRun {
+			t.Fatalf("%#v became %#v", e, again)
+		}
+	})
+}
