@@ -42,6 +42,9 @@ import (
 	"github.com/sluice-rpc/sluice/app/load"
 )
 
+// showEvery is how often the registering of people shows how far it is.
+const showEvery = 5 * time.Second
+
 // frontArg as the first argument makes the program the HTTP front of the reference.
 const frontArg = "redisref-front"
 
@@ -173,9 +176,12 @@ func bench(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	for _, s := range systems {
 		fmt.Fprintf(out, "%-11s  %s\n", s.name, s.about)
-		began := time.Now()
+		began, shown := time.Now(), time.Now()
 		err := load.Populate(ctx, graph, 16, s.dial, func(st load.Stage) {
-			fmt.Fprintf(out, "%-11s  %s %d/%d\n", s.name, st.Name, st.Done, st.Total)
+			if time.Since(shown) >= showEvery || st.Done == st.Total {
+				shown = time.Now()
+				fmt.Fprintf(out, "%-11s  %s %d/%d\n", s.name, st.Name, st.Done, st.Total)
+			}
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, errors.Join(err, s.alive()))

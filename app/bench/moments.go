@@ -4,12 +4,75 @@ package main
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
+	"fmt"
 	"io"
+	"os/exec"
+	"path/filepath"
+	"time"
 
 	"github.com/sluice-rpc/sluice/app/load"
 )
 
+// startMoments builds the moments command, unless one is named, and brings Moments up on a new data directory.
 func startMoments(ctx context.Context, c *config, root, dir string, graph *load.Graph, out io.Writer) (*system, error) {
-	return nil, errors.New("not yet")
+	path := c.moments
+	if path == "" {
+		path = filepath.Join(dir, "moments.bin")
+		began := time.Now()
+		build := exec.CommandContext(ctx, "go", "build", "-C", root, "-o", path, "./app/cmd/moments")
+		if msg, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("building the moments command: %w\n%s", err, msg)
+		}
+		fmt.Fprintf(out, "moments built in %v\n", time.Since(began).Round(time.Second))
+	}
+	data := filepath.Join(dir, "moments")
+	args := []string{"up", "--data", data, "--addr", "127.0.0.1:0", "--limits", "off", "--password-cost", "min"}
+	about := "moments up: flushed before the answer, authenticated, filtered; user limits off, passwords hashed at the least cost"
+	if c.split {
+		args = append(args, "--split")
+		about = "moments up --split: each service a process, two gateways;" + about[len("moments up:"):]
+	}
+	proc, err := start("moments up", path, args...)
+	if err != nil {
+		return nil, err
+	}
+	s := &system{
+		name: "moments", about: about, pids: []int{proc.cmd.Process.Pid}, indexCap: load.IndexCap,
+		alive: proc.exited, stop: proc.stop,
+	}
+	if err := s.connect(ctx, filepath.Join(data, "run.json"), proc, graph); err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// connect waits until the gateways are there and makes the people who will use them.
+func (s *system) connect(ctx context.Context, state string, proc *process, graph *load.Graph) error {
+	text, err := awaitFile(ctx, state, proc)
+	if err != nil {
+		return err
+	}
+	var running struct {
+		Gateways []struct {
+			URL string `json:"url"`
+		} `json:"gateways"`
+	}
+	if err := json.Unmarshal([]byte(text), &running); err != nil {
+		return fmt.Errorf("%s: %w", state, err)
+	}
+	var urls []string
+	for _, g := range running.Gateways {
+		urls = append(urls, g.URL)
+	}
+	if len(urls) == 0 {
+		return fmt.Errorf("%s names no gateway:\n%s", state, text)
+	}
+	town, err := load.NewTown(graph)
+	if err != nil {
+		return err
+	}
+	s.dial = town.Dial(urls...)
+	return nil
 }

@@ -70,7 +70,7 @@ func runAudit(ctx context.Context, out io.Writer, data string, workers int) erro
 	}
 	began, shown := time.Now(), time.Now()
 	a, err := load.AuditConfig{Workers: workers, Since: since, Progress: func(done int) {
-		if time.Since(shown) >= time.Second {
+		if done > 0 && time.Since(shown) >= time.Second {
 			shown = time.Now()
 			fmt.Fprintf(out, "%d timelines proven\n", done)
 		}
