@@ -56,6 +56,7 @@ type fanOut struct {
 	mu    sync.Mutex
 	slots [kv.Slots]progress // guarded by mu
 	ready []kv.Slot          // guarded by mu; queued slots, first come first served
+	whole bool               // guarded by mu; an earlier process's work has been found
 
 	posts, deliveries, failures uint64 // guarded by mu
 }
@@ -102,11 +103,21 @@ func (f *fanOut) signal() {
 
 // run works until ctx ends.
 func (f *fanOut) run(ctx context.Context) error {
-	if err := f.recover(ctx); err != nil {
+	for backOff := minBackOff; ; backOff = min(2*backOff, maxBackOff) {
+		err := f.recover(ctx)
+		if err == nil {
+			break
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		return err
+		if !errors.Is(err, kv.ErrUnavailable) {
+			return err
+		}
+		f.log.Warn("fan-out cannot start yet", "error", err, "pause", backOff)
+		if !pause(ctx, backOff) {
+			return nil
+		}
 	}
 	var wg sync.WaitGroup
 	for range f.workers {
@@ -139,6 +150,9 @@ func (f *fanOut) recover(ctx context.Context) error {
 			f.mark(slot, seq)
 		}
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.whole = true
 	return nil
 }
 
@@ -383,6 +397,9 @@ func (s *Service) FanOutStatus(context.Context, *momentsv1.FanOutStatusRequest) 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	res := &momentsv1.FanOutStatusResponse{Posts: f.posts, Deliveries: f.deliveries, Failures: f.failures}
+	if !f.whole {
+		res.Pending++ // at least: what was left over has not been counted yet
+	}
 	for i := range f.slots {
 		switch p := &f.slots[i]; {
 		case !p.loaded && p.queued:

@@ -1133,7 +1133,8 @@ func (*FanOutStatusRequest) Descriptor() ([]byte, []int) {
 // FanOutStatusResponse says how far fan-out is.
 type FanOutStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Outbox records not yet fanned out, as this process knows them.
+	// Outbox records not yet fanned out, as this process knows them; at least 1 as
+	// long as it has not looked what an earlier one left. Zero means that all is done.
 	Pending uint64 `protobuf:"varint,1,opt,name=pending,proto3" json:"pending,omitempty"`
 	// Posts fanned out since the process started.
 	Posts uint64 `protobuf:"varint,2,opt,name=posts,proto3" json:"posts,omitempty"`
