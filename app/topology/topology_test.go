@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package topology_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sluice-rpc/sluice/app/topology"
+)
+
+func TestLoad(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "region.yaml")
+	const text = `region:
+  number: 3
+  name: hongkong
+account:
+  listen: 127.0.0.1:7001
+  admin: 127.0.0.1:7101
+  addrs: [127.0.0.1:7001]
+gateway:
+  listen: 127.0.0.1:8080
+  limits: false
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := topology.Load(file, []string{"gateway.listen=127.0.0.1:8081", "post.addrs=127.0.0.1:7002,127.0.0.1:7012"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch {
+	case got.Region.ID() != 3, got.Region.Name != "hongkong":
+		t.Errorf("region %+v", got.Region)
+	case got.Service(topology.Account).Addrs[0] != "127.0.0.1:7001":
+		t.Errorf("account %+v", got.Account)
+	case len(got.Post.Addrs) != 2, got.Post.Listen != "127.0.0.1:0":
+		t.Errorf("post %+v", got.Post)
+	case got.Gateway.Listen != "127.0.0.1:8081", got.Gateway.Limits:
+		t.Errorf("gateway %+v", got.Gateway)
+	case got.Service(topology.Gateway) != nil:
+		t.Error("the gateway is no service")
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	for _, c := range []struct{ name, setting, want string }{
+		{"no equals sign", "gateway.listen", "name=value"},
+		{"an unknown setting", "gateway.port=1", "gateway.port"},
+		{"an address without a port", "account.listen=localhost", "account.listen"},
+		{"port 0 to call", "account.addrs=127.0.0.1:0", "account.addrs"},
+		{"region 0", "region.number=0", "region.number"},
+		{"a region too large", "region.number=65536", "region.number"},
+		{"a region's name with a space", "region.name=hong kong", "region.name"},
+		{"a certificate without its key", "gateway.tls-cert=cert.pem", "tls-key"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := topology.Load("", []string{c.setting}); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
