@@ -213,5 +213,3 @@ func (h *house) index(reader id.User) []string {
 	}
 	return res.GetPostIds()
 }
-
-var _ = testing.Short
