@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -53,6 +54,8 @@ type Split struct {
 	log      *slog.Logger
 	file     string // the configuration that all children read
 	children []*child
+
+	wasReady atomic.Bool // all children were ready once
 
 	mu    sync.Mutex
 	state State // guarded by mu
@@ -241,6 +244,7 @@ func (s *Split) whenReady(ctx context.Context, up func(context.Context, *State) 
 			return fmt.Errorf("%s is not ready after %v: %w", c.name, readyTime, err)
 		}
 	}
+	s.wasReady.Store(true)
 	s.mu.Lock()
 	state := s.state
 	state.Gateways, state.Services = slices.Clone(state.Gateways), maps.Clone(state.Services)
@@ -278,19 +282,19 @@ func untilReady(ctx context.Context, url string) error {
 	}
 }
 
-// keep runs a child until ctx ends and starts it again when it dies. A child that
-// dies at its first start, before it could have served, is an error.
+// keep runs a child until ctx ends and starts it again when it dies. Before all were
+// ready once it is an error: starting again would not mend what is wrong.
 func (s *Split) keep(ctx context.Context, c *child) error {
 	backOff := firstBackOff
-	for first := true; ; first = false {
+	for {
 		began := time.Now()
 		err := s.runOnce(ctx, c)
 		if ctx.Err() != nil {
 			return err
 		}
 		lived := time.Since(began)
-		if first && lived < time.Second {
-			return fmt.Errorf("%s ended as soon as it was started: %w", c.name, orNothing(err))
+		if !s.wasReady.Load() {
+			return fmt.Errorf("%s ended before everything was up: %w", c.name, orNothing(err))
 		}
 		if lived > livedAWhile {
 			backOff = firstBackOff

@@ -39,6 +39,8 @@ How long two people have been friends is known only of the people of moments see
 Of others the newest 50 posts are demanded, and all that are newer than the oldest
 one delivered; who parted and became friends again may lack posts of the time
 between, which shows as a difference.`,
+		Example: `  moments audit
+  moments audit --data /var/lib/moments`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runAudit(cmd.Context(), cmd.OutOrStdout(), data, workers)
 		},
