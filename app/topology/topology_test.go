@@ -45,6 +45,19 @@ gateway:
 	}
 }
 
+// TestDeployedExample keeps the file that operators start from true.
+func TestDeployedExample(t *testing.T) {
+	got, err := topology.Load(filepath.Join("..", "deploy", "region.yaml"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range topology.Services() {
+		if at := got.Service(r); len(at.Addrs) != 1 || at.Addrs[0] != at.Listen {
+			t.Errorf("%s listens on %s and is called at %v", r, at.Listen, at.Addrs)
+		}
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
 	for _, c := range []struct{ name, setting, want string }{
 		{"no equals sign", "gateway.listen", "name=value"},
