@@ -65,7 +65,7 @@ func TestManyCallersShareConnections(t *testing.T) {
 		var callers sync.WaitGroup
 		for i := range 64 {
 			callers.Go(func() {
-				for j := range 200 {
+				for j := range 40 {
 					id := int64(i*1000 + j)
 					res, err := client.Echo(t.Context(), &testpb.EchoRequest{Id: id, Data: make([]byte, id%5000)})
 					if err != nil || res.Id != id || len(res.Data) != int(id%5000) {

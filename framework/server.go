@@ -183,8 +183,8 @@ func (s *Server) Run(ctx context.Context) error {
 		var failed error
 		select {
 		case <-ctx.Done():
-		case failed = <-transport.Err():
-			failed = fmt.Errorf("framework: service %s: serving ended: %w", s.cfg.Service, failed)
+		case <-transport.Ended():
+			failed = fmt.Errorf("framework: service %s: serving ended by itself: %w", s.cfg.Service, transport.Err())
 		}
 		state.Drain()
 		s.gate.close(s.cfg.DrainTimeout)

@@ -18,7 +18,7 @@ import (
 
 // metric is one line of the JSON file: the median of N values with quartiles.
 type metric struct {
-	Name  string  `json:"name"`
+	Name  string  `json:"metric"`
 	Value float64 `json:"value"`
 	Unit  string  `json:"unit"`
 	Q1    float64 `json:"q1"`

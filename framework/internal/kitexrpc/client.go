@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cloudwego/netpoll"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
@@ -263,30 +266,42 @@ func (l *link) state() (<-chan struct{}, error) {
 	return l.attempt, l.err
 }
 
+// dial connects with package net and hands the socket to netpoll. Netpoll v0.7's own
+// dialer may, when a connection is refused, still work on the number of a file
+// descriptor that it has closed, and so on another connection's.
 func (l *link) dial(ctx context.Context) (*clientConn, error) {
-	type result struct {
-		conn netpoll.Connection
-		err  error
+	d := net.Dialer{Timeout: l.cfg.ConnectTimeout}
+	nc, err := d.DialContext(ctx, "tcp", l.addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
 	}
-	ch := make(chan result, 1)
-	go func() { // ends with the connect timeout at the latest
-		nc, err := netpoll.DialConnection("tcp", l.addr, l.cfg.ConnectTimeout)
-		ch <- result{nc, err}
-	}()
-	select {
-	case r := <-ch:
-		if r.err != nil {
-			return nil, fmt.Errorf("connect to %s: %w", l.addr, r.err)
-		}
-		return newClientConn(l, r.conn)
-	case <-ctx.Done():
-		go func() {
-			if r := <-ch; r.err == nil {
-				_ = r.conn.Close()
-			}
-		}()
-		return nil, ctx.Err()
+	defer func() { _ = nc.Close() }() // the duplicate lives on
+	fd, err := duplicate(nc)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", l.addr, err)
 	}
+	np, err := netpoll.NewFDConnection(fd)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("connect to %s: %w", l.addr, err)
+	}
+	return newClientConn(l, np)
+}
+
+// duplicate gives a file descriptor of our own for a connection's socket.
+func duplicate(nc net.Conn) (int, error) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return 0, fmt.Errorf("%T has no file descriptor", nc)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var fd int
+	var dupErr error
+	err = raw.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(err, dupErr)
 }
 
 // shards splits the table of waiting calls so that callers and reader seldom meet.

@@ -27,8 +27,10 @@ import (
 // message lets kitex's own protobuf codec carry a message.
 type message struct{ m proto.Message }
 
-func (a *message) Marshal(out []byte) ([]byte, error) { return proto.MarshalOptions{}.MarshalAppend(out, a.m) }
-func (a *message) Unmarshal(in []byte) error          { return proto.Unmarshal(in, a.m) }
+func (a *message) Marshal(out []byte) ([]byte, error) {
+	return proto.MarshalOptions{}.MarshalAppend(out, a.m)
+}
+func (a *message) Unmarshal(in []byte) error { return proto.Unmarshal(in, a.m) }
 
 // stockService describes the Echo service to kitex as its generator would.
 func stockService(name string, h func(context.Context, *testpb.EchoRequest) (*testpb.EchoResponse, error)) *serviceinfo.ServiceInfo {

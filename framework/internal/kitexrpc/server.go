@@ -40,7 +40,8 @@ type Server struct {
 	cfg    ServerConfig
 	remote remotesvr.Server
 	stop   sync.Once
-	served chan error
+	ended  chan struct{} // closed when the event loop has ended
+	endErr error         // why; readable once ended is closed
 
 	inFlight atomic.Int64
 	idle     chan struct{} // pinged when inFlight falls to zero or a connection ends
@@ -56,26 +57,41 @@ func init() {
 	klog.SetLevel(klog.LevelFatal)
 }
 
-// Serve starts serving and returns at once.
+// Serve starts serving and returns when it does.
 func Serve(cfg ServerConfig) (*Server, error) {
-	s := &Server{cfg: cfg, conns: map[*serverConn]struct{}{}, idle: make(chan struct{}, 1), served: make(chan error, 1)}
+	np, err := netpoll.ConvertListener(cfg.Listener)
+	if err != nil {
+		return nil, err
+	}
+	lis := &watchedListener{Listener: np, serves: make(chan struct{})}
+	s := &Server{cfg: cfg, conns: map[*serverConn]struct{}{}, idle: make(chan struct{}, 1), ended: make(chan struct{})}
 	opt := &remote.ServerOption{
 		TransServerFactory: npserver.NewTransServerFactory(),
-		Listener:           cfg.Listener,
+		Listener:           lis,
 		ExitWaitTime:       cfg.DrainTimeout,
 		ReadWriteTimeout:   cfg.ReadTimeout,
 	}
-	var err error
 	if s.remote, err = remotesvr.NewServer(opt, (*serverHandler)(s)); err != nil {
 		return nil, err
 	}
 	errs := s.remote.Start()
-	go func() { s.served <- <-errs }() // Stop waits for it
+	go func() { // Stop waits for it
+		s.endErr = <-errs
+		close(s.ended)
+	}()
+	select {
+	case <-lis.serves:
+	case <-s.ended:
+		return nil, s.endErr
+	}
 	return s, nil
 }
 
-// Err receives the error that ends the event loop before Stop was called.
-func (s *Server) Err() <-chan error { return s.served }
+// Ended is closed when serving has ended, by Stop or by itself.
+func (s *Server) Ended() <-chan struct{} { return s.ended }
+
+// Err tells why serving has ended, once Ended is closed.
+func (s *Server) Err() error { return s.endErr }
 
 // Stop closes the listener, tells the clients to go elsewhere, serves what has
 // been accepted, at most for the drain timeout, and closes the connections.
@@ -83,6 +99,7 @@ func (s *Server) Stop() error {
 	var err error
 	s.stop.Do(func() {
 		err = s.remote.Stop()
+		<-s.ended
 		s.mu.Lock()
 		left := make([]*serverConn, 0, len(s.conns))
 		for c := range s.conns {
@@ -97,6 +114,20 @@ func (s *Server) Stop() error {
 		}
 	})
 	return err
+}
+
+// watchedListener tells when the event loop has begun to serve. Kitex starts the
+// loop in the background and forgets a stop that comes before.
+type watchedListener struct {
+	netpoll.Listener
+	once   sync.Once
+	serves chan struct{}
+}
+
+// Fd implements netpoll.Listener: the loop asks for it when it registers.
+func (l *watchedListener) Fd() int {
+	l.once.Do(func() { close(l.serves) })
+	return l.Listener.Fd()
 }
 
 // InFlight is the number of calls being served.

@@ -54,7 +54,7 @@ func (w *writer) init(conn netpoll.Connection, limit int) error {
 		return fmt.Errorf("kitexrpc: connection %T has no file descriptor", conn)
 	}
 	w.conn, w.fd, w.limit, w.skipNext = conn, c.Fd(), limit, 1
-	return conn.SetWriteTimeout(writeTimeout)
+	return nil
 }
 
 // begin locks the writer for appending to w.buf, waiting for room until the
@@ -150,14 +150,17 @@ func (w *writer) gather() {
 }
 
 // writeSlowly sends the rest of out and all that has come meanwhile, waiting for
-// the socket as long as the write timeout allows.
+// the socket. A peer that takes nothing for the write timeout loses the connection.
 func (w *writer) writeSlowly(out []byte, sent int) {
+	giveUp := time.AfterFunc(writeTimeout, func() { _ = w.conn.Close() })
+	defer giveUp.Stop()
 	_, err := w.conn.Write(out[sent:])
 	w.mu.Lock()
 	w.done(out, err)
 	for len(w.buf) > 0 && w.err == nil {
 		out = w.take()
 		w.mu.Unlock()
+		giveUp.Reset(writeTimeout)
 		_, err = w.conn.Write(out)
 		w.mu.Lock()
 		w.done(out, err)

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package framework_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-rpc/sluice/framework"
+	"github.com/sluice-rpc/sluice/framework/internal/testpb"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/framework/rpctest"
+)
+
+func TestBadServerConfig(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg  framework.ServerConfig
+		says string
+	}{
+		"no name":            {framework.ServerConfig{}, "Service is empty"},
+		"odd name":           {framework.ServerConfig{Service: "Not A Name"}, `Service "Not A Name"`},
+		"no port":            {framework.ServerConfig{Service: "s", Addr: "localhost"}, `Addr "localhost" is not host:port`},
+		"odd port":           {framework.ServerConfig{Service: "s", Addr: ":99999"}, "0 to 65535"},
+		"tiny frames":        {framework.ServerConfig{Service: "s", MaxFrameBytes: 1}, "MaxFrameBytes is 1"},
+		"negative drain":     {framework.ServerConfig{Service: "s", DrainTimeout: -1}, "DrainTimeout"},
+		"foreign address":    {framework.ServerConfig{Service: "s", Addr: "203.0.113.1:0"}, "not an address of this machine"},
+		"too many mistakes":  {framework.ServerConfig{Addr: "x", MaxInFlight: -1}, "MaxInFlight"},
+		"and the first also": {framework.ServerConfig{Addr: "x", MaxInFlight: -1}, "Service is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := framework.NewServer(c.cfg).Run(t.Context())
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Fatalf("got %v; want something about %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestBadClientConfig(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg  framework.ClientConfig
+		says string
+	}{
+		"no name":      {framework.ClientConfig{Addrs: []string{"x:1"}}, "Service is empty"},
+		"no addresses": {framework.ClientConfig{Service: "s"}, "Addrs is empty"},
+		"empty one":    {framework.ClientConfig{Service: "s", Addrs: []string{""}}, "Addrs[0] is empty"},
+		"port zero":    {framework.ClientConfig{Service: "s", Addrs: []string{"h:0"}}, "port 0"},
+		"too many":     {framework.ClientConfig{Service: "s", Addrs: []string{"h:1"}, Connections: 100}, "Connections is 100"},
+		"negative":     {framework.ClientConfig{Service: "s", Addrs: []string{"h:1"}, Timeout: -1}, "Timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := framework.Dial(c.cfg)
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Fatalf("got %v; want something about %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestAddressWithoutHostIsLoopback(t *testing.T) {
+	srv := framework.NewServer(framework.ServerConfig{Service: "s", Addr: ":0", Admin: ":0"})
+	if err := srv.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []string{srv.Addr(), srv.AdminAddr()} {
+		if !strings.HasPrefix(addr, "127.0.0.1:") {
+			t.Errorf("listens on %s", addr)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := srv.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestBusyPort(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lis.Close() }()
+	err = framework.NewServer(framework.ServerConfig{Service: "s", Addr: lis.Addr().String()}).Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "in use by another process") || !strings.Contains(err.Error(), lis.Addr().String()) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestRegistrationMistakes(t *testing.T) {
+	twice := framework.NewServer(framework.ServerConfig{Service: "s"})
+	testpb.NewServer().Register(twice)
+	testpb.NewServer().Register(twice)
+	if err := twice.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "registered twice") {
+		t.Errorf("got %v", err)
+	}
+	short := framework.NewServer(framework.ServerConfig{Service: "s"})
+	short.Register(testpb.EchoDesc, nil)
+	if err := short.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "2 methods but 0 handlers") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestHealthPages(t *testing.T) {
+	srv := rpctest.Serve(t, testpb.NewServer().Register)
+	for _, page := range []string{"/livez", "/readyz"} {
+		res, err := http.Get("http://" + srv.AdminAddr() + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", page, res.Status)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestSIGTERM sends the real signal while a call is being served: the call must be
+// answered, Run must return nil, and nobody else may be let in.
+func TestSIGTERM(t *testing.T) {
+	ours := testpb.NewServer()
+	srv := framework.NewServer(framework.ServerConfig{Service: "s"}, framework.WithLogger(slog.New(slog.DiscardHandler)))
+	ours.Register(srv)
+	if err := srv.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Run(context.Background()) }()
+	conn, err := framework.Dial(framework.ClientConfig{Service: "s", Addrs: []string{srv.Addr()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	client := testpb.NewEchoClient(conn)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := client.Act(context.Background(), &testpb.ActRequest{Act: "block"})
+		answered <- err
+	}()
+	for ours.Acted.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for { // from the moment it drains, new calls find no instance
+		if _, err := client.Echo(t.Context(), &testpb.EchoRequest{}); rpc.CodeOf(err) == rpc.Unavailable {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the server went on serving")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	close(ours.Release)
+	if err := <-answered; err != nil {
+		t.Errorf("the call accepted before SIGTERM failed: %v", err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}
