@@ -37,7 +37,9 @@ func start(name, path string, args ...string) (*process, error) {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	go func() { // stop waits for it
-		p.err = p.cmd.Wait()
+		if p.err = p.cmd.Wait(); p.err == nil {
+			p.err = errors.New("exit status 0")
+		}
 		close(p.done)
 	}()
 	return p, nil
@@ -47,7 +49,7 @@ func start(name, path string, args ...string) (*process, error) {
 func (p *process) exited() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("%s ended (%v); its last output:\n%s", p.name, p.err, p.log)
+		return fmt.Errorf("%s ended: %w; its last output:\n%s", p.name, p.err, p.log)
 	default:
 		return nil
 	}

@@ -35,9 +35,11 @@ func (s *stored) People(context.Context) iter.Seq2[string, error] {
 		}
 	}
 }
+
 func (s *stored) Friends(_ context.Context, p string) ([]string, error)  { return s.friends[p], nil }
 func (s *stored) Album(_ context.Context, p string) ([]string, error)    { return s.albums[p], nil }
 func (s *stored) Timeline(_ context.Context, p string) ([]string, error) { return s.timelines[p], nil }
+
 func (s *stored) Pending(context.Context) (uint64, error) {
 	return uint64(max(0, s.pending.Add(-1))), nil
 }

@@ -4,6 +4,7 @@ package redisref
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -39,7 +40,9 @@ func Start(ctx context.Context, path, dir string, log io.Writer) (*Redis, error)
 		return nil, fmt.Errorf("starting redis-server: %w (on Debian: apt-get install redis-server)", err)
 	}
 	go func() { // Stop waits for it
-		r.err = r.cmd.Wait()
+		if r.err = r.cmd.Wait(); r.err == nil {
+			r.err = errors.New("exit status 0")
+		}
 		close(r.done)
 	}()
 	if err := r.ready(ctx); err != nil {
@@ -79,7 +82,7 @@ func (r *Redis) ready(ctx context.Context) error {
 		}
 		select {
 		case <-r.done:
-			return fmt.Errorf("redis-server ended: %v", r.err)
+			return fmt.Errorf("redis-server ended: %w", r.err)
 		case <-ctx.Done():
 			return fmt.Errorf("redis-server at %s does not answer: %w", r.Addr, err)
 		case <-tick.C:
