@@ -455,7 +455,6 @@ func (f fakeComments) Add(ctx context.Context, r *momentsv1.AddCommentRequest) (
 	if strings.TrimSpace(r.GetText()) == "" || len([]rune(r.GetText())) > 500 {
 		return nil, problemErr(rpc.InvalidArgument, "invalid", "text", "text must have 1 to 500 characters")
 	}
-	f.writes++
 	c := &momentsv1.Comment{
 		Id: newID[id.Comment](f.fake).String(), PostId: r.GetPostId(), WriterId: r.GetWriterId(), TimeMs: time.Now().UnixMilli(), Text: r.GetText(), ParentId: r.GetParentId(),
 	}
@@ -467,6 +466,7 @@ func (f fakeComments) Add(ctx context.Context, r *momentsv1.AddCommentRequest) (
 		}
 		c.ReplyToId = t.GetComments()[i].GetWriterId()
 	}
+	f.writes++
 	t.Comments = append(t.Comments, c)
 	return &momentsv1.AddCommentResponse{Comment: c}, nil
 }
