@@ -105,6 +105,9 @@ func Backup(ctx context.Context, dataDir, dest string) error {
 	return writeFile(filepath.Join(dest, manifestFile), append(b, '\n'), 0o600)
 }
 
+// adminClient calls admin pages. It keeps no connection: it calls rarely.
+var adminClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
 func orderBackup(ctx context.Context, admin, token, dest string) error {
 	body, err := json.Marshal(backupOrder{Dest: dest})
 	if err != nil {
@@ -115,7 +118,7 @@ func orderBackup(ctx context.Context, admin, token, dest string) error {
 		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	res, err := http.DefaultClient.Do(req)
+	res, err := adminClient.Do(req)
 	if err != nil {
 		return fmt.Errorf("%w: its process does not answer: %w", ErrNotRunning, err)
 	}

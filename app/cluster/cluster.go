@@ -30,11 +30,13 @@ import (
 
 // Config is what a Node needs.
 type Config struct {
-	Topology     topology.Config
-	Roles        []topology.Role // to run in this process; the others are called at their Addrs
-	Data         *Data           // of the services; may be nil for gateways alone
-	PasswordCost account.Cost    // of new passwords; zero means account.DefaultCost
-	Log          *slog.Logger    // nil means slog.Default()
+	Topology topology.Config
+	Roles    []topology.Role // to run in this process; the others are called at their Addrs
+	Data     *Data           // of the services; may be nil for gateways alone
+	Log      *slog.Logger    // nil means slog.Default()
+	// CheapPasswords lets new passwords cost nothing, which protects nothing. It is for
+	// benches that make many accounts.
+	CheapPasswords bool
 }
 
 // Node is the roles that run in one process.
@@ -170,8 +172,12 @@ func (n *Node) build(ctx context.Context, r topology.Role) error {
 	var err error
 	switch r {
 	case topology.Account:
+		cost := account.DefaultCost
+		if n.cfg.CheapPasswords {
+			cost = account.CheapestCost
+		}
 		var s *account.Service
-		s, err = account.New(ctx, account.Config{Store: store, Region: region, Timeline: n.timelines(), PasswordCost: n.cfg.PasswordCost, Logger: log})
+		s, err = account.New(ctx, account.Config{Store: store, Region: region, Timeline: n.timelines(), PasswordCost: cost, Logger: log})
 		momentsv1.RegisterAccountServiceServer(srv, s)
 		svc = s
 	case topology.Post:

@@ -19,7 +19,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/sluice-rpc/sluice/app/account"
 	"github.com/sluice-rpc/sluice/app/cluster"
 	"github.com/sluice-rpc/sluice/app/topology"
 	"github.com/sluice-rpc/sluice/framework"
@@ -80,7 +79,7 @@ func testConfig(data *cluster.Data, roles ...topology.Role) cluster.Config {
 	t := topology.Default()
 	t.Gateway.Listen = "127.0.0.1:0"
 	t.Gateway.Limits = false
-	return cluster.Config{Topology: t, Roles: roles, Data: data, PasswordCost: account.CheapestCost}
+	return cluster.Config{Topology: t, Roles: roles, Data: data, CheapPasswords: true}
 }
 
 func stateOf(n *cluster.Node) cluster.State {

@@ -191,30 +191,38 @@ func (s *Split) Run(ctx context.Context, up func(context.Context, *State) error)
 	}
 	ready := make(chan error, 1)
 	go func() { ready <- s.whenReady(ctx, up) }() // waited for below
-	var err error
-	select {
-	case <-ctx.Done():
-		<-ready
-	case err = <-failed:
-		cancel()
-		<-ready
-	case err = <-ready:
-		if err == nil {
-			select {
-			case <-ctx.Done():
-			case err = <-failed:
-			}
-		}
-	}
+	err := s.watch(ctx, cancel, failed, ready)
 	for _, step := range stopSteps(s.children) {
 		for _, c := range step {
 			c.stop()
 		}
 		for _, c := range step {
-			<-c.ended // its failure, if any, was told
+			_ = <-c.ended // its failure, if any, was told
 		}
 	}
 	return err
+}
+
+// watch waits until ctx ends or something goes wrong.
+func (s *Split) watch(ctx context.Context, cancel context.CancelFunc, failed, ready <-chan error) error {
+	select {
+	case err := <-failed:
+		cancel()
+		return errors.Join(err, <-ready)
+	case err := <-ready:
+		if ctx.Err() != nil {
+			return nil // what it could not do any more is nobody's concern
+		}
+		if err != nil {
+			return err
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		return err
+	}
 }
 
 // stopSteps gives the children in the order in which they are stopped.
@@ -267,7 +275,7 @@ func untilReady(ctx context.Context, url string) error {
 		if err != nil {
 			return err
 		}
-		res, err := http.DefaultClient.Do(req)
+		res, err := adminClient.Do(req)
 		if err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode == http.StatusOK {

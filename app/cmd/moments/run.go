@@ -39,11 +39,11 @@ addresses in the configuration. A role's store is in its own directory under --d
 			if err != nil {
 				return err
 			}
-			passwords, err := parseCost(cost, io.Discard)
+			cheap, err := parseCost(cost, io.Discard)
 			if err != nil {
 				return err
 			}
-			c := cluster.Config{Topology: t, Roles: roles, PasswordCost: passwords}
+			c := cluster.Config{Topology: t, Roles: roles, CheapPasswords: cheap}
 			if !slices.Equal(roles, []topology.Role{topology.Gateway}) {
 				if c.Data, err = cluster.OpenData(data); err != nil {
 					return err

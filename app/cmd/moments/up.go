@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sluice-rpc/sluice/app/account"
 	"github.com/sluice-rpc/sluice/app/cluster"
 	"github.com/sluice-rpc/sluice/app/topology"
 )
@@ -52,21 +51,20 @@ finish. Nothing acknowledged is lost by ending it in any other way.`,
 }
 
 // config turns the flags into what a cluster takes.
-func (f *upFlags) config(stderr io.Writer) (topology.Config, account.Cost, error) {
+func (f *upFlags) config(stderr io.Writer) (_ topology.Config, cheap bool, _ error) {
 	t := topology.Default()
 	t.Gateway = topology.Door{Listen: f.addr, TLSCert: f.tlsCert, TLSKey: f.tlsKey}
 	var err error
 	if t.Gateway.Limits, err = parseLimits(f.limits); err != nil {
-		return t, account.Cost{}, err
+		return t, false, err
 	}
-	cost, err := parseCost(f.cost, stderr)
-	if err != nil {
-		return t, cost, err
+	if cheap, err = parseCost(f.cost, stderr); err != nil {
+		return t, false, err
 	}
 	if err := t.Gateway.Validate(); err != nil {
-		return t, cost, &usageError{err}
+		return t, false, &usageError{err}
 	}
-	return t, cost, nil
+	return t, cheap, nil
 }
 
 func parseLimits(s string) (bool, error) {
@@ -79,19 +77,19 @@ func parseLimits(s string) (bool, error) {
 	return false, &usageError{fmt.Errorf("--limits is %q, want on or off", s)}
 }
 
-func parseCost(s string, stderr io.Writer) (account.Cost, error) {
+func parseCost(s string, stderr io.Writer) (cheap bool, _ error) {
 	switch s {
 	case "default":
-		return account.DefaultCost, nil
+		return false, nil
 	case "min":
 		_, _ = fmt.Fprintln(stderr, "warning: --password-cost min: passwords set now are not protected; for benches only")
-		return account.CheapestCost, nil
+		return true, nil
 	}
-	return account.Cost{}, &usageError{fmt.Errorf("--password-cost is %q, want default or min", s)}
+	return false, &usageError{fmt.Errorf("--password-cost is %q, want default or min", s)}
 }
 
 func up(ctx context.Context, f upFlags, stdout, stderr io.Writer) (err error) {
-	t, cost, err := f.config(stderr)
+	t, cheap, err := f.config(stderr)
 	if err != nil {
 		return err
 	}
@@ -107,12 +105,12 @@ func up(ctx context.Context, f upFlags, stdout, stderr io.Writer) (err error) {
 	if f.split {
 		return upSplit(ctx, f, t, data, say, stderr)
 	}
-	return upOne(ctx, t, cost, data, say)
+	return upOne(ctx, t, cheap, data, say)
 }
 
 // upOne runs everything in this process.
-func upOne(ctx context.Context, t topology.Config, cost account.Cost, data *cluster.Data, say func(*cluster.State, demo)) error {
-	node, err := cluster.Start(ctx, cluster.Config{Topology: t, Roles: topology.Roles(), Data: data, PasswordCost: cost})
+func upOne(ctx context.Context, t topology.Config, cheap bool, data *cluster.Data, say func(*cluster.State, demo)) error {
+	node, err := cluster.Start(ctx, cluster.Config{Topology: t, Roles: topology.Roles(), Data: data, CheapPasswords: cheap})
 	if err != nil {
 		return err
 	}
