@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
@@ -69,6 +70,9 @@ func (s *Service) Backfill(ctx context.Context, req *momentsv1.BackfillRequest) 
 	if _, err := parseUser("author_id", req.GetAuthorId()); err != nil {
 		return nil, err
 	}
+	if err := s.awaitBothSides(ctx, req.GetReaderId(), req.GetAuthorId()); err != nil {
+		return nil, err
+	}
 	album, err := s.post.Album(ctx, &momentsv1.AlbumRequest{
 		ViewerId: req.GetReaderId(), AuthorId: req.GetAuthorId(), Limit: backfill, HeadsOnly: true,
 	})
@@ -90,6 +94,36 @@ func (s *Service) Backfill(ctx context.Context, req *momentsv1.BackfillRequest) 
 		return nil, err
 	}
 	return &momentsv1.BackfillResponse{Deliveries: w.written}, nil
+}
+
+// awaitBothSides returns when the author's side of a friendship is on, if the
+// reader's is. The two are written one after the other. A post made in between would
+// miss the reader, in fan-out because he is not on the author's list yet, and in the
+// album if that had been read before.
+func (s *Service) awaitBothSides(ctx context.Context, reader, author string) error {
+	for pause := 10 * time.Millisecond; ; pause *= 2 {
+		var on [2]bool
+		for i, side := range [2][2]string{{reader, author}, {author, reader}} {
+			res, err := s.friends.account.Relations(ctx, &momentsv1.RelationsRequest{ViewerId: side[0], AuthorIds: side[1:]})
+			if err != nil {
+				return err
+			}
+			on[i] = len(res.GetRelations()) == 1 && res.GetRelations()[0].GetFriends()
+		}
+		if !on[0] || on[1] {
+			return nil // if they are no friends any more, the album is empty
+		}
+		if pause > time.Second {
+			return rpc.Errorf(rpc.Unavailable, "the author's side of the friendship is not known yet; try again")
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
 }
 
 // bulk gathers index entries and writes them in large groups.

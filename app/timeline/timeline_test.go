@@ -97,6 +97,38 @@ func TestBackfillIsOfFriendsOnlyAndOfFifty(t *testing.T) {
 	want(t, "timeline", h.home(mary, 20), all[:50])
 }
 
+// TestBackfillWaitsForBothSides: a post made while only one side knows of the
+// friendship is not lost between fan-out and back-fill.
+func TestBackfillWaitsForBothSides(t *testing.T) {
+	h := build(t, houseConfig{})
+	h.account.BefriendHalf(mary, john)
+	p1 := h.publish(john, "one")
+	fill := func() error {
+		_, err := h.Timeline.Backfill(t.Context(), &momentsv1.BackfillRequest{ReaderId: mary.String(), AuthorId: john.String()})
+		return err
+	}
+	filled := make(chan error, 1)
+	go func() { filled <- fill() }()
+	h.drain()
+	p2 := h.publish(john, "two")
+	h.drain()
+	select {
+	case err := <-filled:
+		filled <- err
+		if err == nil {
+			t.Fatal("it filled without waiting")
+		}
+	default:
+	}
+	h.account.Befriend(mary, john)
+	if err := <-filled; err != nil { // it waited long enough, on a slow machine
+		if err := fill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(t, "timeline", h.home(mary, 5), []string{p2, p1})
+}
+
 func TestHiddenFromTimelineOnly(t *testing.T) {
 	h := friendly(t)
 	p1, p2 := h.publish(john, "one"), h.publish(rose, "two")

@@ -51,6 +51,16 @@ func (a *Account) of(u id.User) *person {
 // Befriend makes two people friends.
 func (a *Account) Befriend(x, y id.User) { a.set(x, y, true) }
 
+// BefriendHalf makes y a friend of x on x's side only, as it stands for a moment
+// while a friendship is being made.
+func (a *Account) BefriendHalf(x, y id.User) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.of(x)
+	p.version++
+	p.friends[y] = true
+}
+
 // Part ends a friendship.
 func (a *Account) Part(x, y id.User) { a.set(x, y, false) }
 
