@@ -33,6 +33,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -482,6 +483,7 @@ func front(ctx context.Context, args []string) error {
 	if len(args) != 2 {
 		return errors.New("want the address of Redis and a file for the own address")
 	}
+	debug.SetGCPercent(400) // as one would: the heap is small, and a pipeline is many short-lived commands
 	f := redisref.NewFront(args[0])
 	defer f.Close()
 	var lc net.ListenConfig

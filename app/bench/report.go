@@ -106,15 +106,15 @@ func loadAverage() string {
 	return string(bytes.Fields(b)[0])
 }
 
-// writeJSON writes the metrics to path, one object a line, whole or not at all.
+// writeJSON writes the metrics to path, one object a line.
 func writeJSON(w io.Writer, path string, metrics []metric) error {
 	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // "<=" stays readable
 	for _, m := range metrics {
-		line, err := json.Marshal(m)
-		if err != nil {
+		if err := enc.Encode(m); err != nil {
 			return fmt.Errorf("metric %s: %w", m.Name, err)
 		}
-		b.Write(append(line, '\n'))
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

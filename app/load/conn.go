@@ -124,6 +124,9 @@ func (c *Conn) Do(ctx context.Context, r Request) ([]byte, error) {
 			return nil, err
 		}
 		c.hangUp()
+		if ctx.Err() != nil {
+			err = ctx.Err() // not the time-out that it set off
+		}
 		if !reused || started || ctx.Err() != nil {
 			return nil, fmt.Errorf("%s %s: %w", r.Method, r.Path, err)
 		}

@@ -54,10 +54,11 @@ func runAudit(ctx context.Context, out io.Writer, data string, workers int) erro
 	if workers < 1 || workers > 1000 {
 		return &usageError{fmt.Errorf("--workers %d: give 1 to 1000", workers)}
 	}
-	since, err := friendsSince(filepath.Join(data, townFile))
-	if err != nil {
+	town, err := load.OpenTown(filepath.Join(data, townFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	people := peopleOf(town)
 	var conns [3]*framework.Conn
 	for i, role := range []topology.Role{topology.Account, topology.Post, topology.Timeline} {
 		if conns[i], err = dialService(data, role); err != nil {
@@ -66,12 +67,13 @@ func runAudit(ctx context.Context, out io.Writer, data string, workers int) erro
 		defer conns[i].Close()
 	}
 	s := &storedOverRPC{
+		people:    people,
 		accounts:  momentsv1.NewAccountServiceClient(conns[0]),
 		posts:     momentsv1.NewPostServiceClient(conns[1]),
 		timelines: momentsv1.NewTimelineServiceClient(conns[2]),
 	}
 	began, shown := time.Now(), time.Now()
-	a, err := load.AuditConfig{Workers: workers, Since: since, Progress: func(done int) {
+	a, err := load.AuditConfig{Workers: workers, Since: friendsSince(town, people), Progress: func(done int) {
 		if done > 0 && time.Since(shown) >= time.Second {
 			shown = time.Now()
 			fmt.Fprintf(out, "%d timelines proven\n", done)
@@ -80,8 +82,12 @@ func runAudit(ctx context.Context, out io.Writer, data string, workers int) erro
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "people               %d\ndirected friendships %d\nposts                %d\ntimeline entries     %d\n",
-		a.People, a.Friendships, a.Posts, a.Entries)
+	seeded := ""
+	if town != nil {
+		seeded = fmt.Sprintf(" (%d of them by moments seed)", s.seeded)
+	}
+	fmt.Fprintf(out, "people               %d%s\ndirected friendships %d\nposts                %d\ntimeline entries     %d\n",
+		a.People, seeded, a.Friendships, a.Posts, a.Entries)
 	if a.Stale > 0 {
 		fmt.Fprintf(out, "of them stale        %d (their readers may no longer see the post; reading leaves it out)\n", a.Stale)
 	}
@@ -95,26 +101,31 @@ func runAudit(ctx context.Context, out io.Writer, data string, workers int) erro
 	return nil
 }
 
-// friendsSince tells, for the people of a finished seeding, an id below which they may not have been friends yet.
-func friendsSince(path string) (func(a, b string) string, error) {
-	town, err := load.OpenTown(path)
-	if errors.Is(err, fs.ErrNotExist) || (err == nil && town.Ready().IsZero()) {
-		return nil, nil //nolint:nilnil // nil: not known of anybody
+// peopleOf gives the numbers of a town's people by their user ids; nil without a town.
+func peopleOf(town *load.Town) map[string]int32 {
+	if town == nil {
+		return nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	var first id.Post // of the moment: ids begin with their time in milliseconds
-	var ms [8]byte
-	// A second later, for the clocks of the seeding machine and of the servers.
-	binary.BigEndian.PutUint64(ms[:], uint64(town.Ready().Add(time.Second).UnixMilli()))
-	copy(first[:6], ms[2:])
 	people := make(map[string]int32, town.Graph.People())
 	for person := range town.Graph.People() {
 		if user := town.ID(person); user != "" {
 			people[user] = int32(person)
 		}
 	}
+	return people
+}
+
+// friendsSince tells, for the people of a finished seeding, an id below which they may not have been friends yet. Without a town
+// nothing is known.
+func friendsSince(town *load.Town, people map[string]int32) func(a, b string) string {
+	if town == nil || town.Ready().IsZero() {
+		return nil
+	}
+	var first id.Post // of the moment: ids begin with their time in milliseconds
+	var ms [8]byte
+	// A second later, for the clocks of the seeding machine and of the servers.
+	binary.BigEndian.PutUint64(ms[:], uint64(town.Ready().Add(time.Second).UnixMilli()))
+	copy(first[:6], ms[2:])
 	return func(a, b string) string {
 		x, ok := people[a]
 		y, ok2 := people[b]
@@ -125,11 +136,13 @@ func friendsSince(path string) (func(a, b string) string, error) {
 			return ""
 		}
 		return first.String()
-	}, nil
+	}
 }
 
 // storedOverRPC reads what the services store.
 type storedOverRPC struct {
+	people    map[string]int32 // of moments seed
+	seeded    int              // people listed that are among them
 	accounts  momentsv1.AccountServiceClient
 	posts     momentsv1.PostServiceClient
 	timelines momentsv1.TimelineServiceClient
@@ -146,6 +159,9 @@ func (s *storedOverRPC) People(ctx context.Context) iter.Seq2[string, error] {
 				return
 			}
 			for _, p := range res.GetProfiles() {
+				if _, ok := s.people[p.GetUserId()]; ok {
+					s.seeded++
+				}
 				if !yield(p.GetUserId(), nil) {
 					return
 				}

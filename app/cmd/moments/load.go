@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"time"
@@ -116,10 +117,15 @@ func (f *loadFlags) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	printLoad(out, res)
-	if err := res.Void(); err != nil {
+	var status *load.StatusError
+	switch err := res.Void(); {
+	case err == nil:
+		return nil
+	case errors.As(err, &status) && status.Status == http.StatusTooManyRequests:
+		return fmt.Errorf("the run is void: %w; start the server with --limits=off", err)
+	default:
 		return fmt.Errorf("the run is void: %w", err)
 	}
-	return nil
 }
 
 func printLoad(out io.Writer, res *load.Result) {

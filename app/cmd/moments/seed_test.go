@@ -48,7 +48,7 @@ func seedLoadAudit(t *testing.T, data string) {
 	}
 	must("5 people, 10 directed friendships", "seed", "--data", data, "--graph", edges)
 	must("going on with the same people", "seed", "--data", data, "--graph", edges)
-	must("directed friendships 10\n", "audit", "--data", data)
+	must("(5 of them by moments seed)\ndirected friendships 10\n", "audit", "--data", data)
 	must("0 missing", "load", "--data", data, "-mode", "F", "-duration=300ms", "-rate", "50")
 	must("errors 0", "load", "--data", data, "-mode=X", "--duration", "200ms", "--rate", "100")
 	must("errors 0", "load", "--data", data, "--mode", "R", "-duration", "100ms", "-workers", "2")
