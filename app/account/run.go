@@ -24,8 +24,9 @@ const (
 	// pendingAge is how old an account without a name is when it is cleared away:
 	// far beyond the time of any registration that might still be running.
 	pendingAge = time.Hour
-	// backfillers is how many timelines are filled at once for new friends.
-	backfillers = 4
+	// backfillers is how many timelines are filled at once for new friends. Most of
+	// the time each waits for a disk, which serves many for the price of one.
+	backfillers = 16
 	// backfillTime bounds one of them.
 	backfillTime = 5 * time.Second
 )
@@ -64,7 +65,9 @@ func (s *Service) Run(ctx context.Context) error {
 				case <-ctx.Done():
 					return nil
 				case f := <-s.backfills:
-					if err := s.backfill(ctx, f); err != nil {
+					if err := s.backfill(ctx, f); err != nil && ctx.Err() == nil {
+						s.unfilled.Add(1)
+						s.log.DebugContext(ctx, "a new friend's posts could not be filled into a timeline", "reader", f.reader, "author", f.author, "err", err)
 						s.wake()
 					}
 				}
@@ -80,16 +83,14 @@ func (s *Service) Run(ctx context.Context) error {
 
 func (s *Service) sweepUntil(ctx context.Context) {
 	for {
-		next := sweepEvery
-		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "account: some work is left and will be tried again", "err", err, "after", againAfter)
-			next = againAfter
-			if !wait(ctx, nil, next) {
-				return
-			}
-			continue
+		if n := s.unfilled.Swap(0); n > 0 {
+			s.log.WarnContext(ctx, "timelines could not be filled for new friends and are tried again", "count", n)
 		}
-		if !wait(ctx, s.waiting, next) || !wait(ctx, nil, againAfter) {
+		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "some work is left and is tried again", "err", err, "after", againAfter)
+			s.wake()
+		}
+		if !wait(ctx, s.waiting, sweepEvery) || !wait(ctx, nil, againAfter) {
 			return // the second wait gathers what fails together, and gives it time
 		}
 	}
@@ -172,19 +173,26 @@ func (s *Service) tellLeft(ctx context.Context, _ kv.Slot, item kv.Item) error {
 	return s.tell(ctx, uid, other)
 }
 
+// backfillLeft hands what waits to the backfillers, as fast as they go on. One that
+// they have already does no harm.
 func (s *Service) backfillLeft(ctx context.Context, _ kv.Slot, item kv.Item) error {
 	reader, author, err := pairOf(item.Key)
-	if err != nil {
-		return err
+	if err != nil || s.timeline == nil {
+		return err // without timelines here the row waits until there are
 	}
-	return s.backfill(ctx, newFriend{reader: reader, author: author})
+	select {
+	case s.backfills <- newFriend{reader: reader, author: author}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // backfill has a new friend's posts filled into a timeline and then forgets that it
 // was to be done. Filling twice changes nothing.
 func (s *Service) backfill(ctx context.Context, f newFriend) error {
 	if s.timeline == nil {
-		return nil // no timelines here: the row waits until there are
+		return nil
 	}
 	key := pairKey(prefixBackfill, f.reader, f.author)
 	item, err := s.store.Get(ctx, slotOfUser(f.reader), key, kv.Linearizable)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-rpc/sluice/app/id"
@@ -115,6 +116,7 @@ type Service struct {
 	timeline    momentsv1.TimelineServiceClient // may be nil
 	waiting     chan struct{}                   // holds a token when Run is to look for work in the store
 	backfills   chan newFriend                  // for Run; the store holds them too
+	unfilled    atomic.Int64                    // failed backfills since the last sweep
 }
 
 // New opens the service on its store. It takes a new epoch for its ids, so it is
