@@ -107,6 +107,11 @@ func (s *Service) act(ctx context.Context, name string, req friendRequest, do st
 		s.wake()
 		return none, storeError(err)
 	}
+	if state == momentsv1.FriendState_FRIEND_STATE_FRIENDS {
+		// Only now both sides know, which a reader of either side's posts needs.
+		s.queueBackfill(uid, other)
+		s.queueBackfill(other, uid)
+	}
 	return state, nil
 }
 
@@ -180,13 +185,8 @@ func (s *Service) changeOnce(ctx context.Context, uid, other id.User, o *once, d
 	}
 	b.Put(tallyKey, count.encode())
 	s.index(b, uid, other, was, now)
-	if _, err := s.store.Apply(ctx, slot, b); err != nil {
-		return none, err
-	}
-	if now.friends() && !was.friends() {
-		s.queueBackfill(uid, other)
-	}
-	return state, nil
+	_, err = s.store.Apply(ctx, slot, b)
+	return state, err
 }
 
 // index adds to b what follows from an edge.
