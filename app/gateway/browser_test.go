@@ -187,6 +187,17 @@ func (p *person) until(js, what string) {
 	p.do(what, chromedp.Poll(js, nil, chromedp.WithPollingTimeout(20*time.Second)))
 }
 
+// soon asks for what is new until a friend's post has come.
+func (p *person) soon(want string) {
+	p.t.Helper()
+	eventually(p.t, want, func() bool {
+		p.click(test("refresh"))
+		var here bool
+		p.do("look for "+want, chromedp.Evaluate(fmt.Sprintf("document.body.innerText.includes(%q)", want), &here))
+		return here
+	})
+}
+
 // picture keeps what the page looks like in build/screenshots.
 func (p *person) picture(name string) {
 	p.t.Helper()
@@ -244,7 +255,7 @@ func TestPageInBrowser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short")
 	}
-	srv := httptest.NewServer(newFake(t).gateway(t))
+	srv := httptest.NewServer(startSystem(t))
 	defer srv.Close()
 	b := startBrowser(t, srv.URL)
 	mary, li := b.open("mary"), b.open("li")
@@ -280,7 +291,7 @@ func TestPageInBrowser(t *testing.T) {
 	mary.sees("First light over the harbour. 早上好 ☀️")
 	mary.post("Who is in for a walk on Sunday?\nI know a path along the river.")
 	li.click(test("tab-feed"))
-	li.sees("Who is in for a walk on Sunday?")
+	li.soon("Who is in for a walk on Sunday?")
 	li.on("First light over the harbour. 早上好 ☀️", test("dots"))
 	li.do("see the menu", chromedp.WaitVisible(test("like")))
 	li.picture("menu")
@@ -336,6 +347,7 @@ func TestPageInBrowser(t *testing.T) {
 	for i := range 14 {
 		mary.call("POST", "/posts", fmt.Sprintf(`{"text":"Day %d of the long walk"}`, i+1))
 	}
+	li.soon("Day 14 of the long walk")
 	li.do("load anew", chromedp.Reload())
 	li.sees("Day 14 of the long walk")
 	for range 3 {

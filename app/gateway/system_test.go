@@ -200,7 +200,7 @@ func (f *fake) RequestFriend(ctx context.Context, r *momentsv1.RequestFriendRequ
 		return nil, err
 	}
 	if f.profiles[r.GetOtherId()] == nil {
-		return nil, problemErr(rpc.NotFound, "not-found", "other_id", "there is no such user")
+		return nil, problemErr(rpc.NotFound, "not-found", "", "there is no such user")
 	}
 	if r.GetOtherId() == r.GetUserId() {
 		return nil, problemErr(rpc.InvalidArgument, "invalid", "other_id", "that is yourself")
@@ -216,7 +216,7 @@ func (f *fake) AcceptFriend(ctx context.Context, r *momentsv1.AcceptFriendReques
 		return nil, err
 	}
 	if !f.half[[2]string{r.GetOtherId(), r.GetUserId()}] {
-		return nil, problemErr(rpc.FailedPrecondition, "no-request", "", "no request is waiting")
+		return nil, problemErr(rpc.FailedPrecondition, "no-request", "other_id", "no request is waiting")
 	}
 	f.writes++
 	f.half[[2]string{r.GetUserId(), r.GetOtherId()}] = true
@@ -462,7 +462,7 @@ func (f fakeComments) Add(ctx context.Context, r *momentsv1.AddCommentRequest) (
 	if r.GetParentId() != "" {
 		i := slices.IndexFunc(t.GetComments(), func(c *momentsv1.Comment) bool { return c.GetId() == r.GetParentId() })
 		if i < 0 {
-			return nil, problemErr(rpc.NotFound, "not-found", "parent_id", "there is no such comment")
+			return nil, problemErr(rpc.NotFound, "not-found", "", "there is no such comment")
 		}
 		c.ReplyToId = t.GetComments()[i].GetWriterId()
 	}
