@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"strconv"
 	"time"
 )
 
@@ -144,7 +145,7 @@ func (v *validator) addr(field string, addr *string, def string) {
 		v.add("%s %q is not host:port: %v", field, *addr, err)
 		return
 	}
-	if _, err := net.LookupPort("tcp", port); err != nil {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		v.add("%s %q: the port must be a number from 0 to 65535", field, *addr)
 		return
 	}

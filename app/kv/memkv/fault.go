@@ -109,6 +109,7 @@ func (f Fault) before() error {
 		return fmt.Errorf("%w: injected fault", kv.ErrQuota)
 	case UnknownLost:
 		return fmt.Errorf("%w: injected fault", kv.ErrUnknown)
+	default:
 	}
 	return nil
 }

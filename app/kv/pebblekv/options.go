@@ -3,7 +3,6 @@
 package pebblekv
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -53,7 +52,7 @@ func (o Options) withDefaults() Options {
 		logger := o.Logger
 		o.Fatal = func(err error) {
 			logger.Error("the store failed, the process ends; mend the disk and start again", "err", err)
-			os.Exit(1)
+			os.Exit(1) //nolint:forbidigo // Pebble cannot go on after its log failed, nor may anyone who believes in it
 		}
 	}
 	if o.fs == nil {
@@ -98,15 +97,22 @@ func (o Options) engine() *pebble.Options {
 type engineLog struct{ opt Options }
 
 func (l engineLog) Infof(format string, args ...any) {
-	if l.opt.Logger.Enabled(context.Background(), slog.LevelDebug) {
-		l.opt.Logger.Debug("pebble: " + fmt.Sprintf(format, args...))
-	}
+	l.opt.Logger.Debug("pebble", slog.Any("says", lazyText{format, args}))
 }
 
 func (l engineLog) Errorf(format string, args ...any) {
-	l.opt.Logger.Error("pebble: " + fmt.Sprintf(format, args...))
+	l.opt.Logger.Error("pebble", slog.Any("says", lazyText{format, args}))
 }
 
 func (l engineLog) Fatalf(format string, args ...any) {
 	l.opt.Fatal(fmt.Errorf(format, args...))
 }
+
+// lazyText is formatted only if somebody reads the line.
+type lazyText struct {
+	format string
+	args   []any
+}
+
+// LogValue implements slog.LogValuer.
+func (t lazyText) LogValue() slog.Value { return slog.StringValue(fmt.Sprintf(t.format, t.args...)) }

@@ -68,7 +68,7 @@ func (c *Client) Call(ctx context.Context, call *interceptor.ClientCall) error {
 		if err != nil {
 			return err
 		}
-		if err = conn.call(ctx, call); err != errNotSent {
+		if err = conn.call(ctx, call); !errors.Is(err, errNotSent) {
 			return err
 		}
 		conn.stopUsing()
@@ -466,7 +466,7 @@ func (c *clientConn) finish(p *pending, call *interceptor.ClientCall, err error)
 		p.conn = nil
 		pendingPool.Put(p)
 	}
-	if err == errExpired {
+	if err == errExpired { //nolint:errorlint // our own sentinel, never wrapped, on the hot path
 		return deadlineError(call, "waiting for the answer", false)
 	}
 	return err

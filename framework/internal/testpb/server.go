@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package testpb is the Echo service of the framework's own tests and benchmarks.
 package testpb
 
 import (
