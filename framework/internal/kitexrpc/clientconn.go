@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kitexrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudwego/netpoll"
+	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	"google.golang.org/protobuf/proto"
+)
+
+// shards splits the table of waiting calls so that callers and reader seldom meet.
+const shards = 16
+
+type shard struct {
+	mu    sync.Mutex
+	calls map[int32]*pending // guarded by mu; nil once the connection is gone
+	_     [40]byte           // a cache line of its own
+}
+
+// clientConn is one connection of a client.
+type clientConn struct {
+	writer
+	link     *link
+	addr     string
+	maxFrame int
+	left     bool // no more calls may be sent; guarded by link.mu
+	seq      atomic.Int32
+	inFlight atomic.Int64
+	shards   [shards]shard
+
+	leave    sync.Once
+	unusable chan struct{} // closed when no more calls may be sent
+}
+
+func newClientConn(l *link, nc netpoll.Connection) (*clientConn, error) {
+	c := &clientConn{link: l, addr: l.addr, maxFrame: l.cfg.MaxFrameBytes, unusable: make(chan struct{})}
+	for i := range c.shards {
+		c.shards[i].calls = map[int32]*pending{}
+	}
+	if err := c.init(nc, defaultWriteLimit); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	if err := nc.AddCloseCallback(func(netpoll.Connection) error { c.gone(); return nil }); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	if err := nc.SetOnRequest(c.read); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	if !nc.IsActive() { // closed before the callback was there
+		c.gone()
+	}
+	return c, nil
+}
+
+// stopUsing makes the link look for another connection; calls in flight go on.
+func (c *clientConn) stopUsing() {
+	c.leave.Do(func() {
+		c.link.lose(c)
+		close(c.unusable)
+	})
+}
+
+// gone fails every waiting call. It may run more than once.
+func (c *clientConn) gone() {
+	c.closed(netpoll.ErrConnClosed)
+	c.stopUsing()
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		calls := s.calls
+		s.calls = nil
+		s.mu.Unlock()
+		for _, p := range calls {
+			p.done <- lostError(c.addr)
+		}
+	}
+}
+
+func (c *clientConn) put(seq int32, p *pending) bool {
+	s := &c.shards[uint32(seq)%shards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls == nil {
+		return false
+	}
+	s.calls[seq] = p
+	return true
+}
+
+// take removes a waiting call. Whoever gets it, and nobody else, may answer it.
+func (c *clientConn) take(seq int32) *pending {
+	s := &c.shards[uint32(seq)%shards]
+	s.mu.Lock()
+	p := s.calls[seq]
+	if p != nil {
+		delete(s.calls, seq)
+	}
+	s.mu.Unlock()
+	return p
+}
+
+// pending is a call that waits for its answer. The one who takes it out of the
+// table sends exactly one value on done.
+type pending struct {
+	done  chan error // capacity 1
+	res   proto.Message
+	level uint16
+	seq   int32
+	conn  *clientConn
+	timer *time.Timer // fires expire at the deadline
+}
+
+var pendingPool = sync.Pool{New: func() any {
+	p := &pending{done: make(chan error, 1)}
+	p.timer = time.AfterFunc(time.Hour, p.expire)
+	p.timer.Stop()
+	return p
+}}
+
+var errExpired = errors.New("expired")
+
+func (p *pending) expire() {
+	if p.conn.take(p.seq) != nil {
+		p.done <- errExpired
+	}
+}
+
+// call sends and waits. Encoding and writing happen in a function that has
+// returned before the wait, so that their frames are not on a blocked stack.
+func (c *clientConn) call(ctx context.Context, call *interceptor.ClientCall) error {
+	p, err := c.send(call)
+	if err != nil {
+		return err
+	}
+	if done := c.foreignDone(ctx); done == nil {
+		err = <-p.done
+	} else {
+		select {
+		case err = <-p.done:
+		case <-done:
+			if c.take(p.seq) != nil {
+				err = contextError(ctx, call, false)
+			} else {
+				err = <-p.done
+			}
+		}
+	}
+	return c.finish(p, call, err)
+}
+
+// foreignDone gives the channel to watch besides the call's own timer. The
+// framework's own context needs no watching: its deadline is the call's, and
+// asking it for Done would make the timer and channel that it is there to save.
+func (c *clientConn) foreignDone(ctx context.Context) <-chan struct{} {
+	if _, ours := ctx.(*interceptor.ServerCall); ours {
+		return nil
+	}
+	return ctx.Done()
+}
+
+//go:noinline
+func (c *clientConn) finish(p *pending, call *interceptor.ClientCall, err error) error {
+	c.inFlight.Add(-1)
+	call.Level = p.level
+	p.res = nil
+	if p.timer.Stop() { // else expire may still be looking at p: leave it to the collector
+		p.conn = nil
+		pendingPool.Put(p)
+	}
+	if err == errExpired { //nolint:errorlint // our own sentinel, never wrapped, on the hot path
+		return deadlineError(call, "waiting for the answer", false)
+	}
+	return err
+}
+
+// send registers the call, arms its deadline, and hands its frame to the writer.
+//
+//go:noinline
+func (c *clientConn) send(call *interceptor.ClientCall) (*pending, error) {
+	size := proto.Size(call.Request)
+	if size > c.maxFrame-maxFrameOverhead {
+		return nil, &rpc.Error{
+			Code: rpc.ResourceExhausted, Reason: rpc.ReasonDecode, NotRun: true,
+			Message: fmt.Sprintf("%s: a request of %d bytes is larger than MaxFrameBytes of %d allows", call.Method.FullName(), size, c.maxFrame),
+		}
+	}
+	p := pendingPool.Get().(*pending)
+	seq := c.seq.Add(1)
+	for seq == 0 { // zero is for control frames
+		seq = c.seq.Add(1)
+	}
+	p.res, p.level, p.seq, p.conn = call.Response, levelOpen, seq, c
+	if err := c.begin(call.Deadline); err != nil {
+		p.res, p.conn = nil, nil
+		pendingPool.Put(p)
+		return nil, c.sendError(call, err)
+	}
+	var header [rpc.HeaderLen]byte
+	call.Header.Put(header[:])
+	start := len(c.buf)
+	b := appendPrefix(c.buf, seq, typeCall, call.Method.Service, call.Method.Name, header[:], size)
+	b, err := appendMessage(b, call.Request, size)
+	if err == nil && !c.put(seq, p) {
+		err = netpoll.ErrConnClosed
+	}
+	if err != nil {
+		c.abort(start)
+		p.res, p.conn = nil, nil
+		pendingPool.Put(p)
+		return nil, c.sendError(call, err)
+	}
+	c.buf = b
+	c.inFlight.Add(1)
+	p.timer.Reset(time.Until(call.Deadline))
+	c.end()
+	return p, nil
+}
+
+// sendError is the error of a call that was not sent.
+func (c *clientConn) sendError(call *interceptor.ClientCall, err error) error {
+	switch {
+	case errors.Is(err, errBusy):
+		return deadlineError(call, "waiting for room in the write buffer", true)
+	case errors.Is(err, errEncode):
+		return &rpc.Error{Code: rpc.InvalidArgument, Reason: rpc.ReasonDecode, NotRun: true, Message: call.Method.FullName() + ": " + err.Error()}
+	}
+	return errNotSent
+}
+
+func (c *clientConn) read(_ context.Context, nc netpoll.Connection) error {
+	r := nc.Reader()
+	for r.Len() > 0 {
+		if err := c.readFrame(r); err != nil {
+			_ = nc.Close()
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *clientConn) readFrame(r netpoll.Reader) error {
+	head, err := r.Peek(minFrame)
+	if err != nil {
+		return err
+	}
+	n, err := frameLen(head, c.maxFrame)
+	if err != nil {
+		return err
+	}
+	b, err := r.Next(n)
+	if err != nil {
+		return err
+	}
+	var f frame
+	if err := f.parse(b); err != nil {
+		return err
+	}
+	if f.seq == 0 {
+		if f.reset {
+			c.stopUsing()
+			c.closeIfIdle()
+		}
+	} else if p := c.take(f.seq); p != nil { // else it came too late
+		p.done <- p.answer(&f)
+		c.closeIfIdle()
+	}
+	return r.Release()
+}
+
+// answer decodes in the reader's goroutine into the caller's message: no copy of
+// the payload, and no deep stack for the one who waits.
+func (p *pending) answer(f *frame) error {
+	if len(f.header) >= replyHeaderLen && f.header[0] != 0 {
+		p.level = be.Uint16(f.header[2:])
+	}
+	if f.kind == typeException {
+		return parseError(f.payload)
+	}
+	if e := parseBizStatus(f); e != nil {
+		return e
+	}
+	if err := proto.Unmarshal(f.payload, p.res); err != nil {
+		return &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonDecode, Message: fmt.Sprintf("the answer is not a valid %s", p.res.ProtoReflect().Descriptor().FullName())}
+	}
+	return nil
+}
+
+// closeIfIdle closes a connection whose server is going away once nothing waits
+// on it any more.
+func (c *clientConn) closeIfIdle() {
+	select {
+	case <-c.unusable:
+	default:
+		return
+	}
+	waiting := 0
+	for i := range c.shards {
+		c.shards[i].mu.Lock()
+		waiting += len(c.shards[i].calls)
+	}
+	for i := range c.shards {
+		if waiting == 0 {
+			c.shards[i].calls = nil // a caller that comes now takes another connection
+		}
+		c.shards[i].mu.Unlock()
+	}
+	if waiting == 0 {
+		_ = c.conn.Close()
+	}
+}
+
+func deadlineError(call *interceptor.ClientCall, doing string, notRun bool) error {
+	return &rpc.Error{
+		Code: rpc.DeadlineExceeded, Reason: rpc.ReasonDeadline, NotRun: notRun,
+		Message: call.Method.FullName() + ": the deadline passed while " + doing,
+	}
+}
+
+func contextError(ctx context.Context, call *interceptor.ClientCall, notRun bool) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return deadlineError(call, "waiting for the answer", notRun)
+	}
+	return &rpc.Error{
+		Code: rpc.Canceled, Reason: rpc.ReasonCanceled, NotRun: notRun,
+		Message: call.Method.FullName() + ": the caller gave up",
+	}
+}
+
+func lostError(addr string) error {
+	return &rpc.Error{
+		Code: rpc.Unavailable, Reason: rpc.ReasonNetwork,
+		Message: "the connection to " + addr + " was lost before the answer came; the method may have run",
+	}
+}

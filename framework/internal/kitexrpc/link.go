@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kitexrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cloudwego/netpoll"
+	"golang.org/x/sys/unix"
+)
+
+// link keeps one connection to one address alive.
+type link struct {
+	addr string
+	cfg  *ClientConfig
+	conn atomic.Pointer[clientConn] // nil unless calls may be sent on it
+
+	mu      sync.Mutex
+	attempt chan struct{} // closed when the running attempt has ended; guarded by mu
+	err     error         // of the last attempt, nil while one runs; guarded by mu
+}
+
+// Back-off between attempts to connect, doubled from first to last with a jitter
+// of a half, as in gRPC's connection back-off protocol, but shorter: the callees
+// are in the same campus.
+const (
+	backoffFirst = 50 * time.Millisecond
+	backoffLast  = 2 * time.Second
+	goodLife     = time.Second // a connection that lived so long resets the back-off
+)
+
+var (
+	errClosed    = errors.New("the connection has been closed by Close")
+	errShortLife = errors.New("the connection was closed soon after it was made")
+	errNotSent   = errors.New("the connection was closed before the call was sent")
+)
+
+func (l *link) run(ctx context.Context) {
+	backoff := backoffFirst
+	for ctx.Err() == nil {
+		began := time.Now()
+		conn, err := l.dial(ctx)
+		if err == nil {
+			l.use(conn)
+			select {
+			case <-conn.unusable: // closed, or the server is going away
+			case <-ctx.Done():
+				_ = conn.conn.Close()
+				<-conn.unusable
+				conn.wait()
+			}
+			if time.Since(began) > goodLife {
+				backoff = backoffFirst
+				continue
+			}
+			err = errShortLife
+		}
+		l.fail(err)
+		t := time.NewTimer(backoff/2 + rand.N(backoff/2))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+		}
+		backoff = min(2*backoff, backoffLast)
+		l.again()
+	}
+	l.fail(errClosed)
+}
+
+// use lets calls go out on a new connection.
+func (l *link) use(conn *clientConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if conn.left {
+		return // already lost: run will see it
+	}
+	l.conn.Store(conn)
+	close(l.attempt)
+}
+
+// lose is called once for every connection, when no more calls may be sent on it.
+func (l *link) lose(conn *clientConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	conn.left = true
+	if l.conn.CompareAndSwap(conn, nil) {
+		l.attempt, l.err = make(chan struct{}), nil // run goes on to the next attempt
+	}
+}
+
+// fail notes why the running attempt ended and lets the waiting callers go on.
+func (l *link) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = err
+		close(l.attempt)
+	}
+}
+
+// again notes that an attempt runs once more.
+func (l *link) again() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.attempt, l.err = make(chan struct{}), nil
+}
+
+// state gives what to wait for, or why there is nothing to wait for.
+func (l *link) state() (<-chan struct{}, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.attempt, l.err
+}
+
+// dial connects with package net and hands the socket to netpoll. Netpoll v0.7's own
+// dialer may, when a connection is refused, still work on the number of a file
+// descriptor that it has closed, and so on another connection's.
+func (l *link) dial(ctx context.Context) (*clientConn, error) {
+	d := net.Dialer{Timeout: l.cfg.ConnectTimeout}
+	nc, err := d.DialContext(ctx, "tcp", l.addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	defer func() { _ = nc.Close() }() // the duplicate lives on
+	fd, err := duplicate(nc)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", l.addr, err)
+	}
+	np, err := netpoll.NewFDConnection(fd)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("connect to %s: %w", l.addr, err)
+	}
+	return newClientConn(l, np)
+}
+
+// duplicate gives a file descriptor of our own for a connection's socket.
+func duplicate(nc net.Conn) (int, error) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return 0, fmt.Errorf("%T has no file descriptor", nc)
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var fd int
+	var dupErr error
+	err = raw.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(err, dupErr)
+}
