@@ -86,6 +86,21 @@ type ledger struct {
 	writes []*write // guarded by mu
 	posts  []*write // guarded by mu; answered ones
 	next   int      // guarded by mu
+	done   int      // guarded by mu; number of answered ones
+}
+
+func (l *ledger) answers() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.done
+}
+
+// waitFor waits until so many writes were answered, or for two seconds: a kill must
+// hit a node that is at work.
+func (l *ledger) waitFor(answers int) {
+	for deadline := time.Now().Add(2 * time.Second); l.answers() < answers && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func (l *ledger) draw(rng *rand.Rand, users int) *write {
@@ -109,6 +124,7 @@ func (l *ledger) answer(w *write, id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	w.id, w.answered = id, true
+	l.done++
 	if w.kind == "post" {
 		l.posts = append(l.posts, w)
 	}
@@ -179,6 +195,7 @@ func TestKillUnderLoad(t *testing.T) {
 	var l ledger
 	for round := range rounds {
 		var wg sync.WaitGroup
+		before := l.answers()
 		for worker := range writers {
 			wg.Go(func() {
 				rng := rand.New(rand.NewPCG(uint64(round), uint64(worker)))
@@ -189,7 +206,8 @@ func TestKillUnderLoad(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Duration(50+rand.IntN(250)) * time.Millisecond)
+		l.waitFor(before + 3*writers)
+		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
 		p.kill()
 		wg.Wait()
 		c.close()

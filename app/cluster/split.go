@@ -167,7 +167,7 @@ type child struct {
 	health  string // URL that answers 200 when the child is ready; empty for none
 
 	stop  context.CancelFunc
-	ended chan error
+	ended chan struct{} // closed when it will not be started again
 }
 
 // Run starts all children, calls up when they are ready, and keeps them running until
@@ -180,13 +180,12 @@ func (s *Split) Run(ctx context.Context, up func(context.Context, *State) error)
 	for _, c := range s.children {
 		var own context.Context
 		own, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-		c.ended = make(chan error, 1)
+		c.ended = make(chan struct{})
 		go func() { // ended is waited for below
-			err := s.keep(own, c)
-			if err != nil {
+			defer close(c.ended)
+			if err := s.keep(own, c); err != nil {
 				failed <- err
 			}
-			c.ended <- err
 		}()
 	}
 	ready := make(chan error, 1)
@@ -197,7 +196,7 @@ func (s *Split) Run(ctx context.Context, up func(context.Context, *State) error)
 			c.stop()
 		}
 		for _, c := range step {
-			_ = <-c.ended // its failure, if any, was told
+			<-c.ended
 		}
 	}
 	return err
