@@ -16,45 +16,45 @@ import (
 type ServerConfig struct {
 	// Service is the name of the service as clients, metrics and pages show it:
 	// lower-case letters, digits and hyphens, at most 63. Required.
-	Service string
+	Service string `config:"service" doc:"name of the service as clients, metrics and pages show it"`
 	// Addr is the host:port to serve calls on. Without a host it means loopback:
 	// 0.0.0.0 must be written. Default "127.0.0.1:0", a free port.
-	Addr string
+	Addr string `config:"addr" doc:"host:port to serve calls on; without a host it means loopback"`
 	// Admin is the host:port of the admin pages, loopback unless a host is given.
 	// Default none.
-	Admin string
+	Admin string `config:"admin" doc:"host:port of the admin pages; empty for none"`
 	// MaxFrameBytes is the longest message either way, 1 KiB to 1 GiB. Default 16 MiB.
-	MaxFrameBytes int
+	MaxFrameBytes int `config:"max_frame_bytes" unit:"bytes" doc:"longest message either way"`
 	// MaxConnections is how many connections may be open at once. Default 10,000.
-	MaxConnections int
+	MaxConnections int `config:"max_connections" unit:"connections" doc:"how many may be open at once"`
 	// MaxInFlight is how many calls may be served at once; what comes beyond is
 	// refused at once. Default 1,000,000: admission finds the useful limit, this one
 	// bounds memory.
-	MaxInFlight int
+	MaxInFlight int `config:"max_in_flight" unit:"calls" doc:"how many may be served at once"`
 	// ReadTimeout is the longest a peer may take to send the rest of a frame it has
 	// begun. Default 10 s.
-	ReadTimeout time.Duration
+	ReadTimeout time.Duration `config:"read_timeout" doc:"longest a peer may take to send the rest of a frame"`
 	// DrainTimeout is the longest a stop waits for the calls being served. Default 15 s.
-	DrainTimeout time.Duration
+	DrainTimeout time.Duration `config:"drain_timeout" doc:"longest a stop waits for the calls being served"`
 }
 
 // ClientConfig is what operators set of a client. The zero value of a field means
 // its default.
 type ClientConfig struct {
 	// Service is the name of the called service, as its servers give it. Required.
-	Service string
+	Service string `config:"service" doc:"name of the called service"`
 	// Addrs are the host:port of the instances. Without a host it means loopback.
 	// Required.
-	Addrs []string
+	Addrs []string `config:"addrs" doc:"host:port of the instances"`
 	// Connections is the number of connections to each instance, 1 to 64. Default 4.
-	Connections int
+	Connections int `config:"connections" unit:"connections" doc:"how many to each instance"`
 	// Timeout caps every call, attempts included; contract and context may ask for
 	// less. Default none.
-	Timeout time.Duration
+	Timeout time.Duration `config:"timeout" doc:"caps every call, attempts included; 0 for no cap"`
 	// ConnectTimeout is the longest an attempt to connect may take. Default 1 s.
-	ConnectTimeout time.Duration
+	ConnectTimeout time.Duration `config:"connect_timeout" doc:"longest an attempt to connect may take"`
 	// MaxFrameBytes is the longest message either way, 1 KiB to 1 GiB. Default 16 MiB.
-	MaxFrameBytes int
+	MaxFrameBytes int `config:"max_frame_bytes" unit:"bytes" doc:"longest message either way"`
 }
 
 const (

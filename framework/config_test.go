@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-rpc/sluice/framework"
+	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/testpb"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/framework/rpctest"
@@ -165,5 +166,25 @@ func TestSIGTERM(t *testing.T) {
 	}
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)
+	}
+}
+
+// TestConfigFromFile holds the structs to what package config can fill and list.
+func TestConfigFromFile(t *testing.T) {
+	server, err := config.Describe(framework.ServerConfig{}, "SLUICE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := config.Describe(framework.ClientConfig{}, "SLUICE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range append(server, client...) {
+		if s.Doc == "" {
+			t.Errorf("setting %s has no text", s.Name)
+		}
+	}
+	if len(server) != 8 || len(client) != 6 {
+		t.Errorf("%d settings of a server and %d of a client: a field lacks its tag", len(server), len(client))
 	}
 }
