@@ -5,7 +5,6 @@ package gateway_test
 import (
 	"context"
 	"fmt"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/cdproto/target"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // browser is one Chromium; every person of a test has a context of his own in it,
@@ -132,7 +132,10 @@ func (b *browser) open(name string) *person {
 			}
 		}
 	})
-	p.do("open the page", network.Enable(), log.Enable(), runtime.Enable(), p.size(390, 844), chromedp.Navigate(b.base), chromedp.WaitVisible(`form`))
+	p.do("open the page", network.Enable(), log.Enable(), runtime.Enable(), p.size(390, 844),
+		// Pictures and clicks do not have to wait for things that slide in.
+		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}}),
+		chromedp.Navigate(b.base), chromedp.WaitVisible(`form`))
 	return p
 }
 
@@ -255,9 +258,7 @@ func TestPageInBrowser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short")
 	}
-	srv := httptest.NewServer(startSystem(t))
-	defer srv.Close()
-	b := startBrowser(t, srv.URL)
+	b := startBrowser(t, startSystem(t))
 	mary, li := b.open("mary"), b.open("li")
 	mary.picture("login")
 	mary.register("mary", "Mary")
@@ -355,6 +356,34 @@ func TestPageInBrowser(t *testing.T) {
 	}
 	li.sees("Day 1 of the long walk", "No more posts")
 	li.picture("end")
+
+	// By keys alone: the menu opens, Escape gives the focus back, Enter likes.
+	li.do("go up", chromedp.Evaluate(`scrollTo(0, 0); document.querySelector('.dots').focus()`, nil), chromedp.KeyEvent(kb.Enter))
+	li.until(`document.activeElement.dataset.test === 'like'`, "have the focus in the menu")
+	li.do("close the menu", chromedp.KeyEvent(kb.Escape))
+	li.until(`document.activeElement.dataset.test === 'dots'`, "have the focus back")
+	li.do("open the menu", chromedp.KeyEvent(kb.Enter))
+	li.until(`document.activeElement.dataset.test === 'like'`, "have the focus in the menu again")
+	li.do("like by keys", chromedp.KeyEvent(kb.Enter))
+	const liked = `!!document.querySelector('[data-test=post]').querySelector('.likes')`
+	li.until(liked, "see the like")
+
+	// Without a line a like is shown at once, and taken back with a notice.
+	li.do("cut the line", chromedp.Evaluate(`window.line = window.fetch; window.fetch = () => Promise.reject(new TypeError('cut')); 0`, nil))
+	li.click(test("dots"))
+	li.click(test("like"))
+	li.sees("You are offline", "No connection")
+	li.until(liked, "see the like again")
+	li.picture("offline")
+	li.do("mend the line", chromedp.Evaluate(`window.fetch = window.line; 0`, nil))
+	li.click(test("refresh"))
+	li.until(`!document.querySelector('.offline')`, "see the notice gone")
+
+	// Mary's album, from her name.
+	li.click(`[data-test=post] .name`)
+	li.until(`location.hash.startsWith('#/u/') && document.querySelector('.feed[aria-label=Mary] [data-test=post]')`, "see the album")
+	li.picture("album")
+	b.check()
 
 	mary.click(test("tab-me"))
 	mary.picture("me-390-light-zh")

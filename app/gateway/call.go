@@ -5,6 +5,7 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -194,11 +195,14 @@ func explain(err error, p *edge.Problem) {
 	if !rpc.Detail(err, &d) {
 		return
 	}
-	p.Type, p.Field = d.GetType(), d.GetField()
+	if d.GetType() != "" {
+		p.Type = d.GetType()
+	}
+	p.Field = d.GetField()
 	if name, ok := fields[p.Field]; ok {
 		p.Field = name
 	}
-	if e, ok := err.(*rpc.Error); ok && e.Reason == rpc.ReasonHandler { //nolint:errorlint // clients return it bare
+	if e, ok := errors.AsType[*rpc.Error](err); ok && e.Reason == rpc.ReasonHandler {
 		p.Detail = e.Message // a handler that names its problem speaks to the user
 	}
 	switch p.Type {

@@ -20,6 +20,9 @@ func OpenAPI() ([]byte, error) { return files.ReadFile("openapi.yaml") }
 // AppendString is appendString.
 func AppendString(b []byte, s string) []byte { return appendString(b, s) }
 
+// AppendTime is appendTime.
+func AppendTime(b []byte, ms int64) []byte { return appendTime(b, ms) }
+
 // Generations is a map of generations.
 type Generations struct{ g *generations[int, int] }
 

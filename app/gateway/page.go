@@ -33,7 +33,7 @@ type asset struct {
 // pagePolicy allows the page its own files and the API, and nothing else: no inline
 // script or style, no other site, no frame around it.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
-	"manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // addPage adds the routes of the page and of openapi.yaml.
 func addPage(mux *http.ServeMux, e *edge.Entry) error {
@@ -66,7 +66,6 @@ func readAsset(name string) (*asset, error) {
 	contentType, ok := map[string]string{
 		".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
 		".svg": "image/svg+xml", ".yaml": "application/yaml; charset=utf-8", ".txt": "text/plain; charset=utf-8",
-		".webmanifest": "application/manifest+json",
 	}[path.Ext(name)]
 	if !ok {
 		return nil, fmt.Errorf("no content type is known for %q", path.Ext(name))

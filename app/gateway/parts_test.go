@@ -35,6 +35,16 @@ func FuzzAppendString(f *testing.F) {
 	})
 }
 
+func TestAppendTime(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ms := rapid.Int64Range(-62135596800000, 253402300799999).Draw(t, "ms") // years 1 to 9999
+		want := time.UnixMilli(ms).UTC().Format(`"2006-01-02T15:04:05.000Z"`)
+		if got := string(gateway.AppendTime(nil, ms)); got != want {
+			t.Errorf("%d: got %s, want %s", ms, got, want)
+		}
+	})
+}
+
 // Whatever is done, the map holds at most twice its size, never a wrong value, and
 // what was used within its life if there was room.
 func TestGenerations(t *testing.T) {

@@ -44,7 +44,7 @@ function Switches({ onChange }) {
   return html`<div class="switches">
     <button type="button" class="round" aria-label=${t.theme} title=${t.theme} aria-pressed=${theme() === 'dark'} data-test="theme"
       onClick=${() => { setTheme(theme() === 'dark' ? 'light' : 'dark'); onChange(); }}><${Icon} name=${theme() === 'dark' ? 'sun' : 'moon'} /></button>
-    <button type="button" class="round text" aria-label=${t.languageName} title=${t.languageName} data-test="lang" lang=${lang === 'en' ? 'zh-CN' : 'en'}
+    <button type="button" class="round letters" aria-label=${t.languageName} title=${t.languageName} data-test="lang" lang=${lang === 'en' ? 'zh-CN' : 'en'}
       onClick=${() => { setLang(lang === 'en' ? 'zh-CN' : 'en', true); onChange(); }}>${lang === 'en' ? '中' : 'En'}</button>
   </div>`;
 }
@@ -94,7 +94,7 @@ function Home({ route, onLogOut, onSwitch }) {
       <span class="grow"></span>
       <${Switches} onChange=${onSwitch} />
     </nav>
-    <main class="columns ${here || 'feed-first'}">
+    <main class="columns at-${here || 'feed'}">
       <div class="main">
         ${here === '' && html`<${Timeline} key=${shown} />`}
         ${here === 'u' && html`<${Album} key=${id} id=${id}>

@@ -90,8 +90,12 @@ export function Post({ post, now, onChange }) {
 
   useEffect(() => {
     if (!menu) return undefined;
+    const dots = root.current.querySelector('.dots');
+    if (menu === 'keys') root.current.querySelector('.pill button').focus(); // it stands before the dots
     const close = (e) => {
-      if (e.type === 'keydown' ? e.key === 'Escape' : !root.current.contains(e.target)) setMenu(false);
+      if (e.type === 'keydown' ? e.key !== 'Escape' : root.current.contains(e.target)) return;
+      setMenu(false);
+      if (e.type === 'keydown') dots.focus();
     };
     addEventListener('click', close);
     addEventListener('keydown', close);
@@ -160,7 +164,8 @@ export function Post({ post, now, onChange }) {
           <button type="button" aria-pressed=${post.liked} onClick=${like} data-test="like"><${Icon} name=${post.liked ? 'heart' : 'heartLine'} />${post.liked ? t.unlike : t.like}</button>
           <button type="button" onClick=${() => { setMenu(false); setReplying({}); }} data-test="comment-button"><${Icon} name="bubble" />${t.comment}</button>
         </div>`}
-        <button type="button" class="dots" aria-label=${t.more} aria-expanded=${menu} onClick=${() => setMenu(!menu)} data-test="dots"><i></i><i></i></button>
+        <button type="button" class="dots" aria-label=${t.more} aria-expanded=${!!menu} data-test="dots"
+          onClick=${(e) => setMenu(menu ? false : e.detail === 0 ? 'keys' : 'pointer')}><i></i><i></i></button>
       </div>
       ${(post.like_count > 0 || post.comments.length > 0 || replying) && html`<div class="thread">
         ${post.like_count > 0 && html`<${Likes} post=${post} />`}
