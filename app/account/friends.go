@@ -107,11 +107,6 @@ func (s *Service) act(ctx context.Context, name string, req friendRequest, do st
 		s.wake()
 		return none, storeError(err)
 	}
-	if state == momentsv1.FriendState_FRIEND_STATE_FRIENDS {
-		// Only now both sides know, which a reader of either side's posts needs.
-		s.queueBackfill(uid, other)
-		s.queueBackfill(other, uid)
-	}
 	return state, nil
 }
 
@@ -228,13 +223,18 @@ func (s *Service) tell(ctx context.Context, uid, other id.User) error {
 			return err
 		}
 		var declined bool
-		_, err = s.change(ctx, other, uid, new(once), func(e edge) (edge, error) {
+		state, err := s.change(ctx, other, uid, new(once), func(e edge) (edge, error) {
 			heard := e.hear(said)
 			declined = heard.own != e.own
 			return heard, nil
 		})
 		if err != nil {
 			return err
+		}
+		if state == momentsv1.FriendState_FRIEND_STATE_FRIENDS {
+			// Only now both sides know, which a reader of either side's posts needs.
+			s.queueBackfill(uid, other)
+			s.queueBackfill(other, uid)
 		}
 		if declined { // being blocked makes the other's side answer at once
 			if err := s.tell(ctx, other, uid); err != nil {
