@@ -145,6 +145,14 @@ func (id ID[K]) encode(text *[Len]byte) {
 	}
 }
 
+// AppendText adds the string of the id to b. Whoever shows many ids saves an
+// allocation for each.
+func (id ID[K]) AppendText(b []byte) ([]byte, error) {
+	var text [Len]byte
+	id.encode(&text)
+	return append(b, text[:]...), nil
+}
+
 // MarshalText gives the string of the id.
 func (id ID[K]) MarshalText() ([]byte, error) {
 	var text [Len]byte
