@@ -4,6 +4,7 @@ package comment
 
 import (
 	"context"
+	"encoding"
 
 	"github.com/sluice-rpc/sluice/app/comment/causal"
 	"github.com/sluice-rpc/sluice/app/id"
@@ -98,15 +99,7 @@ func (snap snapshot) show(viewer id.User, set relations.Set, post string, limit 
 	if limit > 0 && len(shown) > limit {
 		shown = shown[len(shown)-limit:]
 	}
-	if len(shown) > 0 {
-		room := make([]momentsv1.Comment, len(shown))
-		th.Comments = make([]*momentsv1.Comment, len(shown))
-		for i := range shown {
-			fillComment(&room[i], &shown[i], post)
-			th.Comments[i] = &room[i]
-		}
-	}
-	var likes []id.User
+	likes := make([]id.User, 0, len(snap.likes))
 	for i := range snap.likes {
 		u := snap.likes[i].User
 		if u == viewer {
@@ -120,26 +113,56 @@ func (snap snapshot) show(viewer id.User, set relations.Set, post string, limit 
 	if limit > 0 && len(likes) > limit {
 		likes = likes[len(likes)-limit:]
 	}
-	for _, u := range likes {
-		th.LikeIds = append(th.LikeIds, u.String())
-	}
-	if len(th.Comments)+len(th.LikeIds) == 0 {
+	if len(shown)+len(likes) == 0 {
 		return nil
+	}
+	texts := idTexts(shown, likes)
+	take := func(has bool) (text string) {
+		if has {
+			text, texts = texts[:id.Len], texts[id.Len:]
+		}
+		return text
+	}
+	if len(shown) > 0 {
+		room := make([]momentsv1.Comment, len(shown)) // one allocation for all
+		th.Comments = make([]*momentsv1.Comment, len(shown))
+		for i := range shown {
+			from, to := &shown[i], &room[i]
+			to.Id, to.PostId, to.TimeMs, to.Deleted = take(true), post, from.ID.Time().UnixMilli(), from.Mark
+			to.ParentId = take(from.ParentShown)
+			if !from.Mark {
+				to.WriterId, to.ReplyToId, to.Text = take(true), take(!from.ReplyTo.IsZero()), from.Body
+			}
+			th.Comments[i] = to
+		}
+	}
+	if len(likes) > 0 {
+		th.LikeIds = make([]string, len(likes))
+		for i := range likes {
+			th.LikeIds[i] = take(true)
+		}
 	}
 	return th
 }
 
-func fillComment(to *momentsv1.Comment, c *causal.Shown, post string) {
-	to.Id, to.PostId, to.TimeMs = c.ID.String(), post, c.ID.Time().UnixMilli()
-	if c.ParentShown {
-		to.ParentId = c.Parent.String()
+// idTexts gives the texts of all ids that a thread shows, in the order in which show
+// takes them, as one string: one allocation instead of a dozen.
+func idTexts(shown []causal.Shown, likes []id.User) string {
+	b := make([]byte, 0, id.Len*(4*len(shown)+len(likes)))
+	add := func(has bool, e encoding.TextAppender) {
+		if has {
+			b, _ = e.AppendText(b) // never fails
+		}
 	}
-	if c.Mark {
-		to.Deleted = true
-		return
+	for i := range shown {
+		c := &shown[i]
+		add(true, &c.ID)
+		add(c.ParentShown, &c.Parent)
+		add(!c.Mark, &c.Writer)
+		add(!c.Mark && !c.ReplyTo.IsZero(), &c.ReplyTo)
 	}
-	to.WriterId, to.Text = c.Writer.String(), c.Body
-	if !c.ReplyTo.IsZero() {
-		to.ReplyToId = c.ReplyTo.String()
+	for i := range likes {
+		add(true, &likes[i])
 	}
+	return string(b)
 }

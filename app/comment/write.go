@@ -284,13 +284,17 @@ func (s *Service) write(ctx context.Context, p id.Post, ops []*op) {
 	defer cancel()
 	const tries = 10 // each lost to another process writing this post, or to the store
 	err := error(kv.ErrConflict)
+	// What a turn reads it also makes a condition of its batch, so it need not wait for
+	// the disk or another machine first. Earlier turns of this process are durable.
+	mode := kv.Local
 	for try := 0; try < tries && len(ops) > 0; {
-		err = s.tryWrite(ctx, p, ops)
+		err = s.tryWrite(ctx, p, ops, mode)
 		if err != nil && !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrUnknown) {
 			break
 		}
 		if err != nil {
-			try++ // the next one finds by key or state what this one may have done
+			// The next one finds by key or state what this one may have done.
+			try, mode = try+1, kv.Linearizable
 		}
 		left := ops[:0:0]
 		for _, o := range ops {
@@ -309,13 +313,13 @@ func (s *Service) write(ctx context.Context, p id.Post, ops []*op) {
 
 // tryWrite settles what one batch can do of ops, at least the first, or fails with
 // none applied (all or none after kv.ErrUnknown).
-func (s *Service) tryWrite(ctx context.Context, p id.Post, ops []*op) error {
+func (s *Service) tryWrite(ctx context.Context, p id.Post, ops []*op, mode kv.ReadMode) error {
 	slot := kv.SlotOf(p[:])
-	item, err := s.store.Get(ctx, slot, headKey(p), kv.Linearizable)
+	item, err := s.store.Get(ctx, slot, headKey(p), mode)
 	if err != nil {
 		return err
 	}
-	w := turn{s: s, post: p, slot: slot, batch: new(kv.Batch)}
+	w := turn{s: s, post: p, slot: slot, mode: mode, batch: new(kv.Batch)}
 	err = s.threads.with(ctx, p, item, func(t *thread) error {
 		if t.ver > item.Ver { // another process has written since
 			return kv.ErrConflict
@@ -342,6 +346,7 @@ type turn struct {
 	s       *Service
 	post    id.Post
 	slot    kv.Slot
+	mode    kv.ReadMode // in which the head was read
 	thread  *thread     // locked during prepare only: readers do not wait for the disk
 	head    causal.Head // after the batch
 	ver     uint64      // of the head's row, before the batch
@@ -383,6 +388,9 @@ func (w *turn) prepare(ctx context.Context, o *op) error {
 			}
 			act = false
 		}
+	}
+	if !act && w.mode == kv.Local {
+		return kv.ErrConflict // to write nothing, one must know how things stand
 	}
 	if !act && o.key == nil {
 		o.settle(nil)

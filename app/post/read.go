@@ -43,10 +43,10 @@ func (s *Service) GetMany(ctx context.Context, req *momentsv1.GetPostsRequest) (
 	}
 	res := new(momentsv1.GetPostsResponse)
 	v := view{viewer: viewer, headsOnly: req.GetHeadsOnly(), timeline: req.GetTimeline(), now: s.now()}
-	if res.Posts, err = s.see(ctx, v, recs[:asked]); err != nil {
+	if res.Posts, err = s.see(ctx, v, recs[:asked], req.GetIds()); err != nil {
 		return nil, err
 	}
-	if res.Own, err = s.see(ctx, v, recs[asked:]); err != nil {
+	if res.Own, err = s.see(ctx, v, recs[asked:], nil); err != nil {
 		return nil, err
 	}
 	return res, nil
@@ -135,7 +135,7 @@ func (s *Service) Album(ctx context.Context, req *momentsv1.AlbumRequest) (*mome
 		if err != nil {
 			return nil, err
 		}
-		seen, err := s.see(ctx, v, recs)
+		seen, err := s.see(ctx, v, recs, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -254,8 +254,9 @@ type view struct {
 	timeline  bool
 }
 
-// see gives those of the records that the viewer may see.
-func (s *Service) see(ctx context.Context, v view, recs []*momentsv1.PostRecord) ([]*momentsv1.Post, error) {
+// see gives those of the records that the viewer may see. Texts are their ids as text,
+// if somebody has them already.
+func (s *Service) see(ctx context.Context, v view, recs []*momentsv1.PostRecord, texts []string) ([]*momentsv1.Post, error) {
 	if len(recs) == 0 {
 		return nil, nil
 	}
@@ -275,7 +276,13 @@ func (s *Service) see(ctx context.Context, v view, recs []*momentsv1.PostRecord)
 			continue
 		}
 		if f := facts.Of(authors[i]); visible(r, f, v) {
-			posts = append(posts, show(r, f, v))
+			p := show(r, f, v)
+			if texts != nil {
+				p.Id = texts[i]
+			} else {
+				p.Id = id.Post(r.GetPostId()).String()
+			}
+			posts = append(posts, p)
 		}
 	}
 	return posts, nil
@@ -293,10 +300,9 @@ func visible(r *momentsv1.PostRecord, f privacy.Facts, v view) bool {
 	return f.Self || momentsv1.Audience(r.GetAudience()) == momentsv1.Audience_AUDIENCE_FRIENDS
 }
 
-// show gives a post as the viewer sees it.
+// show gives a post as the viewer sees it, but for its id.
 func show(r *momentsv1.PostRecord, f privacy.Facts, v view) *momentsv1.Post {
 	p := &momentsv1.Post{
-		Id:       id.Post(r.GetPostId()).String(),
 		AuthorId: id.User(r.GetAuthorId()).String(),
 		TimeMs:   r.GetTimeMs(),
 	}
