@@ -72,7 +72,9 @@ const (
 	Local
 )
 
-// Item is a stored key. Its slices belong to whoever received it.
+// Item is a stored key. Its slices are for reading: many may have received the same
+// memory. Nothing changes it as long as somebody holds it; appending to a slice copies
+// it.
 type Item struct {
 	Key   []byte
 	Value []byte

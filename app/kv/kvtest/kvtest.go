@@ -31,7 +31,7 @@ func Run(t *testing.T, open func(t testing.TB) kv.Store) {
 	}{
 		{"a key can be put, read and deleted", putGetDelete},
 		{"an empty value is not absence", emptyValue},
-		{"slices belong to the receiver and are not kept", slicesAreCopied},
+		{"slices of a call are not kept and those of an item never change", slicesAreCopied},
 		{"conditions decide over the whole batch", conditions},
 		{"conditions look at the state before the batch", conditionsBefore},
 		{"a batch of conditions alone is a check", conditionsAlone},
@@ -106,16 +106,21 @@ func slicesAreCopied(t *testing.T, s kv.Store) {
 	if string(item.Value) != "value" || len(items) != 2 || string(items[1].Key) != "kez" || string(items[1].Value) != "bulk" {
 		t.Fatalf("the store kept the caller's slices: %+v, %+v", item, items)
 	}
-	clear(item.Value)
-	clear(items[0].Key)
-	clear(items[0].Value)
-	_ = append(items[0].Key, "overrun"...)
-	_ = append(items[0].Value, "overrun"...)
-	if string(items[1].Key) != "kez" || string(items[1].Value) != "bulk" {
-		t.Fatalf("items of one scan share memory: %+v", items)
+	for _, it := range []kv.Item{item, items[0]} {
+		_ = append(it.Key, "overrun"...)
+		_ = append(it.Value, "overrun"...)
 	}
-	if item := mustGet(t, s, 9, "key"); string(item.Value) != "value" {
-		t.Fatalf("a received slice changes the store: %+v", item)
+	if string(items[1].Key) != "kez" || string(items[1].Value) != "bulk" {
+		t.Fatalf("appending to one item of a scan changed the next: %+v", items)
+	}
+	if again := mustGet(t, s, 9, "key"); string(again.Key) != "key" || string(again.Value) != "value" {
+		t.Fatalf("appending to an item changed the store: %+v", again)
+	}
+	mustApply(t, s, 9, new(kv.Batch).Put([]byte("key"), []byte("VALUE")).Delete([]byte("kez")))
+	for _, it := range []kv.Item{item, items[0]} {
+		if string(it.Key) != "key" || string(it.Value) != "value" {
+			t.Fatalf("a write changed an item that was handed out: %+v", it)
+		}
 	}
 }
 

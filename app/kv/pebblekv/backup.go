@@ -193,6 +193,9 @@ type Metrics struct {
 	CacheBytes    int64  // memory of cached blocks
 	CacheHits     int64
 	CacheMisses   int64
+	RowBytes      int64 // memory of cached rows
+	RowHits       int64
+	RowMisses     int64
 	ReadAmp       int   // files a scan has to merge, at most
 	Compactions   int64 // since Open
 }
@@ -204,6 +207,7 @@ func (s *Store) Metrics() Metrics {
 	}
 	defer s.leave()
 	m := s.db.Metrics()
+	rowBytes, rowHits, rowMisses := s.rows.figures()
 	return Metrics{
 		DiskBytes:     m.DiskSpaceUsage(),
 		LogBytes:      m.WAL.PhysicalSize,
@@ -211,6 +215,9 @@ func (s *Store) Metrics() Metrics {
 		CacheBytes:    m.BlockCache.Size,
 		CacheHits:     m.BlockCache.Hits,
 		CacheMisses:   m.BlockCache.Misses,
+		RowBytes:      rowBytes,
+		RowHits:       rowHits,
+		RowMisses:     rowMisses,
 		ReadAmp:       m.ReadAmp(),
 		Compactions:   m.Compact.Count,
 	}

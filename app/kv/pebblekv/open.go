@@ -101,6 +101,7 @@ func start(dir string, opt Options, db *pebble.DB, format int, known formatTable
 		opt:   opt,
 		db:    db,
 		marks: newWatermark(epoch),
+		rows:  newRowCache(opt.RowCacheBytes),
 		space: space{fs: opt.fs, reserve: uint64(opt.ReserveBytes)},
 	}, nil
 }

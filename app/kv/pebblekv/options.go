@@ -16,6 +16,9 @@ import (
 type Options struct {
 	// CacheBytes is the memory for blocks of data read from the disk. 0 means 32 MiB.
 	CacheBytes int64
+	// RowCacheBytes is memory for rows that Get read, and for the knowledge that a row
+	// is absent: for stores whose same keys are read again and again. 0 means none.
+	RowCacheBytes int64
 	// MemTableBytes is the memory for recent writes; up to four times as much is used
 	// when the disk cannot keep up. 0 means 32 MiB.
 	MemTableBytes uint64

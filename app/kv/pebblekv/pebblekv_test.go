@@ -30,7 +30,12 @@ func TestMain(m *testing.M) {
 
 func open(t testing.TB, dir string) *pebblekv.Store {
 	t.Helper()
-	s, err := pebblekv.Open(dir, pebblekv.Options{})
+	return openWith(t, dir, pebblekv.Options{})
+}
+
+func openWith(t testing.TB, dir string, opt pebblekv.Options) *pebblekv.Store {
+	t.Helper()
+	s, err := pebblekv.Open(dir, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,9 +380,9 @@ func BenchmarkBulkPut(b *testing.B) {
 	}
 }
 
-func BenchmarkRead(b *testing.B) {
-	const keys = 100_000
-	s := benchStore(b)
+// fill stores keys of 25 bytes with values of 200, a thousand in each slot.
+func fill(b *testing.B, s *pebblekv.Store, keys int) {
+	b.Helper()
 	puts := make([]kv.SlotPut, 0, 1000)
 	for n := range keys {
 		puts = append(puts, kv.SlotPut{Slot: kv.Slot(n / 1000), Key: fmt.Appendf(nil, "post/%020d", n), Value: make([]byte, 200)})
@@ -388,18 +393,13 @@ func BenchmarkRead(b *testing.B) {
 			puts = puts[:0]
 		}
 	}
+}
+
+func BenchmarkScan(b *testing.B) {
+	const keys = 100_000
+	s := benchStore(b)
+	fill(b, s, keys)
 	for _, c := range []int{1, 64} {
-		b.Run(fmt.Sprintf("Get/c=%d", c), func(b *testing.B) {
-			b.ReportAllocs()
-			parallel(b, c, func(op int64) error {
-				n := int(op*7919) % keys
-				item, err := s.Get(b.Context(), kv.Slot(n/1000), fmt.Appendf(nil, "post/%020d", n), kv.Linearizable)
-				if err == nil && item.Ver == 0 {
-					err = errors.New("absent")
-				}
-				return err
-			})
-		})
 		b.Run(fmt.Sprintf("Scan50/c=%d", c), func(b *testing.B) {
 			b.ReportAllocs()
 			parallel(b, c, func(op int64) error {

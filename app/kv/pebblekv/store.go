@@ -39,6 +39,7 @@ type Store struct {
 	lock  *dirLock
 	marks *watermark
 	space space
+	rows  *rowCache // nil: none
 
 	// slots orders the writes of each slot: whoever holds a lock has its conditions
 	// checked and its versions in the order of the log. It is never held over a sync.
@@ -82,50 +83,73 @@ func (s *Store) Get(ctx context.Context, slot kv.Slot, key []byte, mode kv.ReadM
 		return kv.Item{}, err
 	}
 	defer s.leave()
-	stored := storedKey(slot, key)
-	item, err := s.get(stored)
+	item, err := s.get(slot, key)
 	if err != nil {
 		return kv.Item{}, err
 	}
 	if err := s.settle(slot, item.Ver, mode); err != nil {
 		return kv.Item{}, err
 	}
-	item.Key = stored[slotLen:]
 	return item, nil
 }
 
-// get reads value and version of a stored key.
-func (s *Store) get(stored []byte) (kv.Item, error) {
-	raw, closer, err := s.db.Get(stored)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return kv.Item{}, nil
+// get reads a key from the cached rows or else from the engine.
+func (s *Store) get(slot kv.Slot, key []byte) (kv.Item, error) {
+	item, ticket, ok := s.rows.lookup(slot, key)
+	if ok {
+		return item, nil
 	}
-	if err != nil {
-		return kv.Item{}, s.readError(stored, err)
+	stored := keyBuffers.Get().(*keyBuffer)
+	defer keyBuffers.Put(stored)
+	raw, closer, err := s.db.Get(stored.fill(slot, key))
+	var ver uint64
+	var value []byte
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+	case err != nil:
+		return kv.Item{}, s.readError(storedKey(slot, key), err)
+	default:
+		defer closer.Close()
+		if ver, value, err = split(raw); err != nil {
+			return kv.Item{}, s.readError(storedKey(slot, key), err)
+		}
 	}
-	defer closer.Close()
-	ver, value, err := split(raw)
-	if err != nil {
-		return kv.Item{}, s.readError(stored, err)
-	}
-	return kv.Item{Value: bytes.Clone(value), Ver: ver}, nil
+	data := rowData(key, value)
+	s.rows.insert(slot, ticket, data, len(key), ver)
+	return rowItem(data, len(key), ver), nil
 }
 
-// version reads the version of a stored key, 0 if it is absent.
-func (s *Store) version(stored []byte) (uint64, error) {
-	raw, closer, err := s.db.Get(stored)
+// version reads the version of a key, 0 if it is absent, for the holder of the slot's
+// lock: with no write to the slot in flight, a cached row is the row of the engine.
+func (s *Store) version(slot kv.Slot, key []byte) (uint64, error) {
+	if item, _, ok := s.rows.lookup(slot, key); ok {
+		return item.Ver, nil
+	}
+	stored := keyBuffers.Get().(*keyBuffer)
+	defer keyBuffers.Put(stored)
+	raw, closer, err := s.db.Get(stored.fill(slot, key))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, s.readError(stored, err)
+		return 0, s.readError(storedKey(slot, key), err)
 	}
 	defer closer.Close()
 	ver, _, err := split(raw)
 	if err != nil {
-		return 0, s.readError(stored, err)
+		return 0, s.readError(storedKey(slot, key), err)
 	}
 	return ver, nil
+}
+
+// keyBuffer is memory for a stored key. The engine keeps no key beyond a read.
+type keyBuffer struct{ b []byte }
+
+var keyBuffers = sync.Pool{New: func() any { return new(keyBuffer) }}
+
+func (k *keyBuffer) fill(slot kv.Slot, key []byte) []byte {
+	k.b = append(binary.BigEndian.AppendUint16(k.b[:0], uint16(slot)), key...)
+	return k.b
 }
 
 // Scan reads a range in ascending order.
@@ -247,7 +271,7 @@ func (s *Store) start(slot kv.Slot, b *kv.Batch, wb *pebble.Batch) (ver uint64, 
 	mu.Lock()
 	defer mu.Unlock()
 	for _, c := range b.Conds() {
-		have, err := s.version(storedKey(slot, c.Key))
+		have, err := s.version(slot, c.Key)
 		if err != nil {
 			return 0, fmt.Errorf("%w: %w", kv.ErrUnavailable, err)
 		}
@@ -272,6 +296,18 @@ func (s *Store) start(slot kv.Slot, b *kv.Batch, wb *pebble.Batch) (ver uint64, 
 			if bytes.Compare(from, to) < 0 {
 				_ = wb.DeleteRange(from, to, nil)
 			}
+		}
+	}
+	if wb.Empty() {
+		return ver, nil
+	}
+	s.rows.begin(slot)
+	defer s.rows.end(slot)
+	for _, w := range b.Writes() {
+		if w.Kind == kv.DeleteKeys {
+			s.rows.dropAll(slot)
+		} else {
+			s.rows.drop(slot, w.Key)
 		}
 	}
 	if err := s.log(wb); err != nil {
@@ -324,6 +360,13 @@ func (s *Store) startBulk(slots *slotSet, puts []kv.SlotPut, wb *pebble.Batch) (
 	for i := range puts {
 		put(wb, puts[i].Slot, puts[i].Key, puts[i].Value, ver)
 	}
+	if s.rows != nil {
+		slots.each(s.rows.begin)
+		defer slots.each(s.rows.end)
+		for i := range puts {
+			s.rows.drop(puts[i].Slot, puts[i].Key)
+		}
+	}
 	if err := s.log(wb); err != nil {
 		s.marks.end(ver)
 		return 0, err
@@ -334,9 +377,6 @@ func (s *Store) startBulk(slots *slotSet, puts []kv.SlotPut, wb *pebble.Batch) (
 // log makes the writes of wb visible and enters them into the log; await waits until
 // the log is on the disk. Between the two, other writes join the same sync.
 func (s *Store) log(wb *pebble.Batch) (err error) {
-	if wb.Empty() {
-		return nil
-	}
 	defer s.recovered(&err)
 	if err := s.db.ApplyNoSyncWait(wb, pebble.Sync); err != nil {
 		return s.fail(err)

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pebblekv_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/kv/kvtest"
+	"github.com/sluice-rpc/sluice/app/kv/pebblekv"
+)
+
+// The sizes of row caches under test: one that has room for a few small rows in each
+// of its parts, and one from which nothing is ever evicted.
+var rowCaches = map[string]int64{"tiny row cache": 200 << 10, "large row cache": 64 << 20}
+
+type cachedReopener struct {
+	*pebblekv.Store
+	dir  string
+	size int64
+}
+
+func (r cachedReopener) Reopen(t testing.TB) kvtest.Reopener {
+	r.Store = openWith(t, r.dir, pebblekv.Options{RowCacheBytes: r.size})
+	return r
+}
+
+func TestContractWithRowCache(t *testing.T) {
+	for name, size := range rowCaches {
+		t.Run(name, func(t *testing.T) {
+			kvtest.Run(t, func(t testing.TB) kv.Store {
+				return cachedReopener{dir: filepath.Join(t.TempDir(), "store"), size: size}.Reopen(t)
+			})
+		})
+	}
+}
+
+// TestReadersNeverGoBack has writers change a few rows in all ways there are, while
+// each reader, by Get and Scan in turns, must see the versions of a row only grow.
+// Every write of the whole slot counts a generation up in the row "generation", so
+// that absences have an order too: a row is there in odd generations only.
+func TestReadersNeverGoBack(t *testing.T) {
+	for name, size := range rowCaches {
+		t.Run(name, func(t *testing.T) {
+			s := openWith(t, t.TempDir(), pebblekv.Options{RowCacheBytes: size})
+			const slots = 2
+			key := func(i int) []byte { return []byte{'k', byte('0' + i)} }
+			const keys = 4
+			done := make(chan struct{})
+			var writers, readers sync.WaitGroup
+			for slot := range kv.Slot(slots) {
+				writers.Go(func() { // turns all keys of a slot on and off
+					for round := range 400 {
+						b := new(kv.Batch)
+						switch {
+						case round%2 == 0:
+							for i := range keys {
+								b.Put(key(i), strconv.AppendInt(nil, int64(round), 10))
+							}
+						case round%4 == 1:
+							b.DeleteRange([]byte("k"), []byte("l"))
+						default:
+							for i := range keys {
+								b.Delete(key(i))
+							}
+						}
+						b.Put([]byte("generation"), strconv.AppendInt(nil, int64(round), 10))
+						if _, err := s.Apply(t.Context(), slot, b); err != nil {
+							t.Errorf("Apply: %v", err)
+							return
+						}
+					}
+				})
+			}
+			writers.Go(func() { // a row that only BulkPut writes, with its own count as value
+				for n := range 800 {
+					puts := make([]kv.SlotPut, slots)
+					for slot := range puts {
+						puts[slot] = kv.SlotPut{Slot: kv.Slot(slot), Key: []byte("bulk"), Value: strconv.AppendInt(nil, int64(n), 10)}
+					}
+					if err := s.BulkPut(t.Context(), puts); err != nil {
+						t.Errorf("BulkPut: %v", err)
+						return
+					}
+				}
+			})
+			for r := range 4 {
+				readers.Go(func() {
+					rng := rand.New(rand.NewPCG(1, uint64(r)))
+					w := [slots]witness{}
+					for {
+						select {
+						case <-done:
+							return
+						default:
+						}
+						slot := rng.IntN(slots)
+						if err := w[slot].look(t, s, kv.Slot(slot), key(rng.IntN(keys)), kv.ReadMode(rng.IntN(2))); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+			writers.Wait()
+			close(done)
+			readers.Wait()
+			if m := s.Metrics(); m.RowHits == 0 {
+				t.Errorf("the cache was not used: %+v", m)
+			}
+		})
+	}
+}
+
+// witness is what one reader saw of one slot.
+type witness struct {
+	round int // the latest round of the slot's writer that showed
+	bulk  int
+}
+
+func (w *witness) look(t *testing.T, s *pebblekv.Store, slot kv.Slot, key []byte, mode kv.ReadMode) error {
+	// A scan shows the state of one round; what Get says next must not be older.
+	items, _, err := s.Scan(t.Context(), slot, kv.Range{}, mode)
+	if err != nil {
+		return err
+	}
+	for _, it := range items {
+		if err := w.saw("Scan", it); err != nil {
+			return err
+		}
+	}
+	for _, k := range [][]byte{[]byte("bulk"), []byte("generation"), key} {
+		before := w.round
+		it, err := s.Get(t.Context(), slot, k, mode)
+		if err != nil {
+			return err
+		}
+		if it.Ver != 0 {
+			if err := w.saw("Get", it); err != nil {
+				return err
+			}
+			continue
+		}
+		if k[0] == 'k' && before%2 == 0 {
+			// The row was there in that round: somebody deleted it since.
+			if gen, err := s.Get(t.Context(), slot, []byte("generation"), mode); err != nil || atoi(gen) <= before && atoi(gen) != 0 {
+				return fmt.Errorf("slot %d: %s is absent after round %d and generation %d, %v", slot, k, before, atoi(gen), err)
+			}
+		}
+	}
+	return nil
+}
+
+func (w *witness) saw(by string, it kv.Item) error {
+	latest := &w.round
+	if string(it.Key) == "bulk" {
+		latest = &w.bulk
+	}
+	if n := atoi(it); n < *latest {
+		return fmt.Errorf("%s went back: %s is of round %d after round %d showed", by, it.Key, n, *latest)
+	} else {
+		*latest = n
+	}
+	return nil
+}
+
+func atoi(it kv.Item) int {
+	n, _ := strconv.Atoi(string(it.Value))
+	return n
+}
+
+// TestRowCacheLaw runs random calls against a map: with and without the cache the
+// answers are the same.
+func TestRowCacheLaw(t *testing.T) {
+	s := openWith(t, t.TempDir(), pebblekv.Options{RowCacheBytes: 200 << 10})
+	slots := kv.Slot(0) // each run has slots of its own
+	rapid.Check(t, func(rt *rapid.T) {
+		slot := slots
+		slots += 2
+		if slots >= kv.Slots {
+			slots = 0
+			for i := range kv.Slot(kv.Slots) {
+				if _, err := s.Apply(t.Context(), i, new(kv.Batch).DeleteRange(nil, nil)); err != nil {
+					rt.Fatal(err)
+				}
+			}
+		}
+		type place struct {
+			slot kv.Slot
+			key  string
+		}
+		want := map[place]string{}
+		draw := func() place {
+			return place{slot + kv.Slot(rapid.IntRange(0, 1).Draw(rt, "slot")), rapid.StringMatching(`[abc]{1,2}`).Draw(rt, "key")}
+		}
+		apply := func(slot kv.Slot, b *kv.Batch) {
+			if _, err := s.Apply(t.Context(), slot, b); err != nil {
+				rt.Fatal(err)
+			}
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"put": func(rt *rapid.T) {
+				p, v := draw(), rapid.StringN(0, 9, 9).Draw(rt, "value")
+				apply(p.slot, new(kv.Batch).Put([]byte(p.key), []byte(v)))
+				want[p] = "=" + v
+			},
+			"delete": func(*rapid.T) {
+				p := draw()
+				apply(p.slot, new(kv.Batch).Delete([]byte(p.key)))
+				delete(want, p)
+			},
+			"delete range": func(*rapid.T) {
+				from, to := draw(), draw()
+				if from.key > to.key {
+					from.key, to.key = to.key, from.key
+				}
+				apply(from.slot, new(kv.Batch).DeleteRange([]byte(from.key), []byte(to.key)))
+				for p := range want {
+					if p.slot == from.slot && from.key <= p.key && p.key < to.key {
+						delete(want, p)
+					}
+				}
+			},
+			"bulk": func(rt *rapid.T) {
+				p, q := draw(), draw()
+				if err := s.BulkPut(t.Context(), []kv.SlotPut{{Slot: p.slot, Key: []byte(p.key), Value: []byte("p")}, {Slot: q.slot, Key: []byte(q.key), Value: []byte("q")}}); err != nil {
+					rt.Fatal(err)
+				}
+				want[p], want[q] = "=p", "=q"
+				if p == q {
+					want[p] = "=q"
+				}
+			},
+			"put if absent": func(rt *rapid.T) {
+				p := draw()
+				_, err := s.Apply(t.Context(), p.slot, new(kv.Batch).IfAbsent([]byte(p.key)).Put([]byte(p.key), []byte("new")))
+				if errors.Is(err, kv.ErrConflict) != (want[p] != "") || err != nil && !errors.Is(err, kv.ErrConflict) {
+					rt.Fatalf("IfAbsent of %v = %v, the row is %q", p, err, want[p])
+				}
+				if err == nil {
+					want[p] = "=new"
+				}
+			},
+			"": func(rt *rapid.T) {
+				p := draw()
+				for range 2 { // the second is a hit
+					it, err := s.Get(t.Context(), p.slot, []byte(p.key), kv.Linearizable)
+					got := ""
+					if it.Ver != 0 {
+						got = "=" + string(it.Value)
+					}
+					if err != nil || got != want[p] || string(it.Key) != p.key {
+						rt.Fatalf("Get %v = %+v, %v; want %q", p, it, err, want[p])
+					}
+				}
+			},
+		})
+	})
+}
+
+// TestRowCacheIsBounded fills a cache with more than it holds, with large rows, then
+// small, then absent ones, and looks at what the process has.
+func TestRowCacheIsBounded(t *testing.T) {
+	const limit = 8 << 20
+	s := openWith(t, t.TempDir(), pebblekv.Options{RowCacheBytes: limit})
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	puts := make([]kv.SlotPut, 0, 100)
+	for n := range 4000 {
+		puts = append(puts, kv.SlotPut{Slot: kv.Slot(n), Key: []byte("large"), Value: make([]byte, 10_000)}, kv.SlotPut{Slot: kv.Slot(n), Key: []byte("small"), Value: make([]byte, 100)})
+		if len(puts) == cap(puts) {
+			if err := s.BulkPut(t.Context(), puts); err != nil {
+				t.Fatal(err)
+			}
+			puts = puts[:0]
+		}
+	}
+	base := heap() - s.Metrics().RowBytes
+	read := func(slot int, key string) {
+		if _, err := s.Get(t.Context(), kv.Slot(slot), []byte(key), kv.Local); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, phase := range []struct {
+		name string
+		rows int
+		get  func(n int)
+	}{
+		{"large", 4000, func(n int) { read(n, "large") }},
+		{"small", 200_000, func(n int) { read(n%kv.Slots, "small"+strconv.Itoa(n/kv.Slots)) }},
+		{"large again", 4000, func(n int) { read(n, "large") }},
+	} {
+		for n := range phase.rows {
+			phase.get(n)
+		}
+		m, grown := s.Metrics(), heap()-base
+		t.Logf("%s: %d bytes by the cache's count, %d by the heap's, limit %d", phase.name, m.RowBytes, grown, limit)
+		if m.RowBytes > limit || m.RowBytes < limit/2 {
+			t.Errorf("%s: the cache has %d bytes, want about %d and not more", phase.name, m.RowBytes, limit)
+		}
+		if grown > limit+limit/4 { // the engine has some memory of its own
+			t.Errorf("%s: the heap has grown by %d bytes for a cache of %d", phase.name, grown, limit)
+		}
+	}
+}
+
+// TestRowCacheKeepsWhatIsUsed: rows that are read again and again survive a stream of
+// rows that are read once.
+func TestRowCacheKeepsWhatIsUsed(t *testing.T) {
+	s := openWith(t, t.TempDir(), pebblekv.Options{RowCacheBytes: 1 << 20})
+	hot := func() {
+		for n := range 100 {
+			if _, err := s.Get(t.Context(), 1, []byte("hot"+strconv.Itoa(n)), kv.Local); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	hot()
+	for n := range 100_000 {
+		if _, err := s.Get(t.Context(), 2, []byte("once"+strconv.Itoa(n)), kv.Local); err != nil {
+			t.Fatal(err)
+		}
+		if n%100 == 0 {
+			hot()
+		}
+	}
+	before := s.Metrics().RowHits
+	hot()
+	if hits := s.Metrics().RowHits - before; hits < 95 {
+		t.Errorf("%d of 100 rows in use were kept, want nearly all", hits)
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	const keys = 100_000
+	names := [2][][]byte{} // of rows that are there and of others
+	for n := range keys {
+		names[0] = append(names[0], fmt.Appendf(nil, "post/%020d", n))
+		names[1] = append(names[1], fmt.Appendf(nil, "post/%020d/head", n))
+	}
+	run := func(name string, s *pebblekv.Store, names [][]byte, warm bool) {
+		get := func(n int) kv.Item {
+			it, err := s.Get(b.Context(), kv.Slot(n/1000), names[n], kv.Linearizable)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return it
+		}
+		b.Run(name, func(b *testing.B) {
+			for n := range keys {
+				if warm {
+					get(n)
+				}
+			}
+			b.ReportAllocs()
+			for n := 0; b.Loop(); n = (n + 7919) % keys {
+				get(n)
+			}
+		})
+	}
+	for _, rows := range []struct {
+		name string
+		size int64
+	}{{"off", 0}, {"miss", 1 << 20}, {"hit", 64 << 20}} {
+		s := openWith(b, b.TempDir(), pebblekv.Options{RowCacheBytes: rows.size})
+		fill(b, s, keys)
+		run("rows="+rows.name+"/there", s, names[0], rows.name == "hit")
+		run("rows="+rows.name+"/absent", s, names[1], rows.name == "hit")
+	}
+}
