@@ -5,7 +5,6 @@ package timeline_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -37,7 +36,6 @@ type house struct {
 	Timeline                   momentsv1.TimelineServiceClient
 	Comment                    momentsv1.CommentServiceClient
 	service                    *post.Service
-	stopRun                    func()
 	keys                       atomic.Int64
 	config                     houseConfig
 }
@@ -53,7 +51,6 @@ type tb interface {
 
 type houseConfig struct {
 	cap       int
-	loud      bool
 	bare      bool // local calls without clones, as in production
 	cacheSize int
 	now       func() time.Time
@@ -66,7 +63,7 @@ func build(t tb, cfg houseConfig) *house {
 func rebuild(t tb, cfg houseConfig, account *relationstest.Account, posts, timelines, comments kv.Store) *house {
 	t.Helper()
 	h := &house{t: t, account: account, posts: posts, timelines: timelines, comments: comments, config: cfg}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	log := slog.New(slog.DiscardHandler)
 	opts := []framework.ServerOption{framework.WithoutSignals(), framework.WithLogger(log)}
 	if !cfg.bare {
 		opts = append(opts, framework.WithClonedLocalCalls())
