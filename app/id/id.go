@@ -62,15 +62,21 @@ func (request) name() string { return "request" }
 func (media) name() string   { return "media" }
 func (notice) name() string  { return "notice" }
 
-// The kinds of ids.
 type (
-	User    = ID[user]
-	Post    = ID[post]
+	// User is the id of a person.
+	User = ID[user]
+	// Post is the id of a post.
+	Post = ID[post]
+	// Comment is the id of a comment or like.
 	Comment = ID[comment]
+	// Session is the id of a log-in.
 	Session = ID[session]
+	// Request is the id of a request.
 	Request = ID[request]
-	Media   = ID[media]
-	Notice  = ID[notice]
+	// Media is the id of a photo or video.
+	Media = ID[media]
+	// Notice is the id of a notice.
+	Notice = ID[notice]
 )
 
 // ParseUser reads a User from its string. Like all the Parse functions it accepts

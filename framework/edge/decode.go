@@ -93,7 +93,7 @@ func checkShape(body []byte) error {
 	dec.UseNumber()
 	for first := true; ; first = false {
 		tok, err := dec.Token()
-		if err == io.EOF && !first && len(stack) == 0 { //nolint:errorlint // Token returns it bare
+		if err == io.EOF && !first && len(stack) == 0 {
 			return nil
 		}
 		if err != nil {

@@ -103,6 +103,7 @@ func ProblemOf(err error) *Problem {
 			k = kinds[rpc.Unavailable]
 		case rpc.ReasonDecode, rpc.ReasonPanic, rpc.ReasonUnknown:
 			k = kinds[rpc.Internal] // between our own services: never the client's fault
+		case rpc.ReasonHandler, rpc.ReasonDeadline, rpc.ReasonCanceled: // the code says it
 		}
 		p.RetryAfterMS = int64((e.Retry + time.Millisecond - 1) / time.Millisecond)
 		// What a handler itself said is for the client; what the framework said of

@@ -146,6 +146,13 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if err != nil {
 		err = fmt.Errorf("edge: requests still running after %v were cut: %w", s.cfg.Drain, errors.Join(err, s.http.Close()))
 	}
-	<-done
+	return errors.Join(err, closed(<-done))
+}
+
+// closed drops the error that says no more than that Shutdown was called.
+func closed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
 	return err
 }

@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/cloudwego/netpoll"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/rpc"
-	"google.golang.org/protobuf/proto"
 )
 
 // shards splits the table of waiting calls so that callers and reader seldom meet.
