@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench measures overload control in virtual time: entries call leaves of
+// known capacity, more is asked than they can do, and what counts is how near to
+// the optimum the tasks that end in time come.
+//
+//	go run . -seed 1 -json ../../../build/bench-overload.jsonl
+//	go run . -only burst5,brownout4 -policies ours
+//	go run . -leaves 10 -entries 50 -slots 32 -dist heavy -x 3 -factor 6
+//
+// Ours is bit-equal for a seed. Every policy gets the same tasks at the same
+// instants. The signal that package admission reads in a process from Go's
+// scheduler is here the true wait for a worker; so are the delays that DAGOR reads.
+//
+// It exits 0 when it has measured, whether or not a goal is met.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type config struct {
+	seed     uint64
+	json     string
+	only     []string
+	policies []policy
+	topo     topology
+	x        int
+	factor   float64
+}
+
+func parse(args []string) (config, error) {
+	c := config{topo: standard}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.Uint64Var(&c.seed, "seed", 1, "seed of arrivals and service times")
+	f.StringVar(&c.json, "json", "", "file for the metrics, one JSON object a line")
+	only := f.String("only", "", "cells to run, by the beginning of their names, comma-separated; empty is all")
+	names := f.String("policies", "", "policies to run, comma-separated; empty is all: "+strings.Join(policyNames(), ","))
+	f.IntVar(&c.topo.entries, "entries", c.topo.entries, "entry instances")
+	f.IntVar(&c.topo.leaves, "leaves", c.topo.leaves, "leaf instances of a service")
+	f.IntVar(&c.topo.slots, "slots", c.topo.slots, "workers of a leaf")
+	f.DurationVar(&c.topo.oneWay, "oneway", c.topo.oneWay, "delay of the wire, one way")
+	f.DurationVar(&c.topo.refusal, "rejectcost", c.topo.refusal, "time of a worker burnt by each arrival")
+	f.StringVar(&c.topo.dist, "dist", c.topo.dist, "service times: uniform, exp, heavy, mixed")
+	f.IntVar(&c.x, "x", 2, "with -factor: calls a task, 0 mixes 1 to 4")
+	f.Float64Var(&c.factor, "factor", 0, "run one steady cell at this load instead of the table")
+	if err := f.Parse(args); err != nil {
+		return c, err
+	}
+	if f.NArg() > 0 {
+		return c, fmt.Errorf("unexpected argument %q: everything is a flag, see -help", f.Arg(0))
+	}
+	t := c.topo
+	if t.entries < 1 || t.leaves < 1 || t.slots < 1 || t.oneWay < 0 || t.refusal < 0 || c.x < 0 || c.x > 4 || c.factor < 0 {
+		return c, fmt.Errorf("entries, leaves and slots start at 1, durations and -factor at 0, and -x is 0 to 4")
+	}
+	if !slices.Contains([]string{"uniform", "exp", "heavy", "mixed"}, t.dist) {
+		return c, fmt.Errorf("-dist %q: want uniform, exp, heavy or mixed", t.dist)
+	}
+	if *only != "" {
+		c.only = strings.Split(*only, ",")
+	}
+	for _, p := range policies {
+		if *names == "" || slices.Contains(strings.Split(*names, ","), p.name) {
+			c.policies = append(c.policies, p)
+		}
+	}
+	if len(c.policies) == 0 {
+		return c, fmt.Errorf("-policies %q: want some of %s", *names, strings.Join(policyNames(), ","))
+	}
+	return c, nil
+}
+
+// wanted says whether a cell is among those asked for.
+func (c config) wanted(name string) bool {
+	return len(c.only) == 0 || slices.ContainsFunc(c.only, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+func (c config) experiments() []experiment {
+	if c.factor > 0 {
+		cell := steady(c.topo, c.factor, c.x)
+		return []experiment{{cell, func(g figures) []metric {
+			return []metric{
+				{cell.name + ".goodput", g.goodput, ratio}, {cell.name + ".waste", g.waste, "of work"},
+				{cell.name + ".p99_ms", g.p99, "ms"}, {"top20", g.top20, ratio}, {"fair", g.fairX, "min/max"},
+			}
+		}}}
+	}
+	return slices.DeleteFunc(experiments(c.topo), func(e experiment) bool { return !c.wanted(e.cell.name) })
+}
+
+func run(args []string, w io.Writer) error {
+	cfg, err := parse(args)
+	if err != nil {
+		return err
+	}
+	var file io.Writer = io.Discard
+	if cfg.json != "" {
+		if err := os.MkdirAll(filepath.Dir(cfg.json), 0o755); err != nil {
+			return err
+		}
+		f, err := os.Create(cfg.json)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		file = f
+	}
+	enc := json.NewEncoder(file)
+	emit := func(p policy, ms []metric) error {
+		for _, m := range ms {
+			if m.Metric = "overload." + m.Metric; p.name != ours.name {
+				m.Metric = "overload.peer." + p.name + strings.TrimPrefix(m.Metric, "overload")
+			}
+			if _, err := fmt.Fprintf(w, "%-52s %9.4f %s\n", m.Metric, m.Value, m.Unit); err != nil {
+				return err
+			}
+			if err := enc.Encode(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, p := range cfg.policies {
+		var all []metric
+		for _, e := range cfg.experiments() {
+			tasks := e.cell.arrivals(cfg.seed)
+			newWorld(e.cell, p, cfg.seed).play(tasks)
+			ms := e.read(e.cell.measure(tasks))
+			if err := emit(p, ms); err != nil {
+				return err
+			}
+			all = append(all, ms...)
+		}
+		if err := emit(p, summary(all)[len(all):]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// policies are all there are.
+var policies = []policy{ours}
+
+func policyNames() []string {
+	var ns []string
+	for _, p := range policies {
+		ns = append(ns, p.name)
+	}
+	return ns
+}

@@ -1,0 +1,515 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admission
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/sluice-rpc/sluice/qos"
+)
+
+// The pace at which the owner of a Controller calls it.
+const (
+	// TickEvery is the time between two Ticks. 100 ms: DAGOR's window of 1 s takes
+	// 28 windows to settle at 4x (measured .30 of the optimum, 100 ms .89).
+	TickEvery = 100 * time.Millisecond
+	// SweepEvery is the time between two Sweeps. Without it the worst waiters are
+	// found late only when they are popped, which is never: refused p99 was 480 ms
+	// on real cores, and 110 ms with 10 ms.
+	SweepEvery = 10 * time.Millisecond
+)
+
+// The constants of the law. Nobody sets them: each was found once, in virtual time
+// over 1 to 10 times the capacity and 1 to 4 calls a task, and checked in cells
+// that were not used to find it (heavy tails, resends, 50 callers, 32 slots).
+const (
+	// delayTarget is the mean delay after admission that the limit is held at. On
+	// real cores 1 ms gave p50 20 ms and top-20 % success .97; 2 ms gave 64 ms and
+	// .92, 0.5 ms the same within noise.
+	delayTarget = time.Millisecond
+	limitCut    = .1 // share of the limit taken off per target of delay above it ...
+	limitKeep   = .7 // ... but this much is kept: one bad tick is not the end
+	limitRaise  = .1 // growth of a limit that was reached with no delay, a tick
+	// startCores times the cores is the first limit. From 2 a server of sleeping
+	// calls needs 3 to 4 s to open; too high a limit is cut in 6 ticks.
+	startCores = 8
+
+	// The queue holds what is done in queueTime, and in burstTime while the queue
+	// was empty in the last quietTime (a burst is not yet overload) or demand is at
+	// most calmRatio of the capacity, falling in a line up to busyRatio. 30 ms is
+	// 6 % of the usual deadline of 500 ms; 150 ms at the critical load gives .982
+	// instead of .975.
+	queueTime = 30 * time.Millisecond
+	burstTime = 150 * time.Millisecond
+	quietTime = 100 * time.Millisecond
+	calmRatio = 1.05
+	busyRatio = 1.3
+	// minQueue is the shortest bound, in calls of mean cost: with less, a server of
+	// one slot idles between two arrivals.
+	minQueue = 4
+	// freshWait is the longest wait of a call without a ticket, or 1.5 times the
+	// bound if that is more. At 4 calls a task the fresh ones carry all the waiting:
+	// 40 ms cost 5 to 10 points of top-20 % success against 100 ms.
+	freshWait      = 100 * time.Millisecond
+	freshWaitBound = 1.5
+	// lateShare of its method's mean time must remain to a call that starts: the
+	// mean itself would drop the quicker half of the calls wrongly.
+	lateShare = .7
+
+	capacityGain = .2 // EWMA of work done, a busy tick
+	demandGain   = .1 // EWMA of work offered, a tick: a second of memory
+
+	// reserve is how much more work than the capacity the level lets come. A little
+	// too much is wanted, since the queue sorts; it is found between the bounds.
+	reserveStart, reserveMin, reserveMax = 1.05, .5, 2.
+	reserveRaise                         = 1.03 // a tick with an idle slot
+	reserveCut                           = .1   // per share of the arrivals evicted too many ...
+	reserveCutAt                         = .5   // ... but no more than for this share
+	// Above these shares of evicted work the reserve falls. Work with a ticket
+	// weighs more, and comes before the idle slot: a replica that idled once and
+	// evicted in the same tick otherwise keeps its level open (measured: the gate
+	// let a third through).
+	evictTicketAt, evictAt = .02, .10
+
+	// costGain is the EWMA of a method's time per call that ran while no more calls
+	// than cores did; crowdGain when more did, since preemption inflates it (57 for
+	// 20 ms at 2.5 calls a core, measured).
+	costGain, crowdGain = 1. / 20, 1. / 100
+	// mixGain is the EWMA of each method's share of the calls, a tick: the unit of
+	// work must not move with the mix faster than the demand can follow.
+	mixGain = .02
+	// maxCost bounds what one method may weigh against the mean, either way.
+	maxCost = 64.
+	// letGo shrinks the time of a method whose calls all come too late for it, a
+	// tick: nothing ends, so nothing else would ever correct it.
+	letGo = .8
+)
+
+// Config describes the process to its Controller.
+type Config struct {
+	// Cores is how many calls can truly run at once: GOMAXPROCS less the one that
+	// the poller needs. The limit never falls below it: the delay signal grows with
+	// the length of handlers (up to the scheduler's slice of 10 ms), so that long
+	// ones would starve the machine otherwise. At least 1.
+	Cores int
+	// Methods is how many methods the process serves. A call of any other number is
+	// weighed as the mean.
+	Methods int
+	// MaxWaiting bounds the queue in calls, whatever time it holds: memory. 0 is
+	// 65,536.
+	MaxWaiting int
+}
+
+// Controller is the admission of one process, shared by its servers. It is not
+// safe for concurrent use: its owner locks. The clock of its events is any that
+// does not run backwards, such as the time since the start; an event that is older
+// than the one before counts as simultaneous.
+type Controller struct {
+	cores      int
+	maxWaiting int
+	queue      queue
+	running    int
+	limit      int
+	limitF     float64
+	now        time.Duration
+	lastTick   time.Duration
+	lastEmpty  time.Duration // when the queue was last empty beside an idle slot
+	delay      time.Duration
+
+	level    qos.Priority
+	capacity float64
+	reserve  float64
+	ratio    float64 // demand to capacity
+	demand   float64
+	offered  [qos.Priorities]float64 // work a second at each priority, EWMA
+	fresh    [qos.Priorities]float64 // work since the tick
+
+	// Since the tick, as work.
+	arrived, done, evicted, evictedTicket float64
+	idle, reached                         bool // a slot was idle; the limit was reached
+
+	methods  []method // one a method, and one for all others
+	counts   Counts
+	withdrew uint64
+}
+
+// method is what is known of the calls of one method.
+type method struct {
+	time  float64 // seconds in the handler, mean; 0 is not known
+	share float64 // of all calls
+	cost  float64 // against the mean call
+	ended int     // since the tick
+	late  int     // since the tick
+}
+
+// New makes a Controller whose clock stands at now.
+func New(cfg Config, now time.Duration) (*Controller, error) {
+	if cfg.Cores < 1 || cfg.Methods < 0 || cfg.MaxWaiting < 0 {
+		return nil, fmt.Errorf("admission: %d cores, %d methods, %d waiting at most: want one core or more and nothing negative", cfg.Cores, cfg.Methods, cfg.MaxWaiting)
+	}
+	c := &Controller{
+		cores:      cfg.Cores,
+		maxWaiting: cfg.MaxWaiting,
+		limitF:     float64(startCores * cfg.Cores),
+		now:        now,
+		lastTick:   now,
+		lastEmpty:  now,
+		level:      qos.LastPriority,
+		reserve:    reserveStart,
+		idle:       true,
+		methods:    make([]method, cfg.Methods+1),
+	}
+	if c.maxWaiting == 0 {
+		c.maxWaiting = 1 << 16
+	}
+	c.limit = int(c.limitF)
+	for i := range c.methods {
+		c.methods[i].cost = 1
+	}
+	return c, nil
+}
+
+// Level is the worst priority that has a chance now: what to tell on every reply.
+// The controller itself refuses nobody for it. A call that came may as well wait
+// its turn: a level is a tick old, the queue is not.
+func (c *Controller) Level() qos.Priority { return c.level }
+
+// State gives what pages and metrics show.
+func (c *Controller) State() State {
+	return State{
+		Running: c.running, Limit: c.limit, Waiting: c.queue.n,
+		Level: c.level, Capacity: c.capacity, Demand: c.demand, Delay: c.delay,
+		Counts: c.counts, Withdrew: c.withdrew,
+	}
+}
+
+// Arrive decides about a new call, and about those that must make room for it.
+// Decisions are appended to out; the call's own is the last. A call that is inside
+// already stays where it is, without a decision.
+func (c *Controller) Arrive(now time.Duration, call *Call, out []Decision) []Decision {
+	if call.state != outside {
+		return out
+	}
+	c.advance(now)
+	m := c.method(call.Method)
+	call.cost, call.arrived = m.cost, c.now
+	c.fresh[min(call.Priority, qos.LastPriority)] += call.cost
+	c.arrived += call.cost
+
+	if c.late(call) {
+		return c.decide(call, Late, out)
+	}
+	if c.queue.n == 0 && c.running < c.limit {
+		return c.run(call, out)
+	}
+	c.reached = true
+	c.queue.push(call)
+	bound := c.bound()
+	for c.queue.n > 1 && c.queue.cost > bound || c.queue.n > c.maxWaiting {
+		v := c.queue.worst()
+		c.drop(v)
+		if v == call {
+			return c.decide(call, Refuse, out)
+		}
+		out = c.decide(v, Evict, out)
+	}
+	return c.decide(call, Queue, out)
+}
+
+// Done says that a call that ran has left its handler, in whatever way, and
+// decides who goes next. A call that does not run is left alone, so that a slot
+// can be given back twice without harm.
+func (c *Controller) Done(now time.Duration, call *Call, out []Decision) []Decision {
+	if call.state != running {
+		return out
+	}
+	c.advance(now)
+	c.learn(call)
+	call.state = outside
+	c.running--
+	c.done += call.cost
+	out = c.start(out)
+	if c.queue.n == 0 && c.running < c.limit {
+		c.idle, c.lastEmpty = true, c.now
+	}
+	return out
+}
+
+// Withdraw takes a waiting call back, because nobody wants its answer any more. It
+// says whether the call waited: if not, another decision is already on its way.
+func (c *Controller) Withdraw(call *Call) bool {
+	if call.state != waiting {
+		return false
+	}
+	c.queue.remove(call)
+	c.withdrew++
+	return true
+}
+
+// Suppressed counts n calls that a caller held back, of which one, drawn evenly,
+// had priority p and method m.
+func (c *Controller) Suppressed(n uint16, p qos.Priority, m Method) {
+	c.fresh[min(p, qos.LastPriority)] += float64(n) * c.method(m).cost
+}
+
+// Sweep drops the waiting calls for which it is too late. The worst of a queue are
+// never popped, so that Done would not find them.
+func (c *Controller) Sweep(now time.Duration, out []Decision) []Decision {
+	c.advance(now)
+	longest := c.longest()
+	for call := c.queue.oldest; call != nil; {
+		newer := call.newer
+		if v := c.overdue(call, longest); v != Run {
+			c.drop(call)
+			out = c.decide(call, v, out)
+		}
+		call = newer
+	}
+	return out
+}
+
+// advance moves the clock, never backwards.
+func (c *Controller) advance(now time.Duration) { c.now = max(c.now, now) }
+
+// start lets waiting calls in while there is room.
+func (c *Controller) start(out []Decision) []Decision {
+	if c.queue.n == 0 {
+		return out
+	}
+	longest := c.longest()
+	for c.queue.n > 0 && c.running < c.limit {
+		call := c.queue.best()
+		if v := c.overdue(call, longest); v != Run {
+			c.drop(call)
+			out = c.decide(call, v, out)
+			continue
+		}
+		c.queue.remove(call)
+		out = c.run(call, out)
+	}
+	return out
+}
+
+func (c *Controller) run(call *Call, out []Decision) []Decision {
+	call.state, call.started = running, c.now
+	c.running++
+	if c.running >= c.limit {
+		c.reached = true
+	}
+	return c.decide(call, Run, out)
+}
+
+// drop removes a waiting call for a decision against it, and counts its work.
+func (c *Controller) drop(call *Call) {
+	c.queue.remove(call)
+	c.evicted += call.cost
+	if !call.Ticket.Fresh() {
+		c.evictedTicket += call.cost
+	}
+}
+
+func (c *Controller) decide(call *Call, v Verdict, out []Decision) []Decision {
+	if v == Late {
+		c.method(call.Method).late++
+	}
+	c.counts[v][call.Priority.Class()]++
+	return append(out, Decision{call, v})
+}
+
+// late says that a call which starts now would end after its deadline.
+func (c *Controller) late(call *Call) bool {
+	if call.Deadline == 0 {
+		return false
+	}
+	rest := (call.Deadline - c.now).Seconds()
+	return rest <= 0 || rest < lateShare*c.method(call.Method).time
+}
+
+// overdue says what to do with a waiting call: Run, if nothing is against it.
+func (c *Controller) overdue(call *Call, longest time.Duration) Verdict {
+	switch {
+	case c.late(call):
+		return Late
+	case call.Ticket.Fresh() && c.now-call.arrived > longest:
+		return Expire
+	}
+	return Run
+}
+
+// queueFor is the time that the queue may hold now.
+func (c *Controller) queueFor() time.Duration {
+	if c.now-c.lastEmpty < quietTime {
+		return burstTime
+	}
+	if c.capacity == 0 {
+		return queueTime
+	}
+	calm := min(1, max(0, (busyRatio-c.ratio)/(busyRatio-calmRatio)))
+	return queueTime + time.Duration(calm*float64(burstTime-queueTime))
+}
+
+// bound is the work that the queue may hold now.
+func (c *Controller) bound() float64 {
+	return max(c.capacity*c.queueFor().Seconds(), float64(c.limit), minQueue)
+}
+
+// longest is how long a fresh call may wait.
+func (c *Controller) longest() time.Duration {
+	return max(freshWait, time.Duration(freshWaitBound*float64(c.queueFor())))
+}
+
+func (c *Controller) method(m Method) *method {
+	if m < 0 || int(m) >= len(c.methods) {
+		m = Method(len(c.methods) - 1)
+	}
+	return &c.methods[m]
+}
+
+// learn takes the time of a call that ended into its method's mean.
+func (c *Controller) learn(call *Call) {
+	m, took := c.method(call.Method), (c.now - call.started).Seconds()
+	m.ended++
+	switch {
+	case m.time == 0:
+		m.time = took
+	case c.running <= c.cores:
+		m.time += costGain * (took - m.time)
+	default:
+		m.time += crowdGain * (took - m.time)
+	}
+}
+
+// Tick closes a window: it moves limit, capacity, demand and level, and lets
+// waiting calls in if the limit has grown. The delay is the mean a call has seen
+// in this window after it was let in (in Go the mean of /sched/latencies:seconds
+// over the window); a negative one was not measured and leaves the limit alone.
+func (c *Controller) Tick(now, delay time.Duration, out []Decision) []Decision {
+	c.advance(now)
+	window := (c.now - c.lastTick).Seconds()
+	if window <= 0 {
+		return out
+	}
+	c.lastTick = c.now
+	c.adjustLimit(delay)
+	c.weigh()
+	c.adjustLevel(window)
+	c.arrived, c.done, c.evicted, c.evictedTicket = 0, 0, 0, 0
+	c.reached = false
+	out = c.start(out)
+	c.idle = c.running < c.limit && c.queue.n == 0
+	return out
+}
+
+// adjustLimit holds the delay after admission at its target: proportional cuts
+// above it, growth below it if the limit was in the way.
+func (c *Controller) adjustLimit(delay time.Duration) {
+	if delay < 0 {
+		return
+	}
+	c.delay = delay
+	d := float64(delay) / float64(delayTarget)
+	if d > 1 {
+		c.limitF *= max(limitKeep, 1-limitCut*(d-1))
+	} else if c.reached {
+		c.limitF += max(.5, limitRaise*c.limitF) * (1 - d)
+	}
+	c.limitF = max(c.limitF, float64(c.cores))
+	c.limit = int(math.Round(c.limitF))
+}
+
+// weigh sets what each method costs against the mean call of the recent mix. All
+// methods slowing down alike change no cost: then fewer calls are done, which the
+// capacity shows.
+func (c *Controller) weigh() {
+	ended := 0
+	for i := range c.methods {
+		ended += c.methods[i].ended
+	}
+	mean, known := 0., 0.
+	for i := range c.methods {
+		m := &c.methods[i]
+		if ended > 0 {
+			m.share += mixGain * (float64(m.ended)/float64(ended) - m.share)
+		}
+		if m.ended == 0 && m.late > 0 {
+			m.time *= letGo
+		}
+		if m.time > 0 {
+			mean += m.share * m.time
+			known += m.share
+		}
+		m.ended, m.late = 0, 0
+	}
+	if mean == 0 {
+		return
+	}
+	mean /= known
+	for i := range c.methods {
+		if m := &c.methods[i]; m.time > 0 {
+			m.cost = min(maxCost, max(1/maxCost, m.time/mean))
+		}
+	}
+}
+
+// adjustLevel finds the level from the work offered at each priority and the work
+// that can be done.
+func (c *Controller) adjustLevel(window float64) {
+	rate := c.done / window
+	switch {
+	case c.capacity == 0:
+		c.capacity = rate
+	case !c.idle || rate > c.capacity: // an idle server has shown what was asked, not what it can
+		c.capacity += capacityGain * (rate - c.capacity)
+	}
+
+	total, current := 0., 0.
+	for i := range c.offered {
+		now := c.fresh[i] / window
+		c.fresh[i] = 0
+		current += now
+		c.offered[i] += demandGain * (now - c.offered[i])
+		total += c.offered[i]
+	}
+
+	arrived := max(1, c.arrived)
+	evicted, ticketed := c.evicted/arrived, c.evictedTicket/arrived
+	switch {
+	case ticketed > evictTicketAt:
+		c.cutReserve(ticketed - evictTicketAt)
+	case c.idle:
+		c.reserve = min(reserveMax, c.reserve*reserveRaise)
+	case evicted > evictAt:
+		c.cutReserve(evicted - evictAt)
+	}
+
+	budget := c.capacity * c.reserve
+	if c.idle && c.evicted == 0 && current <= c.capacity && total > budget {
+		// The demand is gone: remembering it kept the level tight for 800 ms after a
+		// burst (now 200 ms).
+		for i := range c.offered {
+			c.offered[i] *= current / total
+		}
+		total = current
+	}
+	c.demand = total
+	c.ratio = total / max(1, c.capacity)
+	c.level = qos.LastPriority
+	if c.capacity == 0 || total <= budget {
+		return
+	}
+	// The priority in which the budget ends is let in: one that holds most of the
+	// demand would otherwise leave the server idle for its sake.
+	sum := 0.
+	for i := range c.offered {
+		if sum += c.offered[i]; sum > budget {
+			c.level = qos.Priority(i)
+			return
+		}
+	}
+}
+
+func (c *Controller) cutReserve(excess float64) {
+	c.reserve = max(reserveMin, c.reserve*(1-reserveCut*min(excess, reserveCutAt)))
+}
