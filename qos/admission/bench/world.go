@@ -179,7 +179,7 @@ func (l *leaf) gone(c *call) bool {
 // execute hands a call to the workers.
 func (l *leaf) execute(c *call) {
 	c.startsAt = l.world.now
-	if l.busy < l.slots {
+	if l.busy < l.slots && l.head == len(l.queue) {
 		l.work(c)
 		return
 	}
@@ -206,9 +206,9 @@ func (l *leaf) work(c *call) {
 	l.world.after(d, func() {
 		l.busy--
 		c.task.calls++
+		l.pull() // before the policy lets the next one in, which comes after these
 		l.policy.finished(c)
 		l.reply(c, served)
-		l.pull()
 	})
 }
 
