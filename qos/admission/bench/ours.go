@@ -4,7 +4,6 @@ package main
 
 import (
 	"math/rand/v2"
-	"os"
 	"time"
 
 	"github.com/sluice-rpc/sluice/qos/admission"
@@ -40,9 +39,6 @@ func newOurLeaf(w *world, l *leaf) leafPolicy {
 		delay := time.Duration(-1)
 		if o.starts >= minStarts {
 			delay = o.waited / time.Duration(o.starts)
-		}
-		if os.Getenv("DBG") != "" && l.index == 0 {
-			println(w.now.Milliseconds(), ctl.Debug(), delay.Microseconds())
 		}
 		o.waited, o.starts = 0, 0
 		o.out = ctl.Tick(w.now, delay, o.out[:0])
