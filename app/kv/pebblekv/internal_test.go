@@ -8,9 +8,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -105,7 +108,7 @@ func TestPowerLoss(t *testing.T) {
 	dir := t.TempDir()
 	disk := vfs.NewCrashableMem()
 	for round := range 5 {
-		opt := Options{fs: disk, ReserveBytes: -1}
+		opt := Options{fs: disk, ReserveBytes: -1, RowCacheBytes: int64(round%2) << 20}
 		s := mustOpen(t, dir, opt, formats)
 		promised, crashed := powerLossRound(t, s, disk, round)
 		// The process goes on after the clone was made; its directory is no longer ours.
@@ -155,6 +158,11 @@ func powerLossRound(t *testing.T, s *Store, disk *vfs.MemFS, round int) (promise
 		wg.Go(func() { // reads what the writer has perhaps not been told yet
 			for n := 0; running(); {
 				key := fmt.Sprintf("%d/%d/%d", round, w, n)
+				// A cached row must not pass for a durable one.
+				if _, err := s.Get(t.Context(), 1, []byte(key), kv.Local); err != nil {
+					t.Errorf("Get: %v", err)
+					return
+				}
 				item, err := s.Get(t.Context(), 1, []byte(key), kv.Linearizable)
 				if err != nil {
 					t.Errorf("Get: %v", err)
@@ -183,6 +191,78 @@ func powerLossRound(t *testing.T, s *Store, disk *vfs.MemFS, round int) (promise
 	close(stop)
 	wg.Wait()
 	return snapshot, crashed
+}
+
+// TestCachedRowIsNotTakenForDurable holds the sync of the log back: a row, and an
+// absence, that the cache has already must not pass for one that is on the disk.
+func TestCachedRowIsNotTakenForDurable(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		write *kv.Batch
+		there bool // after it
+	}{
+		{"a put", new(kv.Batch).Put([]byte("k"), []byte("new")), true},
+		{"a delete", new(kv.Batch).Delete([]byte("k")), false},
+		{"a delete of a range", new(kv.Batch).DeleteRange(nil, nil), false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var gate atomic.Pointer[chan struct{}] // syncs wait for it
+			fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if g := gate.Load(); g != nil && op.Kind == errorfs.OpFileSyncData {
+					<-*g
+				}
+				return nil
+			}))
+			s := mustOpen(t, t.TempDir(), Options{fs: fs, ReserveBytes: -1, RowCacheBytes: 1 << 20}, formats)
+			defer mustClose(t, s)
+			if _, err := s.Apply(t.Context(), 1, new(kv.Batch).Put([]byte("k"), []byte("old"))); err != nil {
+				t.Fatal(err)
+			}
+			synced := make(chan struct{})
+			gate.Store(&synced)
+			acknowledged := make(chan error, 1)
+			go func() {
+				_, err := s.Apply(t.Context(), 1, test.write)
+				acknowledged <- err
+			}()
+			get := func(mode kv.ReadMode) string {
+				item, err := s.Get(t.Context(), 1, []byte("k"), mode)
+				if err != nil {
+					t.Errorf("Get: %v", err)
+				}
+				return string(item.Value)
+			}
+			for get(kv.Local) == "old" { // until the write shows
+				runtime.Gosched()
+			}
+			hits := s.Metrics().RowHits
+			for s.Metrics().RowHits == hits { // until it is cached
+				get(kv.Local)
+			}
+			hits = s.Metrics().RowHits
+			read := make(chan string, 1)
+			go func() { read <- get(kv.Linearizable) }()
+			for s.Metrics().RowHits == hits { // until the cache has answered
+				runtime.Gosched()
+			}
+			select {
+			case v := <-read:
+				t.Errorf("a linearizable Get gave %q before it was on the disk", v)
+				read <- v
+			case err := <-acknowledged:
+				t.Fatalf("Apply = %v before the sync", err)
+			case <-time.After(20 * time.Millisecond): // a wrong answer comes sooner
+			}
+			gate.Store(nil)
+			close(synced)
+			if err := <-acknowledged; err != nil {
+				t.Error(err)
+			}
+			if v := <-read; (v == "new") != test.there {
+				t.Errorf("Get = %q", v)
+			}
+		})
+	}
 }
 
 // TestFailedDisk: when the log cannot be written the store must not go on as if

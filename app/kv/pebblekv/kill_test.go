@@ -45,7 +45,7 @@ const childDir = "PEBBLEKV_TEST_CHILD_DIR"
 const childWriters = 8
 
 func child(dir string) int {
-	s, err := pebblekv.Open(dir, pebblekv.Options{})
+	s, err := pebblekv.Open(dir, pebblekv.Options{RowCacheBytes: 1 << 20})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
