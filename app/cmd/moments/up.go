@@ -36,6 +36,7 @@ finish. Nothing acknowledged is lost by ending it in any other way.`,
   moments up --split              # gateways on 8080 and 8081
   moments up --tls-cert cert.pem --tls-key key.pem`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			tuneGC()
 			return up(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
