@@ -85,7 +85,7 @@ func (r *Replica) Hold(p qos.Priority, m Method, rnd *rand.Rand) {
 func Pick(now time.Duration, replicas []*Replica, p qos.Priority, t qos.Ticket, rnd *rand.Rand) (int, bool) {
 	i, j := rnd.IntN(len(replicas)), rnd.IntN(len(replicas))
 	a, b := replicas[i], replicas[j]
-	if gap := int(b.Level(now)) - int(a.Level(now)); gap > levelGap || gap >= -levelGap && b.inFlight < a.inFlight {
+	if gap := int(min(p, b.Level(now))) - int(min(p, a.Level(now))); gap > levelGap || gap >= -levelGap && b.inFlight < a.inFlight {
 		i = j
 	}
 	for k := range replicas {
