@@ -399,17 +399,19 @@ func BenchmarkScan(b *testing.B) {
 	const keys = 100_000
 	s := benchStore(b)
 	fill(b, s, keys)
-	for _, c := range []int{1, 64} {
-		b.Run(fmt.Sprintf("Scan50/c=%d", c), func(b *testing.B) {
-			b.ReportAllocs()
-			parallel(b, c, func(op int64) error {
-				n := int(op*7919) % keys / 1000 * 1000
-				items, _, err := s.Scan(b.Context(), kv.Slot(n/1000), kv.Range{From: fmt.Appendf(nil, "post/%020d", n+500), Limit: 50}, kv.Linearizable)
-				if err == nil && len(items) != 50 {
-					err = fmt.Errorf("%d items", len(items))
-				}
-				return err
+	for _, limit := range []int{1, 10, 50} {
+		for _, c := range []int{1, 64} {
+			b.Run(fmt.Sprintf("limit=%d/c=%d", limit, c), func(b *testing.B) {
+				b.ReportAllocs()
+				parallel(b, c, func(op int64) error {
+					n := int(op*7919) % keys / 1000 * 1000
+					items, _, err := s.Scan(b.Context(), kv.Slot(n/1000), kv.Range{From: fmt.Appendf(nil, "post/%020d", n+500), Limit: limit}, kv.Linearizable)
+					if err == nil && len(items) != limit {
+						err = fmt.Errorf("%d items", len(items))
+					}
+					return err
+				})
 			})
-		})
+		}
 	}
 }

@@ -203,8 +203,11 @@ func (s *Store) scan(ctx context.Context, slot kv.Slot, r kv.Range, limit int) (
 		if err != nil {
 			return nil, false, s.readError(key, err)
 		}
-		size += len(key) - slotLen + len(value)
-		items = append(items, kv.Item{Key: room.copy(key[slotLen:]), Value: room.copy(value), Ver: ver})
+		key = key[slotLen:]
+		size += len(key) + len(value)
+		item := kv.Item{Ver: ver}
+		item.Key, item.Value = room.copy(key, value, limit-len(items))
+		items = append(items, item)
 	}
 	return items, false, nil
 }
@@ -460,10 +463,15 @@ func fillKey(stored []byte, slot kv.Slot, key []byte) {
 }
 
 func bounds(slot kv.Slot, from, to []byte) (lower, upper []byte) {
+	n := slotLen + len(from)
+	both := make([]byte, n+slotLen+len(to))
+	lower, upper = both[:n:n], both[n:]
+	fillKey(lower, slot, from)
 	if len(to) == 0 {
-		return storedKey(slot, from), storedKey(slot+1, nil)
+		slot++
 	}
-	return storedKey(slot, from), storedKey(slot, to)
+	fillKey(upper, slot, to)
+	return lower, upper
 }
 
 func split(raw []byte) (ver uint64, value []byte, err error) {
@@ -486,20 +494,21 @@ func (s *slotSet) each(visit func(kv.Slot)) {
 	}
 }
 
-// arena hands out copies from few large pieces of memory.
+// arena hands out copies from few pieces of memory.
 type arena struct{ free []byte }
 
 const arenaPiece = 4 << 10
 
-func (a *arena) copy(b []byte) []byte {
-	if len(b) > len(a.free) {
-		if len(b) > arenaPiece/2 {
-			return bytes.Clone(b)
-		}
-		a.free = make([]byte, arenaPiece)
+// copy gives copies of a key and its value. More is how many such pairs there may yet
+// be, this one included: a short scan needs no large piece.
+func (a *arena) copy(key, value []byte, more int) (k, v []byte) {
+	n, size := len(key), len(key)+len(value)
+	if size > len(a.free) {
+		a.free = make([]byte, max(size, min(size*more, arenaPiece)))
 	}
-	n := copy(a.free, b)
-	out := a.free[:n:n]
-	a.free = a.free[n:]
-	return out
+	copy(a.free, key)
+	copy(a.free[n:], value)
+	k, v = a.free[:n:n], a.free[n:size:size]
+	a.free = a.free[size:]
+	return k, v
 }
