@@ -36,24 +36,28 @@ const (
 	// calls needs 3 to 4 s to open; too high a limit is cut in 6 ticks.
 	startCores = 8
 
-	// The queue holds what is done in queueTime, and in burstTime while the queue
-	// was empty in the last quietTime (a burst is not yet overload) or demand is at
-	// most calmRatio of the capacity, falling in a line up to busyRatio. 30 ms is
-	// 6 % of the usual deadline of 500 ms; 150 ms at the critical load gives .982
-	// instead of .975.
+	// The queue holds what is done in queueTime under plain overload, busyRatio of
+	// the capacity and more, and in burstTime up to calmRatio or while the queue was
+	// empty in the last quietTime: a burst is not yet overload. 30 ms is 6 % of the
+	// usual deadline of 500 ms; the long queue gives 1 to 2 points at exactly the
+	// capacity.
 	queueTime = 30 * time.Millisecond
-	burstTime = 150 * time.Millisecond
+	burstTime = 250 * time.Millisecond
 	quietTime = 100 * time.Millisecond
 	calmRatio = 1.05
 	busyRatio = 1.3
 	// minQueue is the shortest bound, in calls of mean cost: with less, a server of
 	// one slot idles between two arrivals.
 	minQueue = 4
-	// freshWait is the longest wait of a call without a ticket, or 1.5 times the
-	// bound if that is more. At 4 calls a task the fresh ones carry all the waiting:
-	// 40 ms cost 5 to 10 points of top-20 % success against 100 ms.
-	freshWait      = 100 * time.Millisecond
-	freshWaitBound = 1.5
+	// A call without a ticket waits at most busyWait to calmWait, on the same line.
+	// At 4 calls a task the fresh ones carry all the waiting: 40 ms cost 5 to 10
+	// points of top-20 % success against 100 ms; calmWait is the p99 of the admitted
+	// less what follows. With capacity to spare (spareRatio) a queue is a passing
+	// thing, and nobody should be refused for it: up to spareWait.
+	busyWait   = 100 * time.Millisecond
+	calmWait   = 210 * time.Millisecond
+	spareWait  = 450 * time.Millisecond
+	spareRatio = .92
 	// lateShare of its method's mean time must remain to a call that starts: the
 	// mean itself would drop the quicker half of the calls wrongly.
 	lateShare = .7
@@ -338,26 +342,33 @@ func (c *Controller) overdue(call *Call, longest time.Duration) Verdict {
 	return Run
 }
 
-// queueFor is the time that the queue may hold now.
-func (c *Controller) queueFor() time.Duration {
+// calm is 0 under load that is plainly too much, and 1 under load that the server
+// can just take or that has only begun.
+func (c *Controller) calm() float64 {
 	if c.now-c.lastEmpty < quietTime {
-		return burstTime
+		return 1
 	}
 	if c.capacity == 0 {
-		return queueTime
+		return 0
 	}
-	calm := min(1, max(0, (busyRatio-c.ratio)/(busyRatio-calmRatio)))
-	return queueTime + time.Duration(calm*float64(burstTime-queueTime))
+	return min(1, max(0, (busyRatio-c.ratio)/(busyRatio-calmRatio)))
 }
 
 // bound is the work that the queue may hold now.
 func (c *Controller) bound() float64 {
-	return max(c.capacity*c.queueFor().Seconds(), float64(c.limit), minQueue)
+	t := line(queueTime, burstTime, c.calm())
+	return max(c.capacity*t.Seconds(), float64(c.limit), minQueue)
 }
 
 // longest is how long a fresh call may wait.
 func (c *Controller) longest() time.Duration {
-	return max(freshWait, time.Duration(freshWaitBound*float64(c.queueFor())))
+	spare := min(1, max(0, (1-c.ratio)/(1-spareRatio)))
+	return line(busyWait, calmWait, c.calm()) + time.Duration(spare*float64(spareWait-calmWait))
+}
+
+// line goes from a at 0 to b at 1.
+func line(a, b time.Duration, at float64) time.Duration {
+	return a + time.Duration(at*float64(b-a))
 }
 
 func (c *Controller) method(m Method) *method {
@@ -485,7 +496,7 @@ func (c *Controller) adjustLevel(window float64) {
 	}
 
 	budget := c.capacity * c.reserve
-	if c.idle && c.evicted == 0 && current <= c.capacity && total > budget {
+	if c.idle && evicted <= evictAt && current <= c.capacity && total > budget {
 		// The demand is gone: remembering it kept the level tight for 800 ms after a
 		// burst (now 200 ms).
 		for i := range c.offered {

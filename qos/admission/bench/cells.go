@@ -62,7 +62,7 @@ func experiments(t topology) []experiment {
 			}})
 		}
 	}
-	es = append(es, one("fair", steady(t, 3, 0), func(g figures) []metric {
+	es = append(es, one("fair", cell{topo: t, phases: []phase{{10, .7}, {75, 3}}, from: 25, to: 85}, func(g figures) []metric {
 		return []metric{{"fair", g.fairX, "min/max"}}
 	}))
 	wave := []phase{{15, .8}, {10, .8 * 5}, {15, .8}}
