@@ -204,6 +204,9 @@ func (f *fanOut) worker(ctx context.Context) {
 			}
 			if err == nil {
 				backOff = minBackOff
+				if len(slots) < groupPosts {
+					break // what has come meanwhile waits for company, too
+				}
 				continue
 			}
 			f.log.Warn("fan-out failed and will be repeated", "error", err, "slots", len(slots), "pause", backOff)

@@ -35,7 +35,7 @@ type Config struct {
 	// FanOutWorkers is how many fan-out calls are under way at a time; 0 means 2.
 	FanOutWorkers int
 	// FanOutLinger is how long a worker waits for more posts to share a call; 0 means
-	// 2 ms.
+	// 20 ms.
 	FanOutLinger time.Duration
 	// CachedFacts bounds the cache of relations; 0 means 500,000.
 	CachedFacts int
@@ -98,7 +98,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		cfg.FanOutWorkers = 2
 	}
 	if cfg.FanOutLinger == 0 {
-		cfg.FanOutLinger = 2 * time.Millisecond
+		cfg.FanOutLinger = 20 * time.Millisecond
 	}
 	epoch, err := id.NextEpoch(ctx, cfg.Store)
 	if err != nil {
