@@ -202,7 +202,7 @@ type Metrics struct {
 
 // Metrics gives the figures of now; all zero when the store is closed.
 func (s *Store) Metrics() Metrics {
-	if err := s.enter(context.Background()); err != nil {
+	if err := s.hold(); err != nil {
 		return Metrics{}
 	}
 	defer s.leave()

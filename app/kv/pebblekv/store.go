@@ -60,6 +60,11 @@ func (s *Store) enter(ctx context.Context) error {
 	if err := kv.CheckContext(ctx); err != nil {
 		return err
 	}
+	return s.hold()
+}
+
+// hold keeps the store open until leave.
+func (s *Store) hold() error {
 	s.life.RLock()
 	if s.closed {
 		s.life.RUnlock()
