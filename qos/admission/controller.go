@@ -44,7 +44,7 @@ const (
 	queueTime = 30 * time.Millisecond
 	burstTime = 250 * time.Millisecond
 	quietTime = 100 * time.Millisecond
-	calmRatio = 1.05
+	calmRatio = 1.
 	busyRatio = 1.3
 	// minQueue is the shortest bound, in calls of mean cost: with less, a server of
 	// one slot idles between two arrivals.
@@ -55,7 +55,7 @@ const (
 	// less what follows. With capacity to spare (spareRatio) a queue is a passing
 	// thing, and nobody should be refused for it: up to spareWait.
 	busyWait   = 100 * time.Millisecond
-	calmWait   = 210 * time.Millisecond
+	calmWait   = 245 * time.Millisecond
 	spareWait  = 450 * time.Millisecond
 	spareRatio = .92
 	// lateShare of its method's mean time must remain to a call that starts: the
@@ -362,7 +362,7 @@ func (c *Controller) bound() float64 {
 
 // longest is how long a fresh call may wait.
 func (c *Controller) longest() time.Duration {
-	spare := min(1, max(0, (1-c.ratio)/(1-spareRatio)))
+	spare := min(1, max(0, (calmRatio-c.ratio)/(calmRatio-spareRatio)))
 	return line(busyWait, calmWait, c.calm()) + time.Duration(spare*float64(spareWait-calmWait))
 }
 

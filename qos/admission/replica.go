@@ -83,7 +83,8 @@ func (r *Replica) Hold(p qos.Priority, m Method, rnd *rand.Rand) {
 // call, any that does not. It gives the replica, and whether to send; if not, hold
 // the call there. There is at least one replica.
 func Pick(now time.Duration, replicas []*Replica, p qos.Priority, t qos.Ticket, rnd *rand.Rand) (int, bool) {
-	i, j := rnd.IntN(len(replicas)), rnd.IntN(len(replicas))
+	i := rnd.IntN(len(replicas))
+	j := (i + 1 + rnd.IntN(max(1, len(replicas)-1))) % len(replicas) // another one, if there is one
 	a, b := replicas[i], replicas[j]
 	if gap := int(min(p, b.Level(now))) - int(min(p, a.Level(now))); gap > levelGap || gap >= -levelGap && b.inFlight < a.inFlight {
 		i = j

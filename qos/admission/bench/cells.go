@@ -32,12 +32,17 @@ var (
 // overloaded is the load from which mean and worst of the steady cells are taken.
 const overloaded = 1.2
 
-// steady runs at 0.7 of the capacity for 10 s, then at f times it for 25 s, of
-// which the last 10 count.
+// steady runs at 0.7 of the capacity for 10 s, then at f times it: 15 s to settle
+// and 10 s that count. Near the capacity chance alone moves 10 s by 1.5 %, so there
+// it is 60 s.
 func steady(t topology, f float64, x int) cell {
+	counted := 10.
+	if f <= overloaded {
+		counted = 60
+	}
 	return cell{
 		name: fmt.Sprintf("steady.f%g.x%d", f, x), topo: t, x: x,
-		phases: []phase{{10, .7}, {25, f}}, from: 25, to: 35,
+		phases: []phase{{10, .7}, {15 + counted, f}}, from: 25, to: 25 + counted,
 	}
 }
 
