@@ -51,6 +51,7 @@ type fanOut struct {
 	log      *slog.Logger
 	workers  int
 	linger   time.Duration
+	now      func() time.Time
 	wake     chan struct{} // holds a token while ready may not be empty
 
 	mu    sync.Mutex
@@ -69,12 +70,14 @@ type progress struct {
 	trimmed uint64 // last sequence removed
 	loaded  bool   // cursor has been read from the store
 	queued  bool   // in ready, or with a worker
+
+	reached time.Time // when cursor last moved
 }
 
 func newFanOut(cfg Config) *fanOut {
 	return &fanOut{
 		store: cfg.Store, timeline: cfg.Timeline, log: cfg.Log,
-		workers: cfg.FanOutWorkers, linger: cfg.FanOutLinger, wake: make(chan struct{}, 1),
+		workers: cfg.FanOutWorkers, linger: cfg.FanOutLinger, now: cfg.Now, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -92,6 +95,20 @@ func (f *fanOut) mark(slot kv.Slot, seq uint64) {
 	if wake {
 		f.signal()
 	}
+}
+
+// readTime is longer than a read of a timeline may take: who began to read an index
+// before a post was there has ended by then.
+const readTime = 5 * time.Second
+
+// settled reports that every post of a slot stands in the timelines, and has for so
+// long that no reader has missed it. It relies on this process being the only one
+// that writes the store.
+func (f *fanOut) settled(slot kv.Slot) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := &f.slots[slot]
+	return f.whole && !p.queued && p.cursor >= p.head && f.now().Sub(p.reached) > readTime
 }
 
 func (f *fanOut) signal() {
@@ -329,7 +346,9 @@ func (f *fanOut) giveBack(slots []kv.Slot, reached []uint64, posts int, deliveri
 	}
 	for i, slot := range slots {
 		p := &f.slots[slot]
-		p.cursor = max(p.cursor, reached[i])
+		if reached[i] > p.cursor {
+			p.cursor, p.reached = reached[i], f.now()
+		}
 		if p.queued = p.cursor < p.head || !p.loaded; p.queued {
 			f.ready = append(f.ready, slot)
 		}
