@@ -498,11 +498,14 @@ func (c *Controller) adjustLevel(window float64) {
 	budget := c.capacity * c.reserve
 	if c.idle && evicted <= evictAt && current <= c.capacity && total > budget {
 		// The demand is gone: remembering it kept the level tight for 800 ms after a
-		// burst (now 200 ms).
+		// burst (now 200 ms). So is the reason for a small reserve, which callers that
+		// know no levels have driven down.
 		for i := range c.offered {
 			c.offered[i] *= current / total
 		}
 		total = current
+		c.reserve = max(c.reserve, reserveStart)
+		budget = c.capacity * c.reserve
 	}
 	c.demand = total
 	c.ratio = total / max(1, c.capacity)
