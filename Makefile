@@ -13,8 +13,9 @@ DATA     ?= moments-data
 FUZZTIME ?= 2s
 DURATION ?= 20s
 GRAPH    ?=
+SEED     ?= 1
 
-.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-moments build clean
+.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-moments bench-overload build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +69,11 @@ bench-moments: ## Moments beside a Redis fan-out, on the friendships of GRAPH=FI
 	@.ci/deps redis-server
 	@mkdir -p build
 	@$(GO) run -C app/bench . $(if $(GRAPH),-graph "$(abspath $(GRAPH))") -duration $(DURATION) -json ../../build/bench-moments.jsonl
+
+bench-overload: ## overload control and its peers in virtual time, by SEED; FACTOR=6 X=3 for one load, ENTRIES LEAVES SLOTS ONEWAY=5ms REJECTCOST=1ms DIST=heavy
+	@mkdir -p build
+	@$(GO) run -C qos/admission/bench . -seed $(SEED) -json ../../../build/bench-overload.jsonl \
+		$(foreach v,FACTOR X ENTRIES LEAVES SLOTS ONEWAY REJECTCOST DIST POLICIES ONLY,$(if $($v),-$(shell echo $v | tr A-Z a-z) $($v)))
 
 clean: ## remove what was built (data is kept)
 	@rm -rf bin build

@@ -154,7 +154,14 @@ func run(args []string, w io.Writer) error {
 }
 
 // policies are all there are.
-var policies = []policy{ours}
+var policies = []policy{
+	ours,
+	dagor("dagor", literalDAGOR),
+	dagor("dagor-100ms", shortDAGOR),
+	codelLIFO,
+	none("fifo", false),
+	none("none", true),
+}
 
 func policyNames() []string {
 	var ns []string

@@ -78,7 +78,7 @@ func (c cell) measure(tasks []task) figures {
 		f.top20 = topGood / top / min(1, optimum/top)
 	}
 	f.fairX = spread(xAll[:], xGood[:], 0)
-	f.fairCost = 1
+	f.fairCost = min(1, good)
 	for class := range costAll {
 		// A class that is shed as a whole says nothing about its methods.
 		f.fairCost = min(f.fairCost, spread(costAll[class][:], costGood[class][:], .02))
@@ -87,7 +87,8 @@ func (c cell) measure(tasks []task) figures {
 	return f
 }
 
-// spread is least to most of the success rates; 1 if all are below floor.
+// spread is least to most of the success rates. If the most is below floor they say
+// nothing, which counts as even; where nothing succeeds it is 0.
 func spread(all, good []float64, floor float64) float64 {
 	least, most := math.Inf(1), 0.
 	for i := range all {
@@ -95,8 +96,11 @@ func spread(all, good []float64, floor float64) float64 {
 			least, most = min(least, good[i]/all[i]), max(most, good[i]/all[i])
 		}
 	}
-	if most == 0 || most < floor {
+	switch {
+	case most < floor:
 		return 1
+	case most == 0:
+		return 0
 	}
 	return least / most
 }
