@@ -16,18 +16,23 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -38,6 +43,7 @@ type config struct {
 	json     string
 	only     []string
 	policies []policy
+	packaged []policy // the policies that need a bubble
 	topo     topology
 	x        int
 	factor   float64
@@ -74,15 +80,22 @@ func parse(args []string) (config, error) {
 	if *only != "" {
 		c.only = strings.Split(*only, ",")
 	}
-	for _, p := range policies {
-		if *names == "" || slices.Contains(strings.Split(*names, ","), p.name) {
-			c.policies = append(c.policies, p)
-		}
-	}
-	if len(c.policies) == 0 {
+	c.policies, c.packaged = chosen(policies, *names), chosen(packaged, *names)
+	if len(c.policies)+len(c.packaged) == 0 {
 		return c, fmt.Errorf("-policies %q: want some of %s", *names, strings.Join(policyNames(), ","))
 	}
 	return c, nil
+}
+
+// chosen are the policies named in a list; an empty list names all.
+func chosen(from []policy, names string) []policy {
+	var ps []policy
+	for _, p := range from {
+		if names == "" || slices.Contains(strings.Split(names, ","), p.name) {
+			ps = append(ps, p)
+		}
+	}
+	return ps
 }
 
 // wanted says whether a cell is among those asked for.
@@ -103,7 +116,7 @@ func (c config) experiments() []experiment {
 	return slices.DeleteFunc(experiments(c.topo), func(e experiment) bool { return !c.wanted(e.cell.name) })
 }
 
-func run(args []string, w io.Writer) error {
+func run(ctx context.Context, args []string, w io.Writer) error {
 	cfg, err := parse(args)
 	if err != nil {
 		return err
@@ -121,39 +134,33 @@ func run(args []string, w io.Writer) error {
 		file = f
 	}
 	enc := json.NewEncoder(file)
-	emit := func(p policy, ms []metric) error {
-		for _, m := range ms {
-			if m.Metric = "overload." + m.Metric; p.name != ours.name {
-				m.Metric = "overload.peer." + p.name + strings.TrimPrefix(m.Metric, "overload")
-			}
-			if _, err := fmt.Fprintf(w, "%-52s %9.4f %s\n", m.Metric, m.Value, m.Unit); err != nil {
-				return err
-			}
-			if err := enc.Encode(m); err != nil {
-				return err
-			}
+	emit := func(m metric) error {
+		if _, err := fmt.Fprintf(w, "%-60s %9.4f %s\n", m.Metric, m.Value, m.Unit); err != nil {
+			return err
 		}
-		return nil
+		return enc.Encode(m)
 	}
 	for _, p := range cfg.policies {
 		var all []metric
 		for _, e := range cfg.experiments() {
 			tasks := e.cell.arrivals(cfg.seed)
 			newWorld(e.cell, p, cfg.seed).play(tasks)
-			ms := e.read(e.cell.measure(tasks))
-			if err := emit(p, ms); err != nil {
+			all = append(all, e.read(e.cell.measure(tasks))...)
+		}
+		for _, m := range summary(all) {
+			m.Metric = p.metricName(m.Metric)
+			if err := emit(m); err != nil {
 				return err
 			}
-			all = append(all, ms...)
-		}
-		if err := emit(p, summary(all)[len(all):]); err != nil {
-			return err
 		}
 	}
-	return nil
+	if len(cfg.packaged) == 0 {
+		return nil
+	}
+	return runPackaged(ctx, args, emit)
 }
 
-// policies are all there are.
+// policies are those that live in the simulator alone.
 var policies = []policy{
 	ours,
 	dagor("dagor", literalDAGOR),
@@ -165,7 +172,7 @@ var policies = []policy{
 
 func policyNames() []string {
 	var ns []string
-	for _, p := range policies {
+	for _, p := range slices.Concat(policies, packaged) {
 		ns = append(ns, p.name)
 	}
 	return ns

@@ -10,6 +10,10 @@ type sim struct {
 	now  time.Duration
 	heap []event
 	seq  uint64
+
+	// For peers that live on a clock and in goroutines of their own; nil else.
+	advance func(to time.Duration) // brings their clock to the time of the next event
+	settle  func()                 // lets them answer what the event has asked
 }
 
 type event struct {
@@ -48,8 +52,14 @@ func (s *sim) every(d time.Duration, do func()) {
 func (s *sim) run(end time.Duration) {
 	for len(s.heap) > 0 && s.heap[0].at <= end {
 		e := s.pop()
+		if s.advance != nil {
+			s.advance(e.at)
+		}
 		s.now = e.at
 		e.do()
+		if s.settle != nil {
+			s.settle()
+		}
 	}
 	s.now = end
 }

@@ -63,6 +63,14 @@ type policy struct {
 	blind bool
 }
 
+// metricName is the full name of a metric of the policy.
+func (p policy) metricName(name string) string {
+	if p.name == ours.name {
+		return "overload." + name
+	}
+	return "overload.peer." + p.name + "." + name
+}
+
 // world is one cell being run under one policy.
 type world struct {
 	sim
@@ -70,10 +78,13 @@ type world struct {
 	policy  policy
 	entries []entryPolicy
 	leaves  []*leaf // of the first service, then of the second
+	bubble  *bubble // in which peers wait; nil for those that never do
 }
 
-func newWorld(c cell, p policy, seed uint64) *world {
-	w := &world{cell: c, policy: p}
+func newWorld(c cell, p policy, seed uint64) *world { return newWorldIn(nil, c, p, seed) }
+
+func newWorldIn(b *bubble, c cell, p policy, seed uint64) *world {
+	w := &world{cell: c, policy: p, bubble: b}
 	for i := range c.topo.leaves * c.topo.services {
 		l := &leaf{world: w, index: i, slots: c.topo.slotsOf(i / c.topo.leaves), rnd: rand.New(rand.NewPCG(seed, 1000+uint64(i)))}
 		w.leaves = append(w.leaves, l)
@@ -149,16 +160,18 @@ func (w *world) slowness() float64 {
 
 // leaf is a server of known capacity: slots workers behind a queue.
 type leaf struct {
-	world  *world
-	index  int
-	policy leafPolicy
-	slots  int
-	rnd    *rand.Rand
-	busy   int
-	queue  []*call // handed over and waiting for a worker
-	head   int
-	debt   time.Duration            // time of workers burnt by arrivals, not yet paid
-	onWait func(wait time.Duration) // hears how long each call waited for a worker
+	world   *world
+	index   int
+	policy  leafPolicy
+	slots   int
+	rnd     *rand.Rand
+	busy    int
+	queue   []*call // handed over and waiting for a worker
+	head    int
+	debt    time.Duration // time of workers burnt by arrivals, not yet paid
+	spent   time.Duration // busy time of all workers until changed
+	changed time.Duration
+	onWait  func(wait time.Duration) // hears how long each call waited for a worker
 }
 
 // receive takes a call off the wire.
@@ -198,18 +211,29 @@ func (l *leaf) work(c *call) {
 	if l.onWait != nil {
 		l.onWait(l.world.now - c.startsAt)
 	}
-	l.busy++
+	l.turn(1)
 	topo := l.world.cell.topo
 	d := time.Duration(float64(topo.draw(c.task.method, l.rnd)) * l.world.slowness())
 	d += l.debt
 	l.debt = 0
 	l.world.after(d, func() {
-		l.busy--
+		l.turn(-1)
 		c.task.calls++
 		l.pull() // before the policy lets the next one in, which comes after these
 		l.policy.finished(c)
 		l.reply(c, served)
 	})
+}
+
+// turn makes workers busy or free.
+func (l *leaf) turn(n int) {
+	l.spent, l.changed = l.worked(), l.world.now
+	l.busy += n
+}
+
+// worked is the busy time of all workers so far.
+func (l *leaf) worked() time.Duration {
+	return l.spent + time.Duration(l.busy)*(l.world.now-l.changed)
 }
 
 // pull gives free workers their next call.
