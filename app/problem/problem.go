@@ -13,33 +13,41 @@ import (
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
+// New makes an error of a stable type, about a field of the request or "".
+func New(code rpc.Code, kind, field, format string, args ...any) error {
+	return rpc.WithDetails(rpc.Errorf(code, format, args...), &momentsv1.Problem{Type: kind, Field: field})
+}
+
 // Invalid says that a field of the request breaks its rule.
 func Invalid(field, format string, args ...any) error {
-	return rpc.WithDetails(rpc.Errorf(rpc.InvalidArgument, field+": "+format, args...),
-		&momentsv1.Problem{Type: "invalid", Field: field})
+	return New(rpc.InvalidArgument, "invalid", field, field+": "+format, args...)
 }
 
 // NotFound says that there is no such thing, or that the viewer may not see it: the
 // two must not be told apart, so its message never says more than what.
 func NotFound(what string) error {
-	return rpc.WithDetails(rpc.Errorf(rpc.NotFound, "no such %s", what), &momentsv1.Problem{Type: "not-found"})
+	return New(rpc.NotFound, "not-found", "", "no such %s", what)
 }
 
 // KeyReused says that an idempotency key came with another request before.
 func KeyReused() error {
-	return rpc.WithDetails(rpc.Errorf(rpc.FailedPrecondition, "the idempotency key was used for another request; take a new key"),
-		&momentsv1.Problem{Type: "idempotency-conflict", Field: "idempotency_key"})
+	return New(rpc.FailedPrecondition, "idempotency-conflict", "idempotency_key",
+		"the idempotency key was used for another request; take a new key")
 }
 
 // Store gives the error of a call whose store failed: what may be tried again is
 // Unavailable, the rest Internal. Doing says what failed and is not shown to users.
+// An error that is made for users already stays as it is, and so does none.
 func Store(doing string, err error) error {
+	_, shown := errors.AsType[*rpc.Error](err)
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case err == nil, shown, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, kv.ErrQuota):
 		return rpc.Errorf(rpc.ResourceExhausted, "the store is full")
-	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrUnknown), errors.Is(err, kv.ErrConflict):
+	case errors.Is(err, kv.ErrUnknown):
+		return rpc.Errorf(rpc.Unavailable, "the store did not say whether it has written; try again, with the same idempotency key")
+	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict):
 		return rpc.Errorf(rpc.Unavailable, "the store cannot answer now; try again")
 	}
 	return &storeError{doing: doing, err: err}
