@@ -8,6 +8,8 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/once"
+	"github.com/sluice-rpc/sluice/app/problem"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
@@ -20,7 +22,7 @@ type step func(edge) (edge, error)
 func (s *Service) RequestFriend(ctx context.Context, req *momentsv1.RequestFriendRequest) (*momentsv1.RequestFriendResponse, error) {
 	state, err := s.act(ctx, "request", req, func(e edge) (edge, error) {
 		if e.blocked {
-			return e, problem(rpc.FailedPrecondition, "blocked", "other_id", "you block this person; unblock first")
+			return e, problem.New(rpc.FailedPrecondition, "blocked", "other_id", "you block this person; unblock first")
 		}
 		return e.request(), nil
 	})
@@ -34,7 +36,7 @@ func (s *Service) AcceptFriend(ctx context.Context, req *momentsv1.AcceptFriendR
 		case e.friends():
 			return e, nil
 		case !e.invited():
-			return e, problem(rpc.FailedPrecondition, "no-request", "other_id", "no request of this person is waiting")
+			return e, problem.New(rpc.FailedPrecondition, "no-request", "other_id", "no request of this person is waiting")
 		}
 		return e.accept(), nil
 	})
@@ -85,7 +87,7 @@ func (s *Service) act(ctx context.Context, name string, req friendRequest, do st
 		return none, err
 	}
 	if uid == other {
-		return none, invalid("other_id", "this is the user himself")
+		return none, problem.Invalid("other_id", "this is the user himself")
 	}
 	if err := checkKey(req.GetIdempotencyKey()); err != nil {
 		return none, err
@@ -93,28 +95,28 @@ func (s *Service) act(ctx context.Context, name string, req friendRequest, do st
 	for _, u := range []id.User{uid, other} {
 		if _, ver, err := s.user(ctx, u); err != nil || ver == 0 {
 			if err == nil {
-				err = errNoUser()
+				err = problem.NotFound("user")
 			}
-			return none, storeError(err)
+			return none, problem.Store("change friendship", err)
 		}
 	}
-	o := newOnce(s.now(), uid, req.GetIdempotencyKey(), fingerprint(name, req.GetOtherId()))
-	state, err := s.change(ctx, uid, other, &o, do)
+	use := once.New(s.now(), uid[:], req.GetIdempotencyKey(), once.Sum(name, req.GetOtherId()))
+	state, err := s.change(ctx, uid, other, use, do)
 	if err != nil {
-		return none, storeError(err)
+		return none, problem.Store("change friendship", err)
 	}
 	if err := s.tell(ctx, uid, other); err != nil {
 		s.wake()
-		return none, storeError(err)
+		return none, problem.Store("change friendship", err)
 	}
 	return state, nil
 }
 
 // change makes a step on uid's side: edge, indexes, counters, the mark that the
 // other's side must hear and the idempotency key, in one batch.
-func (s *Service) change(ctx context.Context, uid, other id.User, o *once, do step) (momentsv1.FriendState, error) {
+func (s *Service) change(ctx context.Context, uid, other id.User, use once.Use, do step) (momentsv1.FriendState, error) {
 	for {
-		state, err := s.changeOnce(ctx, uid, other, o, do)
+		state, err := s.changeOnce(ctx, uid, other, use, do)
 		if retry(ctx, err) {
 			continue
 		}
@@ -122,10 +124,10 @@ func (s *Service) change(ctx context.Context, uid, other id.User, o *once, do st
 	}
 }
 
-func (s *Service) changeOnce(ctx context.Context, uid, other id.User, o *once, do step) (momentsv1.FriendState, error) {
+func (s *Service) changeOnce(ctx context.Context, uid, other id.User, use once.Use, do step) (momentsv1.FriendState, error) {
 	none := momentsv1.FriendState_FRIEND_STATE_NONE
 	slot := slotOfUser(uid)
-	answer, found, err := o.answered(ctx, s.store, slot)
+	answer, found, err := use.Answer(ctx, s.store, slot)
 	if err != nil {
 		return none, err
 	}
@@ -155,7 +157,7 @@ func (s *Service) changeOnce(ctx context.Context, uid, other id.User, o *once, d
 	}
 	state := now.state()
 	b := new(kv.Batch)
-	o.record(b, []byte{byte(state)})
+	use.Record(b, []byte{byte(state)})
 	if now == was {
 		if b.Len() == 0 {
 			return state, nil
@@ -167,7 +169,7 @@ func (s *Service) changeOnce(ctx context.Context, uid, other id.User, o *once, d
 	b.IfVer(tallyKey, tallyItem.Ver)
 	if now.alive() && !was.alive() {
 		if count.alive >= s.maxFriends {
-			return none, problem(rpc.FailedPrecondition, "limit", "other_id",
+			return none, problem.New(rpc.FailedPrecondition, "limit", "other_id",
 				"you have %d friends and waiting requests, which is the limit; remove some first", count.alive)
 		}
 		count.alive++
@@ -223,7 +225,7 @@ func (s *Service) tell(ctx context.Context, uid, other id.User) error {
 			return err
 		}
 		var declined bool
-		state, err := s.change(ctx, other, uid, new(once), func(e edge) (edge, error) {
+		state, err := s.change(ctx, other, uid, once.Use{}, func(e edge) (edge, error) {
 			heard := e.hear(said)
 			declined = heard.own != e.own
 			return heard, nil
@@ -257,7 +259,7 @@ const (
 func (s *Service) ListFriends(ctx context.Context, req *momentsv1.ListFriendsRequest) (*momentsv1.ListFriendsResponse, error) {
 	count, items, next, err := s.page(ctx, prefixFriend, req.GetUserId(), req.GetCursor(), req.GetLimit(), maxFriendPage)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("list friends", err)
 	}
 	res := &momentsv1.ListFriendsResponse{UserIds: make([]string, len(items)), NextCursor: next, Version: count.version}
 	for i, item := range items {
@@ -274,7 +276,7 @@ func (s *Service) ListFriends(ctx context.Context, req *momentsv1.ListFriendsReq
 func (s *Service) ListFriendRequests(ctx context.Context, req *momentsv1.ListFriendRequestsRequest) (*momentsv1.ListFriendRequestsResponse, error) {
 	_, items, next, err := s.page(ctx, prefixInvite, req.GetUserId(), req.GetCursor(), req.GetLimit(), defaultInvitePage)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("list friend requests", err)
 	}
 	res := &momentsv1.ListFriendRequestsResponse{NextCursor: next}
 	for _, item := range items {
@@ -302,14 +304,14 @@ func (s *Service) page(ctx context.Context, prefix byte, user, cursor string, li
 	r := kv.Prefix(userKey(prefix, uid), usual)
 	if limit != 0 {
 		if limit > maxFriendPage {
-			return tally{}, nil, "", invalid("limit", "is %d, want 1 to %d, or 0 for %d", limit, maxFriendPage, usual)
+			return tally{}, nil, "", problem.Invalid("limit", "is %d, want 1 to %d, or 0 for %d", limit, maxFriendPage, usual)
 		}
 		r.Limit = int(limit)
 	}
 	if cursor != "" {
 		last, err := id.ParseUser(cursor)
 		if err != nil {
-			return tally{}, nil, "", invalid("cursor", "not from an earlier answer")
+			return tally{}, nil, "", problem.Invalid("cursor", "not from an earlier answer")
 		}
 		r.From = kv.Next(pairKey(prefix, uid, last))
 	}

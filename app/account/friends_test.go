@@ -9,11 +9,15 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluice-rpc/sluice/app/account"
+	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/app/kv/memkv"
+	"github.com/sluice-rpc/sluice/app/once"
 	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/framework/rpctest"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
@@ -192,6 +196,45 @@ func TestFriendKeys(t *testing.T) {
 	wantProblem(t, err, rpc.FailedPrecondition, "idempotency-conflict")
 	_, err = w.act(t.Context(), "unfriend", a, b, "k1")
 	wantProblem(t, err, rpc.FailedPrecondition, "idempotency-conflict")
+}
+
+// TestKeysEnd: a key is good for a day and forgotten in the next two, by the service's
+// own background work.
+func TestKeysEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		svc, err := account.New(t.Context(), config(store))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := rpctest.Local(t, func(r rpc.Registrar) { momentsv1.RegisterAccountServiceServer(r, svc) })
+		w := &world{AccountServiceClient: momentsv1.NewAccountServiceClient(conn), t: t, store: store}
+		a, b, c := w.register("aa"), w.register("bb"), w.register("cc")
+		if _, err := w.act(t.Context(), "request", a, b, "k"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(24 * time.Hour)
+		if got, err := w.act(t.Context(), "request", a, b, "k"); got != requested || err != nil {
+			t.Errorf("a day later: %v, %v", got, err)
+		}
+		_, err = w.act(t.Context(), "request", a, c, "k")
+		wantProblem(t, err, rpc.FailedPrecondition, "idempotency-conflict")
+		time.Sleep(25 * time.Hour)
+		ctx, stop := context.WithTimeout(t.Context(), 75*time.Minute)
+		defer stop()
+		if err := svc.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		for slot := range kv.Slot(kv.Slots) {
+			items, _, err := store.Scan(t.Context(), slot, kv.Prefix([]byte{once.Table}, 0), kv.Local)
+			if err != nil || len(items) != 0 {
+				t.Errorf("slot %d keeps %d records, %v", slot, len(items), err)
+			}
+		}
+		if _, err := w.act(t.Context(), "request", a, c, "k"); err != nil {
+			t.Errorf("with a forgotten key: %v", err)
+		}
+	})
 }
 
 func TestFriendLimit(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/problem"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
@@ -25,7 +26,7 @@ func (s *Service) ListUsers(ctx context.Context, req *momentsv1.ListUsersRequest
 	case limit == 0:
 		limit = defaultUserPage
 	case limit > maxUserPage:
-		return nil, invalid("limit", "is %d, want 1 to %d, or 0 for %d", limit, maxUserPage, defaultUserPage)
+		return nil, problem.Invalid("limit", "is %d, want 1 to %d, or 0 for %d", limit, maxUserPage, defaultUserPage)
 	}
 	slot, from, err := parseUserCursor(req.GetCursor())
 	if err != nil {
@@ -39,7 +40,7 @@ func (s *Service) ListUsers(ctx context.Context, req *momentsv1.ListUsersRequest
 		}
 		items, more, err := s.store.Scan(ctx, slot, r, kv.Linearizable)
 		if err != nil {
-			return nil, storeError(err)
+			return nil, problem.Store("list users", err)
 		}
 		for _, item := range items {
 			c, err := decodeClaim(item.Value)
@@ -48,7 +49,7 @@ func (s *Service) ListUsers(ctx context.Context, req *momentsv1.ListUsersRequest
 			}
 			u, ver, err := s.user(ctx, c.user)
 			if err != nil {
-				return nil, storeError(err)
+				return nil, problem.Store("list users", err)
 			}
 			if ver != 0 {
 				res.Profiles = append(res.Profiles, u.profile)
@@ -78,7 +79,7 @@ func parseUserCursor(s string) (kv.Slot, []byte, error) {
 	}
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(b) < 3 || len(b) > 2+kv.MaxKey || b[2] != prefixName || binary.BigEndian.Uint16(b) >= kv.Slots {
-		return 0, nil, invalid("cursor", "not from an earlier answer")
+		return 0, nil, problem.Invalid("cursor", "not from an earlier answer")
 	}
 	return kv.Slot(binary.BigEndian.Uint16(b)), b[2:], nil
 }

@@ -10,8 +10,7 @@ import (
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 
-	"github.com/sluice-rpc/sluice/framework/rpc"
-	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+	"github.com/sluice-rpc/sluice/app/problem"
 )
 
 // Lengths in Unicode code points after normalisation.
@@ -25,22 +24,13 @@ const (
 // maxKey is the most bytes of an idempotency key.
 const maxKey = 64
 
-// problem makes an error that programs can read.
-func problem(code rpc.Code, kind, field, format string, args ...any) error {
-	return rpc.WithDetails(rpc.Errorf(code, format, args...), &momentsv1.Problem{Type: kind, Field: field})
-}
-
-func invalid(field, format string, args ...any) error {
-	return problem(rpc.InvalidArgument, "invalid", field, field+": "+format, args...)
-}
-
 // plain refuses what no text of ours may hold.
 func plain(field, s string) error {
 	if !utf8.ValidString(s) {
-		return invalid(field, "not valid UTF-8")
+		return problem.Invalid(field, "not valid UTF-8")
 	}
 	if strings.IndexByte(s, 0) >= 0 {
-		return invalid(field, "holds a NUL")
+		return problem.Invalid(field, "holds a NUL")
 	}
 	return nil
 }
@@ -52,14 +42,14 @@ func cleanName(s string) (string, error) {
 	}
 	s = norm.NFC.String(s)
 	if n := utf8.RuneCountInString(s); n < minName || n > maxName {
-		return "", invalid("name", "has %d characters, want %d to %d", n, minName, maxName)
+		return "", problem.Invalid("name", "has %d characters, want %d to %d", n, minName, maxName)
 	}
 	for i, r := range s {
 		switch {
 		case unicode.IsLetter(r), unicode.Is(unicode.Nd, r):
 		case i > 0 && (r == '_' || r == '-' || r == '.' || unicode.IsMark(r)):
 		default:
-			return "", invalid("name", "%q is not allowed at byte %d: use letters and digits, and after the first also '_', '-' and '.'", r, i)
+			return "", problem.Invalid("name", "%q is not allowed at byte %d: use letters and digits, and after the first also '_', '-' and '.'", r, i)
 		}
 	}
 	return s, nil
@@ -79,13 +69,13 @@ func cleanDisplayName(s string) (string, error) {
 	}
 	s = norm.NFC.String(strings.TrimSpace(s))
 	if n := utf8.RuneCountInString(s); n < 1 || n > maxDisplayName {
-		return "", invalid(field, "has %d characters, want 1 to %d", n, maxDisplayName)
+		return "", problem.Invalid(field, "has %d characters, want 1 to %d", n, maxDisplayName)
 	}
 	for i, r := range s {
 		// Characters that turn the direction of text could make a name look like
 		// another one; the joiners among the format characters build emoji and scripts.
 		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
-			return "", invalid(field, "%U at byte %d is not allowed", r, i)
+			return "", problem.Invalid(field, "%U at byte %d is not allowed", r, i)
 		}
 	}
 	return s, nil
@@ -100,14 +90,14 @@ func cleanPassword(s string) (string, error) {
 	}
 	s = norm.NFC.String(s)
 	if n := utf8.RuneCountInString(s); n < minPassword || n > maxPassword {
-		return "", invalid(field, "has %d characters, want %d to %d", n, minPassword, maxPassword)
+		return "", problem.Invalid(field, "has %d characters, want %d to %d", n, minPassword, maxPassword)
 	}
 	return s, nil
 }
 
 func checkKey(key string) error {
 	if len(key) > maxKey {
-		return invalid("idempotency_key", "has %d bytes, want at most %d", len(key), maxKey)
+		return problem.Invalid("idempotency_key", "has %d bytes, want at most %d", len(key), maxKey)
 	}
 	return plain("idempotency_key", key)
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
+	"github.com/sluice-rpc/sluice/app/problem"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
@@ -74,7 +75,7 @@ func (h *hasher) enter(ctx context.Context) error {
 	}
 	if h.waiting.Add(1) > h.queue {
 		h.waiting.Add(-1)
-		return problem(rpc.ResourceExhausted, "busy", "", "too many people are logging in or registering; try again in a few seconds")
+		return problem.New(rpc.ResourceExhausted, "busy", "", "too many people are logging in or registering; try again in a few seconds")
 	}
 	defer h.waiting.Add(-1)
 	select {

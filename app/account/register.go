@@ -11,6 +11,8 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/once"
+	"github.com/sluice-rpc/sluice/app/problem"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
@@ -41,21 +43,21 @@ func (s *Service) Register(ctx context.Context, req *momentsv1.RegisterRequest) 
 	}
 	var done [sha256.Size]byte
 	if key := req.GetIdempotencyKey(); key != "" {
-		done = fingerprint("register", key)
+		done = once.Sum("register", key)
 	}
 	want := registration{name: name, display: display, password: password, done: done}
 
 	folded := foldName(name)
 	held, ok, err := s.claimOf(ctx, folded)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("register", err)
 	}
 	if ok { // told before a password is worked for nothing
 		return s.registeredBefore(ctx, held, want)
 	}
 	hash, err := s.hasher.hash(ctx, password)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("register", err)
 	}
 	uid, err := id.New[id.User](s.ids)
 	if err != nil {
@@ -74,11 +76,11 @@ func (s *Service) Register(ctx context.Context, req *momentsv1.RegisterRequest) 
 	}
 	made := new(kv.Batch).Put(userKey(prefixUser, uid), row).Put(userKey(prefixPending, uid), []byte(folded))
 	if _, err := s.store.Apply(ctx, slotOfUser(uid), made); err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("register", err)
 	}
 	holder, err := s.takeName(ctx, folded, claim{user: uid, done: done})
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("register", err)
 	}
 	if holder.user != uid {
 		return s.registeredBefore(ctx, holder, want)
@@ -116,20 +118,20 @@ type registration struct {
 // if it is a repeat of the one that made it.
 func (s *Service) registeredBefore(ctx context.Context, held claim, want registration) (*momentsv1.RegisterResponse, error) {
 	if want.done == ([sha256.Size]byte{}) || held.done != want.done {
-		return nil, problem(rpc.AlreadyExists, "name-taken", "name", "the name %q is taken; choose another", want.name)
+		return nil, problem.New(rpc.AlreadyExists, "name-taken", "name", "the name %q is taken; choose another", want.name)
 	}
 	u, _, err := s.user(ctx, held.user)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("register", err)
 	}
 	// A password is never put into a fingerprint, where a fast hash of it would lie
 	// beside the slow one; the slow one is asked.
 	right, err := s.hasher.verify(ctx, u.hash, want.password)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("register", err)
 	}
 	if !right || u.profile.GetName() != want.name {
-		return nil, errKeyReused()
+		return nil, once.ErrReused
 	}
 	return &momentsv1.RegisterResponse{Profile: u.profile}, nil
 }
@@ -169,8 +171,6 @@ func (s *Service) userByName(ctx context.Context, name string) (user, bool, erro
 	return u, ver != 0, err
 }
 
-func errNoUser() error { return problem(rpc.NotFound, "not-found", "", "there is no such user") }
-
 // GetProfile implements the contract.
 func (s *Service) GetProfile(ctx context.Context, req *momentsv1.GetProfileRequest) (*momentsv1.GetProfileResponse, error) {
 	uid, err := parseUser("user_id", req.GetUserId())
@@ -179,10 +179,10 @@ func (s *Service) GetProfile(ctx context.Context, req *momentsv1.GetProfileReque
 	}
 	u, ver, err := s.user(ctx, uid)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("read profile", err)
 	}
 	if ver == 0 {
-		return nil, errNoUser()
+		return nil, problem.NotFound("user")
 	}
 	return &momentsv1.GetProfileResponse{Profile: u.profile}, nil
 }
@@ -193,7 +193,7 @@ const maxProfiles = 500
 // GetProfiles implements the contract.
 func (s *Service) GetProfiles(ctx context.Context, req *momentsv1.GetProfilesRequest) (*momentsv1.GetProfilesResponse, error) {
 	if n := len(req.GetUserIds()); n > maxProfiles {
-		return nil, invalid("user_ids", "has %d ids, want at most %d", n, maxProfiles)
+		return nil, problem.Invalid("user_ids", "has %d ids, want at most %d", n, maxProfiles)
 	}
 	res := &momentsv1.GetProfilesResponse{Profiles: make([]*momentsv1.Profile, 0, len(req.GetUserIds()))}
 	for _, text := range req.GetUserIds() {
@@ -203,7 +203,7 @@ func (s *Service) GetProfiles(ctx context.Context, req *momentsv1.GetProfilesReq
 		}
 		u, ver, err := s.user(ctx, uid)
 		if err != nil {
-			return nil, storeError(err)
+			return nil, problem.Store("read profiles", err)
 		}
 		if ver != 0 {
 			res.Profiles = append(res.Profiles, u.profile)
@@ -216,10 +216,10 @@ func (s *Service) GetProfiles(ctx context.Context, req *momentsv1.GetProfilesReq
 func (s *Service) FindUser(ctx context.Context, req *momentsv1.FindUserRequest) (*momentsv1.FindUserResponse, error) {
 	u, ok, err := s.userByName(ctx, req.GetName())
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("find user", err)
 	}
 	if !ok {
-		return nil, errNoUser()
+		return nil, problem.NotFound("user")
 	}
 	return &momentsv1.FindUserResponse{Profile: u.profile}, nil
 }
@@ -242,7 +242,7 @@ func (s *Service) UpdateProfile(ctx context.Context, req *momentsv1.UpdateProfil
 	add("display_name", req.DisplayName)
 	add("avatar_media_id", req.AvatarMediaId)
 	add("cover_media_id", req.CoverMediaId)
-	o := newOnce(s.now(), uid, req.GetIdempotencyKey(), fingerprint(parts...))
+	use := once.New(s.now(), uid[:], req.GetIdempotencyKey(), once.Sum(parts...))
 
 	change := func(p *momentsv1.Profile) error {
 		if req.DisplayName != nil {
@@ -265,7 +265,7 @@ func (s *Service) UpdateProfile(ctx context.Context, req *momentsv1.UpdateProfil
 			}
 			if *picture.value != "" {
 				if _, err := id.ParseMedia(*picture.value); err != nil {
-					return invalid(picture.field, "not the id of a medium")
+					return problem.Invalid(picture.field, "not the id of a medium")
 				}
 			}
 			*picture.into = *picture.value
@@ -273,12 +273,12 @@ func (s *Service) UpdateProfile(ctx context.Context, req *momentsv1.UpdateProfil
 		return nil
 	}
 	for {
-		profile, err := s.updateProfile(ctx, uid, &o, change)
+		profile, err := s.updateProfile(ctx, uid, use, change)
 		if retry(ctx, err) {
 			continue
 		}
 		if err != nil {
-			return nil, storeError(err)
+			return nil, problem.Store("update profile", err)
 		}
 		return &momentsv1.UpdateProfileResponse{Profile: profile}, nil
 	}
@@ -290,9 +290,9 @@ func retry(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && (errors.Is(err, kv.ErrConflict) || errors.Is(err, kv.ErrUnknown))
 }
 
-func (s *Service) updateProfile(ctx context.Context, uid id.User, o *once, change func(*momentsv1.Profile) error) (*momentsv1.Profile, error) {
+func (s *Service) updateProfile(ctx context.Context, uid id.User, use once.Use, change func(*momentsv1.Profile) error) (*momentsv1.Profile, error) {
 	slot := slotOfUser(uid)
-	answer, found, err := o.answered(ctx, s.store, slot)
+	answer, found, err := use.Answer(ctx, s.store, slot)
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +305,7 @@ func (s *Service) updateProfile(ctx context.Context, uid id.User, o *once, chang
 		return nil, err
 	}
 	if ver == 0 {
-		return nil, errNoUser()
+		return nil, problem.NotFound("user")
 	}
 	if err := change(u.profile); err != nil {
 		return nil, err
@@ -319,7 +319,7 @@ func (s *Service) updateProfile(ctx context.Context, uid id.User, o *once, chang
 	}
 	key := userKey(prefixUser, uid)
 	b := new(kv.Batch).IfVer(key, ver).Put(key, row)
-	o.record(b, answer)
+	use.Record(b, answer)
 	_, err = s.store.Apply(ctx, slot, b)
 	return u.profile, err
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/problem"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
@@ -27,18 +28,18 @@ func (s *Service) Relations(ctx context.Context, req *momentsv1.RelationsRequest
 		return nil, err
 	}
 	if n := len(req.GetAuthorIds()); n > maxAuthors {
-		return nil, invalid("author_ids", "has %d ids, want at most %d", n, maxAuthors)
+		return nil, problem.Invalid("author_ids", "has %d ids, want at most %d", n, maxAuthors)
 	}
 	count, err := s.tally(ctx, viewer)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("read relations", err)
 	}
 	if count.version == req.GetKnownVersion() {
 		return &momentsv1.RelationsResponse{Version: count.version, Unchanged: true}, nil
 	}
 	c, err := s.circle(ctx, viewer, count.version)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("read relations", err)
 	}
 	rows := make([]momentsv1.Relation, len(req.GetAuthorIds())) // one allocation for all
 	res := &momentsv1.RelationsResponse{Version: c.version, Relations: make([]*momentsv1.Relation, len(rows))}

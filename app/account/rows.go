@@ -29,7 +29,7 @@ import (
 //	r user            -> relations version and number of living halves
 //	m user other      -> an own half that the other's side may not have heard yet
 //	b user other      -> other's posts are still to be filled into user's timeline
-//	k day user key    -> an idempotency key, what it was used for and the answer
+//	d ...             -> what an idempotency key of the user did: see package once
 //	K                 -> the key of the session tokens, in the slot of that key
 const (
 	prefixUser     = 'u'
@@ -42,7 +42,6 @@ const (
 	prefixRelation = 'r'
 	prefixMirror   = 'm'
 	prefixBackfill = 'b'
-	prefixDone     = 'k'
 	prefixTokenKey = 'K'
 )
 

@@ -4,7 +4,6 @@ package account
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"time"
 
@@ -12,12 +11,13 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/once"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
 const (
 	// sweepEvery is how often the whole store is looked through for what crashes
-	// left and time has ended: 4,096 slots, four short scans each.
+	// left and time has ended: 4,096 slots, three short scans each.
 	sweepEvery = time.Hour
 	// againAfter is how long to wait before what failed is tried again.
 	againAfter = time.Second
@@ -78,6 +78,10 @@ func (s *Service) Run(ctx context.Context) error {
 		s.sweepUntil(ctx)
 		return nil
 	})
+	g.Go(func() error {
+		once.Sweep(ctx, s.store, s.now, s.log)
+		return nil
+	})
 	return g.Wait()
 }
 
@@ -126,9 +130,6 @@ func (s *Service) sweep(ctx context.Context) error {
 			if err := s.each(ctx, slot, kind.prefix, kind.do); err != nil {
 				errs = append(errs, err)
 			}
-		}
-		if err := s.forget(ctx, slot); err != nil {
-			errs = append(errs, err)
 		}
 		if len(errs) >= 10 {
 			break // the store is in trouble: one page of log says so
@@ -230,17 +231,5 @@ func (s *Service) settle(ctx context.Context, slot kv.Slot, item kv.Item) error 
 		return nil // its registration may be under way
 	}
 	_, err = s.store.Apply(ctx, slot, b.Delete(item.Key))
-	return err
-}
-
-// forget deletes the idempotency keys of the days before yesterday.
-func (s *Service) forget(ctx context.Context, slot kv.Slot) error {
-	yesterday := binary.BigEndian.AppendUint32([]byte{prefixDone}, dayOf(s.now())-1)
-	old := kv.Range{From: []byte{prefixDone}, To: yesterday, Limit: 1}
-	items, _, err := s.store.Scan(ctx, slot, old, kv.Linearizable)
-	if err != nil || len(items) == 0 {
-		return err
-	}
-	_, err = s.store.Apply(ctx, slot, new(kv.Batch).DeleteRange(old.From, old.To))
 	return err
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/problem"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 	"github.com/sluice-rpc/sluice/qos"
@@ -156,23 +157,6 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}, nil
 }
 
-// storeError says to a caller what a failure of the store means to him.
-func storeError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return rpc.Errorf(rpc.CodeOf(err), "the time of the call ran out while the store was asked; a write may have been made: %w", err)
-	case errors.Is(err, kv.ErrUnknown):
-		return rpc.Errorf(rpc.Unavailable, "the store did not say whether the write was made; repeat it with the same idempotency key")
-	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict):
-		return rpc.Errorf(rpc.Unavailable, "the store cannot take the call now; try again")
-	case errors.Is(err, kv.ErrQuota):
-		return rpc.Errorf(rpc.ResourceExhausted, "the store is full")
-	}
-	return err
-}
-
 // background gives a context for calls that no request is waiting for.
 func background(ctx context.Context, job string) context.Context {
 	return rpc.WithCall(ctx, &rpc.Call{Header: rpc.Header{
@@ -186,7 +170,7 @@ func background(ctx context.Context, job string) context.Context {
 func parseUser(field, s string) (id.User, error) {
 	u, err := id.ParseUser(s)
 	if err != nil {
-		return id.User{}, invalid(field, "not the id of a user")
+		return id.User{}, problem.Invalid(field, "not the id of a user")
 	}
 	return u, nil
 }

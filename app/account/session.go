@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/problem"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
@@ -111,11 +112,11 @@ func (s *Service) LogIn(ctx context.Context, req *momentsv1.LogInRequest) (*mome
 		return nil, err
 	}
 	if n := len([]rune(req.GetDevice())); n > maxDevice {
-		return nil, invalid("device", "has %d characters, want at most %d", n, maxDevice)
+		return nil, problem.Invalid("device", "has %d characters, want at most %d", n, maxDevice)
 	}
 	u, known, err := s.userByName(ctx, req.GetName())
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("log in", err)
 	}
 	password, err := cleanPassword(req.GetPassword())
 	if err != nil {
@@ -127,10 +128,10 @@ func (s *Service) LogIn(ctx context.Context, req *momentsv1.LogInRequest) (*mome
 	}
 	right, err := s.hasher.verify(ctx, u.hash, password)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("log in", err)
 	}
 	if !right {
-		return nil, problem(rpc.Unauthenticated, "bad-credentials", "", "no account has this name and password")
+		return nil, problem.New(rpc.Unauthenticated, "bad-credentials", "", "no account has this name and password")
 	}
 	owner, err := id.ParseUser(u.profile.GetUserId())
 	if err != nil {
@@ -142,7 +143,7 @@ func (s *Service) LogIn(ctx context.Context, req *momentsv1.LogInRequest) (*mome
 	}
 	row := session{expires: s.now().Add(s.sessionTTL).Truncate(time.Millisecond), device: req.GetDevice()}
 	if err := s.openSession(ctx, owner, sess, row); err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("log in", err)
 	}
 	return &momentsv1.LogInResponse{
 		Token:     s.signer.token(owner, sess),
@@ -191,7 +192,7 @@ func (s *Service) LogOut(ctx context.Context, req *momentsv1.LogOutRequest) (*mo
 		return nil, errNoSession()
 	}
 	if _, err := s.store.Apply(ctx, slotOfUser(u), new(kv.Batch).Delete(pairKey(prefixSession, u, sess))); err != nil {
-		return nil, storeError(err)
+		return nil, problem.Store("log out", err)
 	}
 	s.sessions.remove(sess)
 	return &momentsv1.LogOutResponse{}, nil
@@ -215,7 +216,7 @@ func (s *Service) Authenticate(ctx context.Context, req *momentsv1.AuthenticateR
 	if !ok || age < 0 || age >= maxAge {
 		item, err := s.store.Get(ctx, slotOfUser(u), pairKey(prefixSession, u, sess), kv.Linearizable)
 		if err != nil {
-			return nil, storeError(err)
+			return nil, problem.Store("read session", err)
 		}
 		if item.Ver == 0 {
 			s.sessions.remove(sess)
@@ -240,5 +241,5 @@ func (s *Service) Authenticate(ctx context.Context, req *momentsv1.AuthenticateR
 }
 
 func errNoSession() error {
-	return problem(rpc.Unauthenticated, "unauthenticated", "", "the session has ended or never was; log in again")
+	return problem.New(rpc.Unauthenticated, "unauthenticated", "", "the session has ended or never was; log in again")
 }
