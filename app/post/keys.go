@@ -3,7 +3,6 @@
 package post
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 
@@ -19,7 +18,7 @@ import (
 //	a author ^post   -> nothing       album entry, newest first
 //	b post           -> PostRecord    body
 //	c consumer       -> seq           cursor in the outbox
-//	i author key     -> hash, post    what an idempotency key did
+//	d ...            -> post          what an idempotency key did: see package once
 //	o seq            -> record        outbox
 //	q                -> seq           last sequence of the outbox
 //
@@ -28,7 +27,6 @@ const (
 	tableAlbum  = 'a'
 	tableBody   = 'b'
 	tableCursor = 'c'
-	tableKey    = 'i'
 	tableOutbox = 'o'
 	tableSeq    = 'q'
 )
@@ -72,13 +70,6 @@ func albumPost(key []byte) (p id.Post) {
 		p[i] = ^b
 	}
 	return p
-}
-
-// keyKey is where an idempotency key's record lies. The key is hashed, so that its
-// length does not matter.
-func keyKey(author id.User, key string) []byte {
-	sum := sha256.Sum256([]byte(key))
-	return append(append([]byte{tableKey}, author[:]...), sum[:16]...)
 }
 
 func outboxKey(seq uint64) []byte {
@@ -128,25 +119,6 @@ func parseOutbox(b []byte) (r outboxRecord, err error) {
 	r.kind = b[1]
 	copy(r.post[:], b[2:])
 	copy(r.author[:], b[18:])
-	return r, nil
-}
-
-// keyRecord remembers what an idempotency key did. Form: version 1, post, hash.
-type keyRecord struct {
-	post id.Post
-	hash [sha256.Size]byte
-}
-
-func (r keyRecord) encode() []byte {
-	return append(append([]byte{1}, r.post[:]...), r.hash[:]...)
-}
-
-func parseKeyRecord(b []byte) (r keyRecord, err error) {
-	if len(b) != 1+16+sha256.Size || b[0] != 1 {
-		return r, fmt.Errorf("post: idempotency record %x is not of version 1", b)
-	}
-	copy(r.post[:], b[1:])
-	copy(r.hash[:], b[17:])
 	return r, nil
 }
 

@@ -15,9 +15,12 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-rpc/sluice/app/combine"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/once"
 	"github.com/sluice-rpc/sluice/app/relations"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
@@ -78,6 +81,7 @@ type Service struct {
 	writes    *combine.Group[kv.Slot, op]
 	lanes     [kv.Slots]lane // a slot's lane belongs to the leader of its turn
 	fanOut    *fanOut
+	log       *slog.Logger
 }
 
 // New makes the service. It takes a new epoch of ids from the store.
@@ -114,11 +118,20 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		now:       cfg.Now,
 		relations: relations.NewCache(cfg.Account, cfg.CachedFacts),
 		fanOut:    newFanOut(cfg),
+		log:       cfg.Log,
 	}
 	s.writes = combine.New(maxTurn, maxWaiting, s.write)
 	return s, nil
 }
 
-// Run fans out what the outbox holds until ctx ends; then it returns nil. It is
-// called once.
-func (s *Service) Run(ctx context.Context) error { return s.fanOut.run(ctx) }
+// Run fans out what the outbox holds, and forgets old idempotency keys, until ctx
+// ends; then it returns nil. It is called once.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.fanOut.run(ctx) })
+	g.Go(func() error {
+		once.Sweep(ctx, s.store, s.now, s.log)
+		return nil
+	})
+	return g.Wait()
+}

@@ -8,13 +8,18 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/app/kv/memkv"
+	"github.com/sluice-rpc/sluice/app/once"
 	"github.com/sluice-rpc/sluice/app/post"
 	"github.com/sluice-rpc/sluice/app/relations/relationstest"
 	"github.com/sluice-rpc/sluice/framework/rpc"
@@ -38,14 +43,21 @@ func (nowhere) FanOut(context.Context, *momentsv1.FanOutRequest) (*momentsv1.Fan
 // start gives a client of a new service over a store. Mary and John are friends.
 func start(t *testing.T, store *memkv.Store) (momentsv1.PostServiceClient, *relationstest.Account) {
 	t.Helper()
+	c, _, account := startAt(t, store, nil)
+	return c, account
+}
+
+// startAt is start with a clock and the service itself.
+func startAt(t *testing.T, store *memkv.Store, now func() time.Time) (momentsv1.PostServiceClient, *post.Service, *relationstest.Account) {
+	t.Helper()
 	account := new(relationstest.Account)
 	account.Befriend(mary, john)
-	s, err := post.New(t.Context(), post.Config{Store: store, Region: 1, Account: account, Timeline: nowhere{}})
+	s, err := post.New(t.Context(), post.Config{Store: store, Region: 1, Account: account, Timeline: nowhere{}, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn := rpctest.Local(t, func(r rpc.Registrar) { momentsv1.RegisterPostServiceServer(r, s) })
-	return momentsv1.NewPostServiceClient(conn), account
+	return momentsv1.NewPostServiceClient(conn), s, account
 }
 
 func request(author id.User, key, text string) *momentsv1.PublishRequest {
@@ -170,6 +182,69 @@ func TestIdempotency(t *testing.T) {
 	c, _ = start(t, reopened)
 	if again := publish(t, c, mary, "k", "caf\u00e9"); !proto.Equal(again, p) {
 		t.Errorf("after a restart: %v, want %v", again, p)
+	}
+}
+
+// TestKeysEnd: a key is good for a day and forgotten in the next two, by the service's
+// own background work.
+func TestKeysEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		c, s, _ := startAt(t, store, time.Now)
+		p := publish(t, c, mary, "k", "tea")
+		time.Sleep(24 * time.Hour)
+		if again := publish(t, c, mary, "k", "tea"); !proto.Equal(again, p) {
+			t.Errorf("a day later: %v, want %v", again, p)
+		}
+		_, err := c.Publish(t.Context(), request(mary, "k", "coffee"))
+		if _, typ, _ := problemOf(t, err); typ != "idempotency-conflict" {
+			t.Errorf("another text a day later: %v", err)
+		}
+		time.Sleep(25 * time.Hour)
+		ctx, stop := context.WithTimeout(t.Context(), 75*time.Minute)
+		defer stop()
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		items, _, err := store.Scan(t.Context(), kv.SlotOf(mary[:]), kv.Prefix([]byte{once.Table}, 0), kv.Local)
+		if err != nil || len(items) != 0 {
+			t.Errorf("%d records are kept, %v", len(items), err)
+		}
+		if other := publish(t, c, mary, "k", "coffee"); other.GetId() == p.GetId() {
+			t.Error("a forgotten key made no new post")
+		}
+	})
+}
+
+// TestCrashBeforeTheAnswer: the post is stored, its author never hears of it, and the
+// process dies; repeated, it is the same post.
+func TestCrashBeforeTheAnswer(t *testing.T) {
+	store := memkv.New()
+	c, _ := start(t, store)
+	var stored atomic.Bool
+	store.SetFaults(func(c memkv.Call) memkv.Fault {
+		if stored.Load() {
+			return memkv.Unavailable
+		}
+		if c.Method == memkv.Apply {
+			stored.Store(true)
+			return memkv.UnknownApplied
+		}
+		return memkv.None
+	})
+	if _, err := c.Publish(t.Context(), request(mary, "k", "tea")); rpc.CodeOf(err) != rpc.Unavailable {
+		t.Fatalf("got %v, want it to fail", err)
+	}
+	store.Crash()
+	store, err := store.Reopen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ = start(t, store)
+	p := publish(t, c, mary, "k", "tea")
+	album, err := c.Album(t.Context(), &momentsv1.AlbumRequest{ViewerId: mary.String(), AuthorId: mary.String()})
+	if err != nil || len(album.GetPosts()) != 1 || album.GetPosts()[0].GetId() != p.GetId() {
+		t.Errorf("album %v, %v; want %v alone", album, err, p)
 	}
 }
 

@@ -5,14 +5,15 @@ package post
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/once"
 	"github.com/sluice-rpc/sluice/app/problem"
 	"github.com/sluice-rpc/sluice/app/text"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
@@ -32,7 +33,8 @@ func (s *Service) Publish(ctx context.Context, req *momentsv1.PublishRequest) (*
 		return nil, err
 	}
 	rec.AuthorId = author[:]
-	o := &op{author: author, key: keyKey(author, req.GetIdempotencyKey()), hash: hashOf(rec), rec: rec, err: errNotRun}
+	use := once.New(s.now(), author[:], req.GetIdempotencyKey(), sumOf(rec))
+	o := &op{author: author, use: use, rec: rec, err: errNotRun}
 	if err := s.writes.Do(ctx, kv.SlotOf(author[:]), o); err != nil {
 		return nil, waitError(err)
 	}
@@ -106,23 +108,16 @@ func newRecord(req *momentsv1.PublishRequest) (*momentsv1.PostRecord, error) {
 	return &momentsv1.PostRecord{Text: body, Audience: uint32(req.GetAudience())}, nil
 }
 
-// hashOf tells two requests under one key apart. It is stored, so its form stays:
-// a field that comes later is hashed only where it is used, after a tag of its own.
-func hashOf(rec *momentsv1.PostRecord) [sha256.Size]byte {
-	b := make([]byte, 0, 16+len(rec.GetText()))
-	b = append(b, "post1"...)
-	b = binary.AppendUvarint(b, uint64(rec.GetAudience()))
-	b = binary.AppendUvarint(b, uint64(len(rec.GetText())))
-	b = append(b, rec.GetText()...)
-	return sha256.Sum256(b)
+// sumOf tells two requests under one key apart.
+func sumOf(rec *momentsv1.PostRecord) [sha256.Size]byte {
+	return once.Sum("post", strconv.FormatUint(uint64(rec.GetAudience()), 10), rec.GetText())
 }
 
 // op is one write waiting for its slot's turn: a post to store if rec is set, else
 // one to delete.
 type op struct {
 	author id.User
-	key    []byte            // of a post to store: its idempotency record
-	hash   [sha256.Size]byte // of a post to store
+	use    once.Use // of a post to store: its idempotency key
 	rec    *momentsv1.PostRecord
 
 	post    id.Post // of a post to delete; result otherwise
@@ -226,7 +221,7 @@ func (s *Service) tryWrite(ctx context.Context, slot kv.Slot, ops []*op) error {
 // sameTarget gives the op of the batch that writes the same keys as o.
 func sameTarget(wrote []*op, o *op) *op {
 	for _, w := range wrote {
-		if (w.rec == nil) == (o.rec == nil) && (o.rec == nil && w.post == o.post || o.rec != nil && string(w.key) == string(o.key)) {
+		if (w.rec == nil) == (o.rec == nil) && (o.rec == nil && w.post == o.post || o.rec != nil && w.use.Same(o.use)) {
 			return w
 		}
 	}
@@ -238,21 +233,18 @@ func (s *Service) prepare(ctx context.Context, slot kv.Slot, o *op, batch *kv.Ba
 	if o.rec == nil {
 		return outboxDelete, s.prepareDelete(ctx, slot, o, batch)
 	}
-	it, err := s.store.Get(ctx, slot, o.key, kv.Linearizable)
-	if err != nil {
+	answer, found, err := o.use.Answer(ctx, s.store, slot)
+	switch {
+	case errors.Is(err, once.ErrReused):
+		o.settle(err)
+		return 0, nil
+	case err != nil:
 		return 0, err
-	}
-	if it.Ver != 0 {
-		was, err := parseKeyRecord(it.Value)
-		switch {
-		case err != nil:
-			return 0, err
-		case was.hash != o.hash:
-			o.settle(problem.KeyReused())
-		default:
-			o.post = was.post
-			o.settle(nil)
-		}
+	case found && len(answer) != len(o.post):
+		return 0, fmt.Errorf("post: an idempotency record has %d bytes, want the id of a post", len(answer))
+	case found:
+		o.post = id.Post(answer)
+		o.settle(nil)
 		return 0, nil
 	}
 	p, err := newID(s.ids, slot)
@@ -265,7 +257,7 @@ func (s *Service) prepare(ctx context.Context, slot kv.Slot, o *op, batch *kv.Ba
 	if err != nil {
 		return 0, err
 	}
-	batch.IfAbsent(o.key).Put(o.key, keyRecord{post: p, hash: o.hash}.encode())
+	o.use.Record(batch, p[:])
 	batch.Put(bodyKey(p), body)
 	batch.Put(albumKey(o.author, p), nil)
 	return outboxPublish, nil
