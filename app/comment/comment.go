@@ -11,11 +11,13 @@ package comment
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/sluice-rpc/sluice/app/combine"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/once"
 	"github.com/sluice-rpc/sluice/app/relations"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
@@ -35,6 +37,8 @@ type Config struct {
 	CachedItems int
 	// CachedFacts bounds the cache of relations; 0 means 500,000.
 	CachedFacts int
+	// Log takes what operators should see; nil means slog.Default.
+	Log *slog.Logger
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -59,13 +63,14 @@ const (
 	writeTimeout = 5 * time.Second
 )
 
-// Service implements momentsv1.CommentServiceServer. It has no background work.
+// Service implements momentsv1.CommentServiceServer. Run does its background work.
 type Service struct {
 	momentsv1.UnimplementedCommentServiceServer
 
 	store     kv.Store
 	ids       *id.Generator
 	now       func() time.Time
+	log       *slog.Logger
 	relations *relations.Cache
 	post      Post
 	threads   *threads
@@ -79,6 +84,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
 	}
 	if cfg.CachedItems == 0 {
 		cfg.CachedItems = 200_000
@@ -95,10 +103,16 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		store: cfg.Store, ids: ids, now: cfg.Now, post: cfg.Post,
+		store: cfg.Store, ids: ids, now: cfg.Now, log: cfg.Log, post: cfg.Post,
 		relations: relations.NewCache(cfg.Account, cfg.CachedFacts),
 		threads:   newThreads(cfg.Store, cfg.CachedItems),
 	}
 	s.writes = combine.New(maxTurn, maxWaiting, s.write)
 	return s, nil
+}
+
+// Run forgets old idempotency keys until ctx ends; then it returns nil.
+func (s *Service) Run(ctx context.Context) error {
+	once.Sweep(ctx, s.store, s.now, s.log)
+	return nil
 }

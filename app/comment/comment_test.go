@@ -8,7 +8,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,6 +19,7 @@ import (
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/app/kv/memkv"
+	"github.com/sluice-rpc/sluice/app/once"
 	"github.com/sluice-rpc/sluice/app/relations/relationstest"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/framework/rpctest"
@@ -53,6 +57,7 @@ type world struct {
 	c       momentsv1.CommentServiceClient
 	account *relationstest.Account
 	store   *memkv.Store
+	service *comment.Service
 	keys    int
 }
 
@@ -72,6 +77,7 @@ func (w *world) start() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.service = s
 	w.c = momentsv1.NewCommentServiceClient(rpctest.Local(w.t, func(r rpc.Registrar) { momentsv1.RegisterCommentServiceServer(r, s) }))
 }
 
@@ -322,6 +328,77 @@ func TestIdempotency(t *testing.T) {
 		t.Errorf("another user's same key: %v", err)
 	}
 	w.sees(author, "-", "café", "café")
+}
+
+// TestKeysEnd: a key is good for a day and forgotten in the next two, claim and record,
+// by the service's own background work.
+func TestKeysEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := build(t)
+		req := w.request(mary, "", "tea")
+		first, err := w.c.Add(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.like(john, "k")
+		time.Sleep(24 * time.Hour)
+		if again, err := w.c.Add(t.Context(), req); err != nil || !proto.Equal(again, first) {
+			t.Errorf("a day later: %v, %v; want %v", again, err, first)
+		}
+		elsewhere := proto.CloneOf(req)
+		elsewhere.PostId = another.String()
+		_, err = w.c.Add(t.Context(), elsewhere)
+		var p momentsv1.Problem
+		if !rpc.Detail(err, &p) || p.GetType() != "idempotency-conflict" {
+			t.Errorf("on another post a day later: %v, want a conflict", err)
+		}
+		time.Sleep(25 * time.Hour)
+		ctx, stop := context.WithTimeout(t.Context(), 75*time.Minute)
+		defer stop()
+		if err := w.service.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		for slot := range kv.Slot(kv.Slots) {
+			items, _, err := w.store.Scan(t.Context(), slot, kv.Prefix([]byte{once.Table}, 0), kv.Local)
+			if err != nil || len(items) != 0 {
+				t.Errorf("slot %d keeps %d records, %v", slot, len(items), err)
+			}
+		}
+		if _, err := w.c.Add(t.Context(), elsewhere); err != nil {
+			t.Errorf("with a forgotten key: %v", err)
+		}
+	})
+}
+
+// TestCrashBeforeTheAnswer: a process dies after each write of a comment, the claim of
+// its key and the comment itself, without an answer; repeated, it is there once.
+func TestCrashBeforeTheAnswer(t *testing.T) {
+	for writes := int32(1); writes <= 2; writes++ {
+		t.Run(fmt.Sprint("after write ", writes), func(t *testing.T) {
+			w := build(t)
+			var done atomic.Int32
+			w.store.SetFaults(func(c memkv.Call) memkv.Fault {
+				if done.Load() == writes {
+					return memkv.Unavailable
+				}
+				if c.Method == memkv.Apply && done.Add(1) == writes {
+					return memkv.UnknownApplied
+				}
+				return memkv.None
+			})
+			req := w.request(mary, "", "tea")
+			if _, err := w.c.Add(t.Context(), req); rpc.CodeOf(err) != rpc.Unavailable {
+				t.Fatalf("got %v, want it to fail", err)
+			}
+			w.restart()
+			for range 2 {
+				if _, err := w.c.Add(t.Context(), req); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.sees(author, "tea")
+		})
+	}
 }
 
 // TestStorm: many write on one post at once, each request twice, while the store loses

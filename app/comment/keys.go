@@ -3,7 +3,6 @@
 package comment
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 
@@ -11,21 +10,20 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/comment/causal"
 	"github.com/sluice-rpc/sluice/app/id"
-	"github.com/sluice-rpc/sluice/app/kv"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
-// Tables. Those of a post are in the post's slot, claims in the user's.
+// Tables. All of a post is in the post's slot. What an idempotency key did there is
+// kept by package once with the scope post, user; the claim that ties it to one
+// request over all posts is in the user's slot, with the scope user.
 //
-//	c user key          -> hash       claim: what a user's idempotency key is for
 //	h post              -> head       how far the log is; every write moves it
-//	i post user key     -> hash, id   what an idempotency key did
 //	l post region seq   -> record     the log
+//	d ...               -> comment    what a key did: nothing of a claim, and a zero id
+//	                                  where no comment was made
 const (
-	tableClaim = 'c'
-	tableHead  = 'h'
-	tableKey   = 'i'
-	tableLog   = 'l'
+	tableHead = 'h'
+	tableLog  = 'l'
 )
 
 func headKey(p id.Post) []byte { return append([]byte{tableHead}, p[:]...) }
@@ -35,36 +33,6 @@ func logKey(p id.Post, region id.Region, seq uint64) []byte {
 	k = append(k, p[:]...)
 	k = binary.BigEndian.AppendUint16(k, uint16(region))
 	return binary.BigEndian.AppendUint64(k, seq)
-}
-
-func keyKey(p id.Post, user id.User, key string) []byte {
-	sum := sha256.Sum256([]byte(key))
-	k := append(make([]byte, 0, 49), tableKey)
-	k = append(append(k, p[:]...), user[:]...)
-	return append(k, sum[:16]...)
-}
-
-func claimKey(user id.User, key string) []byte {
-	sum := sha256.Sum256([]byte(key))
-	return append(append([]byte{tableClaim}, user[:]...), sum[:16]...)
-}
-
-// keyRecord remembers what an idempotency key did. Form: version 1, id, hash. The id
-// is zero if nothing needed doing.
-type keyRecord struct {
-	id   id.Comment
-	hash [sha256.Size]byte
-}
-
-func (r keyRecord) encode() []byte { return append(append([]byte{1}, r.id[:]...), r.hash[:]...) }
-
-func parseKeyRecord(it kv.Item) (r keyRecord, err error) {
-	if len(it.Value) != 1+16+sha256.Size || it.Value[0] != 1 {
-		return r, fmt.Errorf("comment: idempotency record under %x is not of version 1", it.Key)
-	}
-	copy(r.id[:], it.Value[1:])
-	copy(r.hash[:], it.Value[17:])
-	return r, nil
 }
 
 // encodeRecord gives the bytes of a record as they are stored and sent.

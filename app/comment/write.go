@@ -3,16 +3,16 @@
 package comment
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/sluice-rpc/sluice/app/comment/causal"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/once"
 	"github.com/sluice-rpc/sluice/app/privacy"
 	"github.com/sluice-rpc/sluice/app/problem"
 	"github.com/sluice-rpc/sluice/app/relations"
@@ -100,11 +100,11 @@ func (s *Service) Unlike(ctx context.Context, req *momentsv1.UnlikeRequest) (*mo
 // op is one operation waiting for its post's turn.
 type op struct {
 	rec    causal.Record // who does what
-	key    []byte        // of the idempotency record; nil for none
-	hash   [sha256.Size]byte
-	result id.Comment // of an Add
-	err    error      // result
-	done   bool       // err is final
+	claim  once.Use      // of the idempotency key, in the user's slot
+	use    once.Use      // of the idempotency key, in the post's slot
+	result id.Comment    // of an Add
+	err    error         // result
+	done   bool          // err is final
 }
 
 func (o *op) settle(err error) { o.err, o.done = err, true }
@@ -124,34 +124,27 @@ func newOp(kind causal.Kind, field, user, post, key string) (*op, error) {
 	if len(key) > maxKey {
 		return nil, problem.Invalid("idempotency_key", "has %d bytes, at most %d", len(key), maxKey)
 	}
-	if key != "" {
-		o.key = keyKey(o.rec.Post, o.rec.Writer, key)
-	}
 	return o, nil
 }
 
-// hashOf tells two requests under one key apart. It is stored, so its form stays.
-func hashOf(r *causal.Record) [sha256.Size]byte {
-	b := make([]byte, 0, 64+len(r.Body))
-	b = append(b, "comment1"...)
-	b = append(b, byte(r.Kind))
-	b = append(b, r.Post[:]...)
-	b = append(b, r.Parent[:]...)
-	b = binary.AppendUvarint(b, uint64(len(r.Body)))
-	b = append(b, r.Body...)
-	return sha256.Sum256(b)
+// sumOf tells two requests under one key apart.
+func sumOf(r *causal.Record) [sha256.Size]byte {
+	return once.Sum("comment", strconv.Itoa(int(r.Kind)), string(r.Post[:]), string(r.Parent[:]), r.Body)
 }
 
 // do runs an operation: once only, if it has a key, and only on what its user sees.
 func (s *Service) do(ctx context.Context, o *op) error {
-	o.hash = hashOf(&o.rec)
-	if o.key != nil {
+	post, user := o.rec.Post, o.rec.Writer
+	sum, now := sumOf(&o.rec), s.now()
+	o.claim = once.New(now, user[:], o.rec.Key, sum)
+	o.use = once.New(now, append(post[:], user[:]...), o.rec.Key, sum)
+	if !o.use.IsZero() {
 		// A repetition is answered as before, whatever the user may see by now.
 		if done, err := s.replay(ctx, o); done || err != nil {
 			return err
 		}
 	}
-	author, err := s.author(ctx, o.rec.Writer, o.rec.Post)
+	author, err := s.author(ctx, user, post)
 	if err != nil {
 		return err
 	}
@@ -160,12 +153,12 @@ func (s *Service) do(ctx context.Context, o *op) error {
 			return err
 		}
 	}
-	if o.key != nil {
+	if !o.use.IsZero() {
 		if err := s.claim(ctx, o); err != nil {
 			return err
 		}
 	}
-	switch err := s.writes.Do(ctx, o.rec.Post, o); {
+	switch err := s.writes.Do(ctx, post, o); {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case err != nil:
@@ -176,47 +169,28 @@ func (s *Service) do(ctx context.Context, o *op) error {
 
 // replay reports whether the operation's key has done it already.
 func (s *Service) replay(ctx context.Context, o *op) (bool, error) {
-	it, err := s.store.Get(ctx, kv.SlotOf(o.rec.Post[:]), o.key, kv.Linearizable)
-	if err != nil {
+	answer, found, err := o.use.Answer(ctx, s.store, kv.SlotOf(o.rec.Post[:]))
+	switch {
+	case err != nil:
 		return false, problem.Store("read idempotency record", err)
+	case found && !fill(o.result[:], answer):
+		return false, fmt.Errorf("comment: an idempotency record has %d bytes, want the id of a comment", len(answer))
 	}
-	if it.Ver == 0 {
-		return false, nil
-	}
-	was, err := parseKeyRecord(it)
-	if err != nil {
-		return false, err
-	}
-	if was.hash != o.hash {
-		return false, problem.KeyReused()
-	}
-	o.result = was.id
-	return true, nil
+	return found, nil
 }
 
 // claim ties a user's key to this operation, over all posts. It is written before the
 // operation, in another slot: after a crash in between, the repeated request finds
 // its own claim and goes on.
 func (s *Service) claim(ctx context.Context, o *op) error {
-	user := o.rec.Writer
-	key := claimKey(user, o.rec.Key)
-	slot := kv.SlotOf(user[:])
-	b := new(kv.Batch).IfAbsent(key).Put(key, o.hash[:])
+	slot := kv.SlotOf(o.rec.Writer[:])
+	b := new(kv.Batch)
+	o.claim.Record(b, nil)
 	_, err := s.store.Apply(ctx, slot, b)
-	if !errors.Is(err, kv.ErrConflict) {
-		if err != nil {
-			return problem.Store("claim idempotency key", err)
-		}
-		return nil
+	if errors.Is(err, kv.ErrConflict) {
+		_, _, err = o.claim.Answer(ctx, s.store, slot)
 	}
-	it, err := s.store.Get(ctx, slot, key, kv.Linearizable)
-	if err != nil {
-		return problem.Store("read claim", err)
-	}
-	if !bytes.Equal(it.Value, o.hash[:]) {
-		return problem.KeyReused()
-	}
-	return nil
+	return problem.Store("claim idempotency key", err)
 }
 
 // author gives the author of a post that a user may see.
@@ -368,7 +342,7 @@ func (w *turn) disturbs(o *op) bool {
 
 // prepare adds an op to the batch, or settles it if there is nothing to write.
 func (w *turn) prepare(ctx context.Context, o *op) error {
-	if o.key != nil {
+	if !o.use.IsZero() {
 		if done, err := w.s.replay(ctx, o); done || err != nil {
 			o.settle(err)
 			return nil
@@ -392,7 +366,7 @@ func (w *turn) prepare(ctx context.Context, o *op) error {
 	if !act && w.mode == kv.Local {
 		return kv.ErrConflict // to write nothing, one must know how things stand
 	}
-	if !act && o.key == nil {
+	if !act && o.use.IsZero() {
 		o.settle(nil)
 		return nil
 	}
@@ -404,9 +378,7 @@ func (w *turn) prepare(ctx context.Context, o *op) error {
 		}
 		made = r.ID
 	}
-	if o.key != nil {
-		w.batch.IfAbsent(o.key).Put(o.key, keyRecord{id: made, hash: o.hash}.encode())
-	}
+	o.use.Record(w.batch, made[:])
 	o.result = made
 	w.ops = append(w.ops, o)
 	return nil
