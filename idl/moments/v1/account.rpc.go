@@ -26,7 +26,8 @@ import (
 // Every id is the 26-character form of an app id. A field `idempotency_key` is
 // 1 to 64 bytes of the user's choice, or empty for none: the same key with the
 // same request is answered alike for at least 24 hours, with another request it
-// is FailedPrecondition with problem idempotency-conflict.
+// is FailedPrecondition with problem idempotency-conflict. After 50 hours the key
+// is forgotten; that of a registration is kept as long as its account.
 type AccountServiceServer interface {
 	// Register makes an account. It is AlreadyExists with problem name-taken if
 	// another account has the name; names are compared without regard to case and
@@ -326,7 +327,8 @@ func RegisterAccountServiceServer(r rpc.Registrar, srv AccountServiceServer) {
 // Every id is the 26-character form of an app id. A field `idempotency_key` is
 // 1 to 64 bytes of the user's choice, or empty for none: the same key with the
 // same request is answered alike for at least 24 hours, with another request it
-// is FailedPrecondition with problem idempotency-conflict.
+// is FailedPrecondition with problem idempotency-conflict. After 50 hours the key
+// is forgotten; that of a registration is kept as long as its account.
 type AccountServiceClient interface {
 	// Register makes an account. It is AlreadyExists with problem name-taken if
 	// another account has the name; names are compared without regard to case and

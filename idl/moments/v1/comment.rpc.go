@@ -22,7 +22,10 @@ import (
 // its writer or a friend of its writer; a reply only if the viewer also is, or is a
 // friend of, the person replied to. Counts count what the viewer sees.
 type CommentServiceServer interface {
-	// Add stores a comment, or a reply to one, after everything its writer had seen.
+	// Add stores a comment, or a reply to one, after everything its writer had seen. An
+	// idempotency_key, here and below, is the user's over all posts: the same key with
+	// the same request is answered alike for at least 24 hours, and with another one
+	// refused with problem idempotency-conflict. After 50 hours it is forgotten.
 	Add(context.Context, *AddCommentRequest) (*AddCommentResponse, error)
 	// Delete removes a comment for good: the writer's own, or any comment on one's
 	// own post. Deleting again changes nothing.
@@ -117,7 +120,10 @@ func RegisterCommentServiceServer(r rpc.Registrar, srv CommentServiceServer) {
 // its writer or a friend of its writer; a reply only if the viewer also is, or is a
 // friend of, the person replied to. Counts count what the viewer sees.
 type CommentServiceClient interface {
-	// Add stores a comment, or a reply to one, after everything its writer had seen.
+	// Add stores a comment, or a reply to one, after everything its writer had seen. An
+	// idempotency_key, here and below, is the user's over all posts: the same key with
+	// the same request is answered alike for at least 24 hours, and with another one
+	// refused with problem idempotency-conflict. After 50 hours it is forgotten.
 	Add(context.Context, *AddCommentRequest) (*AddCommentResponse, error)
 	// Delete removes a comment for good: the writer's own, or any comment on one's
 	// own post. Deleting again changes nothing.

@@ -22,8 +22,9 @@ import (
 type PostServiceServer interface {
 	// Publish stores a post, its album entry and its outbox record in one atomic
 	// write, and answers when they are durable. Fan-out follows later. The same key
-	// and content answer the first answer again; the same key with other content is
-	// refused with problem "idempotency-conflict".
+	// and content answer the first answer again, for at least 24 hours; the same key
+	// with other content is refused with problem "idempotency-conflict". After 50 hours
+	// the key is forgotten.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// Delete removes a post of its author for good. Deleting again changes nothing.
 	Delete(context.Context, *DeletePostRequest) (*DeletePostResponse, error)
@@ -133,8 +134,9 @@ func RegisterPostServiceServer(r rpc.Registrar, srv PostServiceServer) {
 type PostServiceClient interface {
 	// Publish stores a post, its album entry and its outbox record in one atomic
 	// write, and answers when they are durable. Fan-out follows later. The same key
-	// and content answer the first answer again; the same key with other content is
-	// refused with problem "idempotency-conflict".
+	// and content answer the first answer again, for at least 24 hours; the same key
+	// with other content is refused with problem "idempotency-conflict". After 50 hours
+	// the key is forgotten.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// Delete removes a post of its author for good. Deleting again changes nothing.
 	Delete(context.Context, *DeletePostRequest) (*DeletePostResponse, error)
