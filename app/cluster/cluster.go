@@ -201,7 +201,7 @@ func (n *Node) build(ctx context.Context, r topology.Role) error {
 		svc = s
 	case topology.Comment:
 		var s *comment.Service
-		s, err = comment.New(ctx, comment.Config{Store: store, Region: region, Account: n.accounts(), Post: n.posts()})
+		s, err = comment.New(ctx, comment.Config{Store: store, Region: region, Account: n.accounts(), Post: n.posts(), Log: log})
 		momentsv1.RegisterCommentServiceServer(srv, s)
 		svc = s
 	case topology.Gateway:
