@@ -157,6 +157,7 @@ func (s *Service) changeOnce(ctx context.Context, uid, other id.User, use once.U
 	}
 	state := now.state()
 	b := new(kv.Batch)
+	use.IfNew(b)
 	use.Record(b, []byte{byte(state)})
 	if now == was {
 		if b.Len() == 0 {

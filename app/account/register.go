@@ -319,6 +319,7 @@ func (s *Service) updateProfile(ctx context.Context, uid id.User, use once.Use, 
 	}
 	key := userKey(prefixUser, uid)
 	b := new(kv.Batch).IfVer(key, ver).Put(key, row)
+	use.IfNew(b)
 	use.Record(b, answer)
 	_, err = s.store.Apply(ctx, slot, b)
 	return u.profile, err

@@ -185,6 +185,7 @@ func (s *Service) replay(ctx context.Context, o *op) (bool, error) {
 func (s *Service) claim(ctx context.Context, o *op) error {
 	slot := kv.SlotOf(o.rec.Writer[:])
 	b := new(kv.Batch)
+	o.claim.IfNew(b)
 	o.claim.Record(b, nil)
 	_, err := s.store.Apply(ctx, slot, b)
 	if errors.Is(err, kv.ErrConflict) {
@@ -378,7 +379,7 @@ func (w *turn) prepare(ctx context.Context, o *op) error {
 		}
 		made = r.ID
 	}
-	o.use.Record(w.batch, made[:])
+	o.use.Record(w.batch, made[:]) // every use of a key moves the head
 	o.result = made
 	w.ops = append(w.ops, o)
 	return nil

@@ -112,16 +112,18 @@ func (u Use) Answer(ctx context.Context, store kv.Store, slot kv.Slot) (answer [
 	return nil, false, nil
 }
 
-// Record adds the use and its answer to the batch that has the effect: at most
-// RecordOps operations. The batch fails with kv.ErrConflict if the key has been used
-// in its slot.
+// Record adds the use and its answer to the batch that has the effect. The batch needs
+// a condition that fails if the key has been used since Answer was asked: IfNew, or
+// one of its own on a row that all such batches of the slot write.
 func (u Use) Record(b *kv.Batch, answer []byte) {
-	if u.IsZero() {
-		return
+	if !u.IsZero() {
+		b.Put(u.rows[u.at], append(u.sum[:], answer...))
 	}
-	b.IfAbsent(u.rows[0]).IfAbsent(u.rows[1])
-	b.Put(u.rows[u.at], append(u.sum[:], answer...))
 }
 
-// RecordOps is the most operations that Record adds to a batch.
-const RecordOps = 3
+// IfNew lets a batch apply only if the key has not been used in its slot.
+func (u Use) IfNew(b *kv.Batch) {
+	if !u.IsZero() {
+		b.IfAbsent(u.rows[0]).IfAbsent(u.rows[1])
+	}
+}

@@ -257,7 +257,7 @@ func (s *Service) prepare(ctx context.Context, slot kv.Slot, o *op, batch *kv.Ba
 	if err != nil {
 		return 0, err
 	}
-	o.use.Record(batch, p[:])
+	o.use.Record(batch, p[:]) // every use of a key moves the sequence of its slot
 	batch.Put(bodyKey(p), body)
 	batch.Put(albumKey(o.author, p), nil)
 	return outboxPublish, nil
