@@ -58,7 +58,7 @@ unit: # the tests, with the race detector where there is a C compiler
 fuzz: # FUZZTIME of every fuzz target there is
 	@.ci/step "fuzz, $(FUZZTIME) a target" .ci/fuzz $(FUZZTIME)
 
-nested: # the benches are modules of their own: they must build too
+nested: # the benches are modules of their own: they must build and pass too
 	@.ci/step "nested modules" .ci/nested
 
 bench-rpc: ## server and client CPU, calls/s, allocations and bytes per call, beside bare kitex and grpc-go
