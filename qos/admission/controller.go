@@ -57,7 +57,12 @@ const (
 	busyWait   = 100 * time.Millisecond
 	calmWait   = 245 * time.Millisecond
 	spareWait  = 450 * time.Millisecond
-	spareRatio = .92
+	spareRatio = .97
+	// ageWait is after how long a call goes first, whatever its priority, while there
+	// is capacity for all: the last in rank otherwise starve behind ten others who
+	// keep coming (.999 instead of .997 at 0.9 of the capacity and 4 calls a task,
+	// .978 instead of .974 at exactly the capacity).
+	ageWait = 80 * time.Millisecond
 	// lateShare of its method's mean time must remain to a call that starts: the
 	// mean itself would drop the quicker half of the calls wrongly.
 	lateShare = .7
@@ -76,6 +81,11 @@ const (
 	// evicted in the same tick otherwise keeps its level open (measured: the gate
 	// let a third through).
 	evictTicketAt, evictAt = .02, .10
+
+	// goneAt is the share of the capacity that the demand of one tick must be below to
+	// say that an overload is over. At 1 a lull said so, too, twice a minute at twice
+	// the capacity.
+	goneAt = .85
 
 	// costGain is the EWMA of a method's time per call that ran while no more calls
 	// than cores did; crowdGain when more did, since preemption inflates it (57 for
@@ -284,7 +294,7 @@ func (c *Controller) start(out []Decision) []Decision {
 	}
 	longest := c.longest()
 	for c.queue.n > 0 && c.running < c.limit {
-		call := c.queue.best()
+		call := c.next()
 		if v := c.overdue(call, longest); v != Run {
 			c.drop(call)
 			out = c.decide(call, v, out)
@@ -294,6 +304,15 @@ func (c *Controller) start(out []Decision) []Decision {
 		out = c.run(call, out)
 	}
 	return out
+}
+
+// next is who goes first: the best, unless there is room for everyone and the
+// oldest has waited for long.
+func (c *Controller) next() *Call {
+	if old := c.queue.oldest; c.now-old.arrived > ageWait && c.ratio <= calmRatio {
+		return old
+	}
+	return c.queue.best()
 }
 
 func (c *Controller) run(call *Call, out []Decision) []Decision {
@@ -496,7 +515,7 @@ func (c *Controller) adjustLevel(window float64) {
 	}
 
 	budget := c.capacity * c.reserve
-	if c.idle && evicted <= evictAt && current <= c.capacity && total > budget {
+	if c.idle && evicted <= evictAt && current <= goneAt*c.capacity && total > budget {
 		// The demand is gone: remembering it kept the level tight for 800 ms after a
 		// burst (now 200 ms). So is the reason for a small reserve, which callers that
 		// know no levels have driven down.

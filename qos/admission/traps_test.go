@@ -316,6 +316,33 @@ func TestCostIsWeighed(t *testing.T) {
 	}
 }
 
+// With capacity for all, ten better ones in the queue at a time starved the last in
+// rank; under overload they must.
+func TestOldestGoesFirstWhileThereIsRoom(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		rate float64
+		want admission.Verdict
+	}{{"room for all", 200, admission.Run}, {"four times the load", 1000, admission.Expire}} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newPlant(t, 2, 2, 8*ms)
+			p.run(5*time.Second, tc.rate, p.anyone)
+			p.run(10*ms, 2000, p.anyone) // a queue, for a moment
+			last := &admission.Call{Priority: qos.LastPriority, Deadline: p.now + 500*ms}
+			if v := p.arrive(last); v.Refused() {
+				if tc.want != admission.Run {
+					return
+				}
+				t.Fatal(v)
+			}
+			p.run(400*ms, tc.rate, p.anyone)
+			if v := p.last[last]; v.Refused() == (tc.want == admission.Run) {
+				t.Errorf("the last in rank: %v", v)
+			}
+		})
+	}
+}
+
 func rnd() *rand.Rand { return rand.New(rand.NewPCG(1, 1)) }
 
 // A replica that sheds answers fast: by calls in flight alone it gets them all.
