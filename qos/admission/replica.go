@@ -3,7 +3,6 @@
 package admission
 
 import (
-	"math/rand/v2"
 	"time"
 
 	"github.com/sluice-rpc/sluice/qos"
@@ -17,6 +16,10 @@ const (
 	// replica that sheds answers fast, so calls in flight alone would send it more.
 	levelGap = 32
 )
+
+// Draw gives a number from 0 to n-1, each with the same chance, such as the method
+// IntN of a math/rand/v2 Rand.
+type Draw func(n int) int
 
 // Replica is what a caller knows of one instance of a service. The zero value
 // knows nothing and admits everyone. It is not safe for concurrent use; the time
@@ -68,12 +71,12 @@ func (r *Replica) Heard(now time.Duration, level qos.Priority) {
 }
 
 // Hold counts a call that was not sent.
-func (r *Replica) Hold(p qos.Priority, m Method, rnd *rand.Rand) {
+func (r *Replica) Hold(p qos.Priority, m Method, draw Draw) {
 	if r.held.Count == ^uint16(0) {
 		return
 	}
 	r.held.Count++
-	if rnd.IntN(int(r.held.Count)) == 0 { // keeps each of them with the same chance
+	if draw(int(r.held.Count)) == 0 { // keeps each of them with the same chance
 		r.held.Priority, r.held.Method = p, m
 	}
 }
@@ -82,9 +85,9 @@ func (r *Replica) Hold(p qos.Priority, m Method, rnd *rand.Rand) {
 // better level or else with fewer of our calls in flight; if its level refuses the
 // call, any that does not. It gives the replica, and whether to send; if not, hold
 // the call there. There is at least one replica.
-func Pick(now time.Duration, replicas []*Replica, p qos.Priority, t qos.Ticket, rnd *rand.Rand) (int, bool) {
-	i := rnd.IntN(len(replicas))
-	j := (i + 1 + rnd.IntN(max(1, len(replicas)-1))) % len(replicas) // another one, if there is one
+func Pick(now time.Duration, replicas []*Replica, p qos.Priority, t qos.Ticket, draw Draw) (int, bool) {
+	i := draw(len(replicas))
+	j := (i + 1 + draw(max(1, len(replicas)-1))) % len(replicas) // another one, if there is one
 	a, b := replicas[i], replicas[j]
 	if gap := int(min(p, b.Level(now))) - int(min(p, a.Level(now))); gap > levelGap || gap >= -levelGap && b.inFlight < a.inFlight {
 		i = j
@@ -100,7 +103,7 @@ func Pick(now time.Duration, replicas []*Replica, p qos.Priority, t qos.Ticket, 
 // Gate tests a fresh task against a service that it will call later, before its
 // first call: at one replica drawn at random, since of many some one always admits.
 // It gives the replica, and whether the task may begin; if not, hold the call there.
-func Gate(now time.Duration, replicas []*Replica, p qos.Priority, rnd *rand.Rand) (int, bool) {
-	i := rnd.IntN(len(replicas))
+func Gate(now time.Duration, replicas []*Replica, p qos.Priority, draw Draw) (int, bool) {
+	i := draw(len(replicas))
 	return i, replicas[i].Admits(now, p, 0)
 }

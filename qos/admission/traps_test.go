@@ -343,7 +343,7 @@ func TestOldestGoesFirstWhileThereIsRoom(t *testing.T) {
 	}
 }
 
-func rnd() *rand.Rand { return rand.New(rand.NewPCG(1, 1)) }
+func rnd() admission.Draw { return rand.New(rand.NewPCG(1, 1)).IntN }
 
 // A replica that sheds answers fast: by calls in flight alone it gets them all.
 func TestShedderIsNoBlackHole(t *testing.T) {

@@ -108,8 +108,11 @@ func (c config) experiments() []experiment {
 		cell := steady(c.topo, c.factor, c.x)
 		return []experiment{{cell, func(g figures) []metric {
 			return []metric{
-				{cell.name + ".goodput", g.goodput, ratio}, {cell.name + ".waste", g.waste, "of work"},
-				{cell.name + ".p99_ms", g.p99, "ms"}, {"top20", g.top20, ratio}, {"fair", g.fairX, "min/max"},
+				{cell.name + ".goodput", g.goodput, ratio},
+				{cell.name + ".waste", g.waste, "of work"},
+				{cell.name + ".p99_ms", g.p99, "ms"},
+				{"top20", g.top20, ratio},
+				{"fair", g.fairX, "min/max"},
 			}
 		}}}
 	}

@@ -83,12 +83,12 @@ func (o *ourLeaf) level() int { return int(o.ctl.Level()) }
 
 type ourEntry struct {
 	world    *world
-	rnd      *rand.Rand
+	draw     admission.Draw
 	replicas [][]*admission.Replica // by service
 }
 
 func newOurEntry(w *world, rnd *rand.Rand) entryPolicy {
-	e := &ourEntry{world: w, rnd: rnd}
+	e := &ourEntry{world: w, draw: rnd.IntN}
 	for range w.cell.topo.services {
 		var rs []*admission.Replica
 		for range w.cell.topo.leaves {
@@ -106,17 +106,17 @@ func (e *ourEntry) replica(l *leaf) *admission.Replica {
 
 func (e *ourEntry) route(t *task, service int, c *call) routing {
 	now, per := e.world.now, e.world.cell.topo.leaves
-	i, ok := admission.Pick(now, e.replicas[service], c.Priority, c.Ticket, e.rnd)
+	i, ok := admission.Pick(now, e.replicas[service], c.Priority, c.Ticket, e.draw)
 	c.leaf = e.world.leaves[service*per+i]
 	if !ok {
-		e.replicas[service][i].Hold(c.Priority, c.Method, e.rnd)
+		e.replicas[service][i].Hold(c.Priority, c.Method, e.draw)
 		return holdAlways
 	}
 	if c.Ticket.Fresh() {
 		// What a task will call is known here; the framework learns it.
 		for later := service + 1; later < min(t.x, len(e.replicas)); later++ {
-			if k, ok := admission.Gate(now, e.replicas[later], c.Priority, e.rnd); !ok {
-				e.replicas[later][k].Hold(c.Priority, c.Method, e.rnd)
+			if k, ok := admission.Gate(now, e.replicas[later], c.Priority, e.draw); !ok {
+				e.replicas[later][k].Hold(c.Priority, c.Method, e.draw)
 				return holdAlways
 			}
 		}
