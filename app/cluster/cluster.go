@@ -125,13 +125,14 @@ func (n *Node) called() []topology.Role {
 	return slices.Compact(all)
 }
 
-// rowCaches is the memory for single rows that a page reads again and again: posts,
-// heads of comment threads, most of them absent, and versions of friendships. A
-// timeline is read by scans, which use none.
-var rowCaches = map[topology.Role]int64{
-	topology.Post:    64 << 20,
-	topology.Comment: 32 << 20,
-	topology.Account: 32 << 20,
+// caches is the memory of each service's store. Single rows are kept of what a page
+// reads again and again: posts, heads of comment threads, most of them absent, and
+// versions of friendships. A timeline is read by scans, which use blocks alone.
+var caches = map[topology.Role]pebblekv.Options{
+	topology.Post:     {RowCacheBytes: 64 << 20},
+	topology.Comment:  {RowCacheBytes: 32 << 20},
+	topology.Account:  {RowCacheBytes: 32 << 20},
+	topology.Timeline: {CacheBytes: 128 << 20},
 }
 
 // prepare opens a service's store and makes its server, without handlers yet:
@@ -140,7 +141,9 @@ func (n *Node) prepare(r topology.Role) error {
 	if n.cfg.Data == nil {
 		return fmt.Errorf("cluster: role %s needs a data directory", r)
 	}
-	store, err := pebblekv.Open(n.cfg.Data.store(r), pebblekv.Options{RowCacheBytes: rowCaches[r], Logger: n.log.With("store", string(r))})
+	opts := caches[r]
+	opts.Logger = n.log.With("store", string(r))
+	store, err := pebblekv.Open(n.cfg.Data.store(r), opts)
 	if err != nil {
 		return fmt.Errorf("open the store of %s: %w", r, err)
 	}
