@@ -83,8 +83,8 @@ const (
 	evictTicketAt, evictAt = .02, .10
 
 	// goneAt is the share of the capacity that the demand of one tick must be below to
-	// say that an overload is over. At 1 a lull said so, too, twice a minute at twice
-	// the capacity.
+	// say that an overload is over. At 1 a lull said so, too: at twice the capacity
+	// and 4 calls a task p99 was 437 ms on one seed of eight, and is 162 to 180 now.
 	goneAt = .85
 
 	// costGain is the EWMA of a method's time per call that ran while no more calls
@@ -108,8 +108,8 @@ type Config struct {
 	// the length of handlers (up to the scheduler's slice of 10 ms), so that long
 	// ones would starve the machine otherwise. At least 1.
 	Cores int
-	// Methods is how many methods the process serves. A call of any other number is
-	// weighed as the mean.
+	// Methods is how many methods the process serves. Calls of any other
+	// number count as one method more.
 	Methods int
 	// MaxWaiting bounds the queue in calls, whatever time it holds: memory. 0 is
 	// 65,536.
