@@ -228,7 +228,7 @@ func TestContractIsSound(t *testing.T) {
 	}
 	tests := []struct{ name, old, slip string }{
 		{"version", "openapi: 3.1.0", "openapi: 3.0.3"},
-		{"unknown member", "operationId: me\n", "operationId: me\n      respones: {}\n"},
+		{"unknown member", "operationId: me\n", "operationId: me\n      answers: {}\n"},
 		{"operation without id", "operationId: me\n", "deprecated: false\n"},
 		{"id twice", "operationId: me\n", "operationId: timeline\n"},
 		{"no responses", `        "204": {$ref: "#/components/responses/Done"}
