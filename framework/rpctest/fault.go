@@ -58,7 +58,11 @@ func (f *Fault) Invoke(ctx context.Context, m *rpc.Method, req proto.Message) (p
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			return nil, &rpc.Error{Code: rpc.CodeOf(ctx.Err()), Reason: rpc.ReasonDeadline, NotRun: true, Message: "injected delay outlasted the context"}
+			e := &rpc.Error{Code: rpc.CodeOf(ctx.Err()), Reason: rpc.ReasonDeadline, NotRun: true, Message: "injected delay outlasted the context"}
+			if e.Code == rpc.Canceled {
+				e.Reason = rpc.ReasonCanceled
+			}
+			return nil, e
 		}
 	}
 	if r.Err != nil {
