@@ -21,7 +21,7 @@ import (
 
 // Publish stores a post; see the contract.
 func (s *Service) Publish(ctx context.Context, req *momentsv1.PublishRequest) (*momentsv1.PublishResponse, error) {
-	author, err := parseUser("author_id", req.GetAuthorId())
+	author, err := problem.User("author_id", req.GetAuthorId())
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (s *Service) Publish(ctx context.Context, req *momentsv1.PublishRequest) (*
 
 // Delete removes a post for good; see the contract.
 func (s *Service) Delete(ctx context.Context, req *momentsv1.DeletePostRequest) (*momentsv1.DeletePostResponse, error) {
-	author, err := parseUser("author_id", req.GetAuthorId())
+	author, err := problem.User("author_id", req.GetAuthorId())
 	if err != nil {
 		return nil, err
 	}
@@ -295,12 +295,4 @@ func (s *Service) prepareDelete(ctx context.Context, slot kv.Slot, o *op, batch 
 	batch.IfVer(key, it.Ver).Put(key, grave)
 	batch.Delete(albumKey(o.author, o.post))
 	return nil
-}
-
-func parseUser(field, v string) (id.User, error) {
-	u, err := id.ParseUser(v)
-	if err != nil {
-		return u, problem.Invalid(field, "%v", err)
-	}
-	return u, nil
 }

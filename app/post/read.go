@@ -18,7 +18,7 @@ import (
 
 // GetMany gives the posts that the viewer may see; see the contract.
 func (s *Service) GetMany(ctx context.Context, req *momentsv1.GetPostsRequest) (*momentsv1.GetPostsResponse, error) {
-	viewer, err := parseUser("viewer_id", req.GetViewerId())
+	viewer, err := problem.User("viewer_id", req.GetViewerId())
 	if err != nil {
 		return nil, err
 	}
@@ -93,15 +93,15 @@ func (s *Service) addOwn(ctx context.Context, viewer id.User, w *momentsv1.OwnWi
 
 // Album gives a page of an author's posts; see the contract.
 func (s *Service) Album(ctx context.Context, req *momentsv1.AlbumRequest) (*momentsv1.AlbumResponse, error) {
-	viewer, err := parseUser("viewer_id", req.GetViewerId())
+	viewer, err := problem.User("viewer_id", req.GetViewerId())
 	if err != nil {
 		return nil, err
 	}
-	author, err := parseUser("author_id", req.GetAuthorId())
+	author, err := problem.User("author_id", req.GetAuthorId())
 	if err != nil {
 		return nil, err
 	}
-	limit, err := pageLimit(req.GetLimit(), 20, maxAlbum)
+	limit, err := problem.PageLimit(req.GetLimit(), 20, maxAlbum)
 	if err != nil {
 		return nil, err
 	}
@@ -186,11 +186,11 @@ func firstAt(ms int64) (p id.Post) {
 
 // ListAlbum gives an album as stored; see the contract.
 func (s *Service) ListAlbum(ctx context.Context, req *momentsv1.ListAlbumRequest) (*momentsv1.ListAlbumResponse, error) {
-	author, err := parseUser("author_id", req.GetAuthorId())
+	author, err := problem.User("author_id", req.GetAuthorId())
 	if err != nil {
 		return nil, err
 	}
-	limit, err := pageLimit(req.GetLimit(), maxList, maxList)
+	limit, err := problem.PageLimit(req.GetLimit(), maxList, maxList)
 	if err != nil {
 		return nil, err
 	}
@@ -211,16 +211,6 @@ func (s *Service) ListAlbum(ctx context.Context, req *momentsv1.ListAlbumRequest
 		res.PostIds[i] = albumPost(it.Key).String()
 	}
 	return res, nil
-}
-
-func pageLimit(asked uint32, standard, most int) (int, error) {
-	switch {
-	case asked == 0:
-		return standard, nil
-	case asked > uint32(most):
-		return 0, problem.Invalid("limit", "is %d, want 1 to %d, or 0 for %d", asked, most, standard)
-	}
-	return int(asked), nil
 }
 
 // bodies reads records in the order of ids; nil stands for what is not there.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
@@ -61,3 +62,23 @@ type storeError struct {
 
 func (e *storeError) Error() string { return e.doing + ": " + e.err.Error() }
 func (e *storeError) Unwrap() error { return e.err }
+
+// User reads a user's id out of a field of a request.
+func User(field, v string) (id.User, error) {
+	u, err := id.ParseUser(v)
+	if err != nil {
+		return u, Invalid(field, "%v", err)
+	}
+	return u, nil
+}
+
+// PageLimit reads the field limit of a request for a page: 0 asks for the standard.
+func PageLimit(asked uint32, standard, most int) (int, error) {
+	switch {
+	case asked == 0:
+		return standard, nil
+	case asked > uint32(most):
+		return 0, Invalid("limit", "is %d, want 1 to %d, or 0 for %d", asked, most, standard)
+	}
+	return int(asked), nil
+}

@@ -36,7 +36,7 @@ func (s *Service) FanOut(ctx context.Context, req *momentsv1.FanOutRequest) (*mo
 		if err != nil {
 			return nil, problem.Invalid("posts.post_id", "%v", err)
 		}
-		author, err := parseUser("posts.author_id", fp.GetAuthorId())
+		author, err := problem.User("posts.author_id", fp.GetAuthorId())
 		if err != nil {
 			return nil, err
 		}
@@ -65,11 +65,11 @@ func (s *Service) FanOut(ctx context.Context, req *momentsv1.FanOutRequest) (*mo
 
 // Backfill puts an author's newest posts into one timeline; see the contract.
 func (s *Service) Backfill(ctx context.Context, req *momentsv1.BackfillRequest) (*momentsv1.BackfillResponse, error) {
-	reader, err := parseUser("reader_id", req.GetReaderId())
+	reader, err := problem.User("reader_id", req.GetReaderId())
 	if err != nil {
 		return nil, err
 	}
-	if _, err := parseUser("author_id", req.GetAuthorId()); err != nil {
+	if _, err := problem.User("author_id", req.GetAuthorId()); err != nil {
 		return nil, err
 	}
 	if err := s.awaitBothSides(ctx, req.GetReaderId(), req.GetAuthorId()); err != nil {

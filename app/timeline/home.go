@@ -77,10 +77,10 @@ func (s *Service) Newer(ctx context.Context, req *momentsv1.NewerRequest) (*mome
 }
 
 func parsePage(viewerID string, asked uint32, text string) (viewer id.User, limit int, at id.Post, err error) {
-	if viewer, err = parseUser("viewer_id", viewerID); err != nil {
+	if viewer, err = problem.User("viewer_id", viewerID); err != nil {
 		return viewer, 0, at, err
 	}
-	if limit, err = pageLimit(asked, 20, maxPage); err != nil {
+	if limit, err = problem.PageLimit(asked, 20, maxPage); err != nil {
 		return viewer, 0, at, err
 	}
 	if text != "" {
@@ -248,7 +248,7 @@ func merge(a, b []*momentsv1.Post) []*momentsv1.Post {
 
 // Head gives the red dot; see the contract.
 func (s *Service) Head(ctx context.Context, req *momentsv1.HeadRequest) (*momentsv1.HeadResponse, error) {
-	viewer, err := parseUser("viewer_id", req.GetViewerId())
+	viewer, err := problem.User("viewer_id", req.GetViewerId())
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +290,7 @@ func (s *Service) Head(ctx context.Context, req *momentsv1.HeadRequest) (*moment
 
 // MarkSeen clears the red dot; see the contract.
 func (s *Service) MarkSeen(ctx context.Context, req *momentsv1.MarkSeenRequest) (*momentsv1.MarkSeenResponse, error) {
-	viewer, err := parseUser("viewer_id", req.GetViewerId())
+	viewer, err := problem.User("viewer_id", req.GetViewerId())
 	if err != nil {
 		return nil, err
 	}

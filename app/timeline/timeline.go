@@ -132,11 +132,11 @@ func readerKey(table byte, reader id.User) []byte { return append([]byte{table},
 
 // ListIndex gives a timeline as stored; see the contract.
 func (s *Service) ListIndex(ctx context.Context, req *momentsv1.ListIndexRequest) (*momentsv1.ListIndexResponse, error) {
-	reader, err := parseUser("reader_id", req.GetReaderId())
+	reader, err := problem.User("reader_id", req.GetReaderId())
 	if err != nil {
 		return nil, err
 	}
-	limit, err := pageLimit(req.GetLimit(), maxList, maxList)
+	limit, err := problem.PageLimit(req.GetLimit(), maxList, maxList)
 	if err != nil {
 		return nil, err
 	}
@@ -157,22 +157,4 @@ func (s *Service) ListIndex(ctx context.Context, req *momentsv1.ListIndexRequest
 		res.PostIds[i] = indexPost(it.Key).String()
 	}
 	return res, nil
-}
-
-func parseUser(field, v string) (id.User, error) {
-	u, err := id.ParseUser(v)
-	if err != nil {
-		return u, problem.Invalid(field, "%v", err)
-	}
-	return u, nil
-}
-
-func pageLimit(asked uint32, standard, most int) (int, error) {
-	switch {
-	case asked == 0:
-		return standard, nil
-	case asked > uint32(most):
-		return 0, problem.Invalid("limit", "is %d, want 1 to %d, or 0 for %d", asked, most, standard)
-	}
-	return int(asked), nil
 }
