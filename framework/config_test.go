@@ -4,6 +4,7 @@ package framework_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -90,6 +91,53 @@ func TestBusyPort(t *testing.T) {
 	err = framework.NewServer(framework.ServerConfig{Service: "s", Addr: lis.Addr().String()}).Run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "in use by another process") || !strings.Contains(err.Error(), lis.Addr().String()) {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// TestWithListeners serves on sockets that were bound before.
+func TestWithListeners(t *testing.T) {
+	var bound [2]net.Listener
+	for i := range bound {
+		var err error
+		if bound[i], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	srv := framework.NewServer(framework.ServerConfig{Service: "s", Addr: "127.0.0.1:1"},
+		framework.WithListeners(bound[0], bound[1]), framework.WithLogger(slog.New(slog.DiscardHandler)))
+	testpb.NewServer().Register(srv)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	conn, err := framework.Dial(framework.ClientConfig{Service: "s", Addrs: []string{bound[0].Addr().String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := testpb.NewEchoClient(conn).Echo(t.Context(), &testpb.EchoRequest{}); err != nil {
+		t.Error(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	res, err := http.Get("http://" + bound[1].Addr().String() + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for _, lis := range bound {
+		if _, err := lis.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s was not closed: %v", lis.Addr(), err)
+		}
+	}
+	wrapped := struct{ net.Listener }{bound[0]}
+	err = framework.NewServer(framework.ServerConfig{Service: "s"}, framework.WithListeners(wrapped, nil)).Listen()
+	if err == nil || !strings.Contains(err.Error(), "*net.TCPListener") {
+		t.Errorf("a listener without a file: %v", err)
 	}
 }
 

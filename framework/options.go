@@ -5,6 +5,7 @@ package framework
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 
 	"github.com/sluice-rpc/sluice/framework/rpc"
@@ -19,6 +20,8 @@ type serverOptions struct {
 	ready        func(context.Context) error
 	admin        map[string]http.Handler
 	noSignals    bool
+	lis          net.Listener
+	adminLis     net.Listener
 	cloneLocal   bool
 }
 
@@ -53,6 +56,14 @@ func WithAdminHandler(pattern string, h http.Handler) ServerOption {
 // Run instead: for a process of several servers that stop in an order.
 func WithoutSignals() ServerOption {
 	return func(o *serverOptions) { o.noSignals = true }
+}
+
+// WithListeners serves calls and the admin pages on sockets that are bound already,
+// such as those of package activation, instead of binding Addr and Admin. Nil binds
+// what the configuration says. That of the calls must be a *net.TCPListener or
+// *net.UnixListener. Run closes both.
+func WithListeners(calls, admin net.Listener) ServerOption {
+	return func(o *serverOptions) { o.lis, o.adminLis = calls, admin }
 }
 
 // WithClonedLocalCalls hands clones of requests and responses to local callers and

@@ -107,17 +107,23 @@ func (s *Server) Listen() error {
 	if s.err != nil || s.lis != nil {
 		return s.err
 	}
-	lis, err := runner.Listen(s.cfg.Addr)
-	if err != nil {
-		return fmt.Errorf("framework: service %s: Addr: %w", s.cfg.Service, err)
+	lis, adminLis := s.opts.lis, s.opts.adminLis
+	var err error
+	switch lis.(type) {
+	case nil:
+		if lis, err = runner.Listen(s.cfg.Addr); err != nil {
+			return fmt.Errorf("framework: service %s: Addr: %w", s.cfg.Service, err)
+		}
+	case *net.TCPListener, *net.UnixListener:
+	default: // the event loop needs the file below it
+		return fmt.Errorf("framework: service %s: WithListeners: calls cannot be served on a %T: give a *net.TCPListener or *net.UnixListener", s.cfg.Service, lis)
 	}
-	if s.cfg.Admin != "" {
-		if s.adminLis, err = runner.Listen(s.cfg.Admin); err != nil {
-			_ = lis.Close()
-			return fmt.Errorf("framework: service %s: Admin: %w", s.cfg.Service, err)
+	if adminLis == nil && s.cfg.Admin != "" {
+		if adminLis, err = runner.Listen(s.cfg.Admin); err != nil {
+			return errors.Join(fmt.Errorf("framework: service %s: Admin: %w", s.cfg.Service, err), lis.Close())
 		}
 	}
-	s.lis = lis
+	s.lis, s.adminLis = lis, adminLis
 	return nil
 }
 
