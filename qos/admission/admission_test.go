@@ -121,6 +121,9 @@ func TestOrder(t *testing.T) {
 func TestFullQueueEvictsTheWorst(t *testing.T) {
 	s := newServer(t, admission.Config{Cores: 1})
 	s.narrow()
+	s.done(s.fill()[0])
+	s.now += admission.TickEvery
+	s.tick(0) // ten calls a second is all it can do
 	s.fill()
 	var waiting []*admission.Call
 	for l := range uint8(4) { // the shortest bound
@@ -133,6 +136,64 @@ func TestFullQueueEvictsTheWorst(t *testing.T) {
 	}
 	if v := s.arrive(call(qos.Post, 1)); v != admission.Queue || s.last[waiting[3]] != admission.Evict {
 		t.Errorf("a better one: %v, the worst that waited: %v", v, s.last[waiting[3]])
+	}
+}
+
+func TestSleepersDoNotHoldTheLimit(t *testing.T) {
+	s := newServer(t, admission.Config{Cores: 2})
+	const blocked = 300_000
+	calls, let := make([]admission.Call, blocked), 0
+	for i := range calls { // 300,000 a second, and none ends
+		if i%300 == 0 {
+			s.now += admission.SpareEvery
+			s.take(s.ctl.Spare(s.now, s.out))
+		}
+		if v := s.arrive(&calls[i]); v.Refused() {
+			t.Fatalf("call %d: %v", i, v)
+		}
+	}
+	for let != s.ctl.State().Running {
+		let = s.ctl.State().Running
+		s.now += admission.SpareEvery
+		s.take(s.ctl.Spare(s.now, s.out))
+	}
+	if let != blocked {
+		t.Errorf("%d of %d blocked calls are let in", let, blocked)
+	}
+	s.now += admission.TickEvery
+	s.tick(0)
+	if l := s.ctl.Level(); l != qos.LastPriority {
+		t.Errorf("level %v: calls that take their time are no overload", l)
+	}
+}
+
+func TestSpare(t *testing.T) {
+	s := newServer(t, admission.Config{Cores: 2})
+	limit := s.ctl.State().Limit
+	s.now += admission.SpareEvery
+	s.take(s.ctl.Spare(s.now, s.out))
+	if got := s.ctl.State().Limit; got != limit {
+		t.Errorf("limit %d became %d though nobody waits", limit, got)
+	}
+	s.fill()
+	s.arrive(call(qos.Post, 1))
+	s.take(s.ctl.Spare(s.now, s.out))
+	if got := s.ctl.State().Limit; got <= limit {
+		t.Errorf("limit %d with an idle core", got)
+	}
+	limit = s.ctl.State().Limit
+	s.fill()
+	s.arrive(call(qos.Post, 1))
+	s.take(s.ctl.Spare(s.now, s.out))
+	if got := s.ctl.State().Limit; got != limit {
+		t.Errorf("limit %d became %d at the same instant", limit, got)
+	}
+}
+
+func TestAddMethods(t *testing.T) {
+	ctl := newController(t, admission.Config{Cores: 1, Methods: 2})
+	if a, b := ctl.Add(3), ctl.Add(1); a != 2 || b != 5 {
+		t.Errorf("methods begin at %d and %d", a, b)
 	}
 }
 

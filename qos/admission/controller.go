@@ -12,6 +12,9 @@ import (
 
 // The pace at which the owner of a Controller calls it.
 const (
+	// SpareEvery is the least time between two Spares that count: within it the calls
+	// that the first one let in may not have shown yet what they do.
+	SpareEvery = time.Millisecond
 	// TickEvery is the time between two Ticks. 100 ms: DAGOR's window of 1 s takes
 	// 28 windows to settle at 4x (measured .30 of the optimum, 100 ms .89).
 	TickEvery = 100 * time.Millisecond
@@ -35,6 +38,11 @@ const (
 	// startCores times the cores is the first limit. From 2 a server of sleeping
 	// calls needs 3 to 4 s to open; too high a limit is cut in 6 ticks.
 	startCores = 8
+	maxLimit   = 1 << 24 // nobody blocks more calls in one process
+	// spareRaise is the growth of the limit when a core was idle while calls waited:
+	// those inside sleep, and a limit of calls says nothing about cores. From 16 to
+	// 300,000 blocked calls takes 25 such steps, and the ticks alone 10 s.
+	spareRaise = 1.5
 
 	// The queue holds what is done in queueTime under plain overload, busyRatio of
 	// the capacity and more, and in burstTime up to calmRatio or while the queue was
@@ -108,8 +116,8 @@ type Config struct {
 	// the length of handlers (up to the scheduler's slice of 10 ms), so that long
 	// ones would starve the machine otherwise. At least 1.
 	Cores int
-	// Methods is how many methods the process serves. Calls of any other
-	// number count as one method more.
+	// Methods is how many methods the process serves, as far as is known: Add adds
+	// more. Calls of any other number count as one method more.
 	Methods int
 	// MaxWaiting bounds the queue in calls, whatever time it holds: memory. 0 is
 	// 65,536.
@@ -143,8 +151,10 @@ type Controller struct {
 	// Since the tick, as work.
 	arrived, done, evicted, evictedTicket float64
 	idle, reached                         bool // a slot was idle; the limit was reached
+	crowded                               bool // a call waited here, or was held back by its caller
+	lastSpare                             time.Duration
 
-	methods  []method // one a method, and one for all others
+	methods  []method // one for all unknown, then one a method
 	counts   Counts
 	withdrew uint64
 }
@@ -185,6 +195,16 @@ func New(cfg Config, now time.Duration) (*Controller, error) {
 	return c, nil
 }
 
+// Add makes room for n more methods and gives the number of the first: a process
+// starts its servers one after the other.
+func (c *Controller) Add(n int) Method {
+	first := Method(len(c.methods) - 1)
+	for range n {
+		c.methods = append(c.methods, method{cost: 1})
+	}
+	return first
+}
+
 // Level is the worst priority that has a chance now: what to tell on every reply.
 // The controller itself refuses nobody for it. A call that came may as well wait
 // its turn: a level is a tick old, the queue is not.
@@ -218,7 +238,7 @@ func (c *Controller) Arrive(now time.Duration, call *Call, out []Decision) []Dec
 	if c.queue.n == 0 && c.running < c.limit {
 		return c.run(call, out)
 	}
-	c.reached = true
+	c.reached, c.crowded = true, true
 	c.queue.push(call)
 	bound := c.bound()
 	for c.queue.n > 1 && c.queue.cost > bound || c.queue.n > c.maxWaiting {
@@ -266,6 +286,20 @@ func (c *Controller) Withdraw(call *Call) bool {
 // had priority p and method m.
 func (c *Controller) Suppressed(n uint16, p qos.Priority, m Method) {
 	c.fresh[min(p, qos.LastPriority)] += float64(n) * c.method(m).cost
+	c.crowded = c.crowded || n > 0
+}
+
+// Spare says that a core was seen idle, and lets more of those in who wait: the
+// calls inside must be asleep. A tick of one delay cannot tell a server of sleepers
+// from one of idlers.
+func (c *Controller) Spare(now time.Duration, out []Decision) []Decision {
+	c.advance(now)
+	if c.queue.n == 0 || c.now-c.lastSpare < SpareEvery {
+		return out
+	}
+	c.lastSpare = c.now
+	c.setLimit(max(c.limitF+1, c.limitF*spareRaise))
+	return c.start(out)
 }
 
 // Sweep drops the waiting calls for which it is too late. The worst of a queue are
@@ -375,6 +409,9 @@ func (c *Controller) calm() float64 {
 
 // bound is the work that the queue may hold now.
 func (c *Controller) bound() float64 {
+	if c.capacity == 0 {
+		return math.Inf(1) // nothing has ended yet: time and MaxWaiting bound the queue
+	}
 	t := line(queueTime, burstTime, c.calm())
 	return max(c.capacity*t.Seconds(), float64(c.limit), minQueue)
 }
@@ -391,10 +428,10 @@ func line(a, b time.Duration, at float64) time.Duration {
 }
 
 func (c *Controller) method(m Method) *method {
-	if m < 0 || int(m) >= len(c.methods) {
-		m = Method(len(c.methods) - 1)
+	if m < 0 || int(m) >= len(c.methods)-1 {
+		return &c.methods[0]
 	}
-	return &c.methods[m]
+	return &c.methods[m+1]
 }
 
 // learn takes the time of a call that ended into its method's mean.
@@ -426,7 +463,7 @@ func (c *Controller) Tick(now, delay time.Duration, out []Decision) []Decision {
 	c.weigh()
 	c.adjustLevel(window)
 	c.arrived, c.done, c.evicted, c.evictedTicket = 0, 0, 0, 0
-	c.reached = false
+	c.reached, c.crowded = false, c.queue.n > 0
 	out = c.start(out)
 	c.idle = c.running < c.limit && c.queue.n == 0
 	return out
@@ -441,11 +478,14 @@ func (c *Controller) adjustLimit(delay time.Duration) {
 	c.delay = delay
 	d := float64(delay) / float64(delayTarget)
 	if d > 1 {
-		c.limitF *= max(limitKeep, 1-limitCut*(d-1))
+		c.setLimit(c.limitF * max(limitKeep, 1-limitCut*(d-1)))
 	} else if c.reached {
-		c.limitF += max(.5, limitRaise*c.limitF) * (1 - d)
+		c.setLimit(c.limitF + max(.5, limitRaise*c.limitF)*(1-d))
 	}
-	c.limitF = max(c.limitF, float64(c.cores))
+}
+
+func (c *Controller) setLimit(limit float64) {
+	c.limitF = min(max(limit, float64(c.cores)), maxLimit)
 	c.limit = int(math.Round(c.limitF))
 }
 
@@ -529,8 +569,8 @@ func (c *Controller) adjustLevel(window float64) {
 	c.demand = total
 	c.ratio = total / max(1, c.capacity)
 	c.level = qos.LastPriority
-	if c.capacity == 0 || total <= budget {
-		return
+	if c.capacity == 0 || total <= budget || !c.crowded {
+		return // nobody waits: calls that take their time are no overload
 	}
 	// The priority in which the budget ends is let in: one that holds most of the
 	// demand would otherwise leave the server idle for its sake.
