@@ -34,6 +34,9 @@ type Config struct {
 	Roles    []topology.Role // to run in this process; the others are called at their Addrs
 	Data     *Data           // of the services; may be nil for gateways alone
 	Log      *slog.Logger    // nil means slog.Default()
+	// Sockets are bound already and take the place of addresses in Topology: ROLE for
+	// what a role serves, ROLE-admin for its admin pages. Start takes them over.
+	Sockets map[string]net.Listener
 	// CheapPasswords lets new passwords cost nothing, which protects nothing. It is for
 	// benches that make many accounts.
 	CheapPasswords bool
@@ -69,8 +72,14 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
+			for _, lis := range cfg.Sockets {
+				_ = lis.Close() // some have been closed
+			}
 		}
 	}()
+	if err := n.checkSockets(); err != nil {
+		return nil, err
+	}
 	for _, r := range topology.Services() {
 		if n.runs(r) {
 			if err := n.prepare(r); err != nil {
@@ -105,6 +114,27 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 
 // runs reports whether a role runs in this process.
 func (n *Node) runs(r topology.Role) bool { return slices.Contains(n.cfg.Roles, r) }
+
+// adminSocket is what the socket of a service's admin pages is called.
+func adminSocket(r topology.Role) string { return string(r) + "-admin" }
+
+// checkSockets refuses sockets that nothing here would serve on: who connects to them
+// would wait forever.
+func (n *Node) checkSockets() error {
+	known := make([]string, 0, 2*len(n.cfg.Roles))
+	for _, r := range n.cfg.Roles {
+		known = append(known, string(r))
+		if r != topology.Gateway {
+			known = append(known, adminSocket(r))
+		}
+	}
+	for name := range n.cfg.Sockets {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("this process was given a socket %q, which nothing here serves on: name it %s", name, strings.Join(known, ", "))
+		}
+	}
+	return nil
+}
 
 // calls is which services a role calls.
 var calls = map[topology.Role][]topology.Role{
@@ -153,6 +183,7 @@ func (n *Node) prepare(r topology.Role) error {
 		framework.ServerConfig{Service: string(r), Addr: place.Listen, Admin: place.Admin},
 		framework.WithLogger(n.log),
 		framework.WithoutSignals(), // the node stops its servers in an order
+		framework.WithListeners(n.cfg.Sockets[string(r)], n.cfg.Sockets[adminSocket(r)]),
 		framework.WithAdminHandler("POST /backup", backupDoor(n.cfg.Data, r, store)),
 	)
 	return nil
@@ -245,6 +276,10 @@ func (n *Node) openDoor(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("start gateway: %w", err)
+	}
+	if lis := n.cfg.Sockets[string(topology.Gateway)]; lis != nil {
+		n.door = lis
+		return nil
 	}
 	if n.door, err = new(net.ListenConfig).Listen(ctx, "tcp", loopback(door.Listen)); err != nil {
 		return listenError("gateway", err)

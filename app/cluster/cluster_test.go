@@ -252,22 +252,26 @@ func wantHome(t *testing.T, c *clients, reader, text string) {
 }
 
 // TestRolesApart runs two groups of roles on one data directory, as two processes
-// would.
+// would, on sockets that their parent has bound.
 func TestRolesApart(t *testing.T) {
 	data := openData(t, t.TempDir())
 	first := testConfig(data, topology.Account, topology.Post)
 	second := testConfig(data, topology.Timeline, topology.Comment, topology.Gateway)
-	addrs := map[topology.Role]string{}
-	for _, r := range topology.Services() {
-		addrs[r] = freeAddr(t)
-	}
-	for _, cfg := range []*cluster.Config{&first, &second} {
-		for r, addr := range addrs {
-			*cfg.Topology.Service(r) = topology.Service{Listen: addr, Admin: "127.0.0.1:0", Addrs: []string{addr}}
+	first.Sockets, second.Sockets = map[string]net.Listener{}, map[string]net.Listener{"gateway": bind(t)}
+	for i, r := range topology.Services() {
+		lis, admin := bind(t), bind(t)
+		own := []*cluster.Config{&first, &first, &second, &second}[i]
+		own.Sockets[string(r)], own.Sockets[string(r)+"-admin"] = lis, admin
+		for _, cfg := range []*cluster.Config{&first, &second} {
+			cfg.Topology.Service(r).Addrs = []string{lis.Addr().String()}
 		}
 	}
 	runNode(t, first)
+	door := second.Sockets["gateway"].Addr().String()
 	n, _ := runNode(t, second)
+	if n.URL() != "http://"+door {
+		t.Errorf("the gateway is on %s, want its socket %s", n.URL(), door)
+	}
 	res, err := http.Post(n.URL()+"/accounts", "application/json", strings.NewReader(`{"name":"Mary","password":"correct horse"}`))
 	if err != nil {
 		t.Fatal(err)
@@ -278,21 +282,18 @@ func TestRolesApart(t *testing.T) {
 	}
 }
 
-func freeAddr(t *testing.T) string {
+// bind gives a listener that a node takes over.
+func bind(t *testing.T) net.Listener {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = lis.Close() }()
-	return lis.Addr().String()
+	return lis
 }
 
 func TestStartRefuses(t *testing.T) {
-	busy, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	busy, strange := bind(t), bind(t)
 	defer func() { _ = busy.Close() }()
 	data := openData(t, t.TempDir())
 	for _, c := range []struct {
@@ -311,6 +312,11 @@ func TestStartRefuses(t *testing.T) {
 			cfg.Topology.Post.Listen = busy.Addr().String()
 			return cfg
 		}},
+		{"a socket of nobody's", "name it account, account-admin, gateway", func() cluster.Config {
+			cfg := testConfig(data, topology.Account, topology.Gateway)
+			cfg.Sockets = map[string]net.Listener{"post": strange}
+			return cfg
+		}},
 		{"no data", "needs a data directory", func() cluster.Config { return testConfig(nil, topology.Account) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -319,6 +325,9 @@ func TestStartRefuses(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}
 		})
+	}
+	if _, err := strange.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a start that failed leaves its socket open: %v", err)
 	}
 	t.Run("after all that the directory is free", func(t *testing.T) {
 		_, stop := runNode(t, testConfig(data, topology.Roles()...))

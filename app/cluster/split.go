@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/sluice-rpc/sluice/app/topology"
+	"github.com/sluice-rpc/sluice/framework/activation"
 )
 
 const (
@@ -39,7 +40,7 @@ const (
 
 // SplitConfig is what a Split needs.
 type SplitConfig struct {
-	Topology topology.Config // Gateway.Listen is the first gateway's; the services' addresses are chosen
+	Topology topology.Config // Gateway.Listen is the first gateway's; the services get free ports
 	Data     *Data
 	Binary   string    // the moments command
 	Flags    []string  // more flags for its run command
@@ -61,8 +62,9 @@ type Split struct {
 	state State // guarded by mu
 }
 
-// NewSplit chooses addresses and writes the configuration of the children.
-func NewSplit(ctx context.Context, cfg SplitConfig) (*Split, error) {
+// NewSplit binds the addresses of the children, which get them as sockets, and writes
+// their configuration. Run closes the sockets.
+func NewSplit(ctx context.Context, cfg SplitConfig) (_ *Split, err error) {
 	s := &Split{cfg: cfg, log: cfg.Log, file: filepath.Join(cfg.Data.Dir(), "topology.yaml")}
 	if s.log == nil {
 		s.log = slog.Default()
@@ -71,37 +73,58 @@ func NewSplit(ctx context.Context, cfg SplitConfig) (*Split, error) {
 		PID: os.Getpid(), Started: time.Now().UTC(), Split: true, Region: cfg.Topology.Region.Number,
 		Services: map[topology.Role]Running{},
 	}
-	var ports portChooser
-	defer ports.release()
-	scheme := "http://"
-	if cfg.Topology.Gateway.TLSCert != "" {
-		scheme = "https://"
-	}
+	defer func() {
+		if err != nil {
+			for _, c := range s.children {
+				err = errors.Join(err, c.closeSockets())
+			}
+		}
+	}()
 	for _, r := range topology.Services() {
-		addr, admin := ports.take(ctx, "127.0.0.1:0"), ports.take(ctx, "127.0.0.1:0")
+		c := &child{name: string(r), role: r}
+		s.children = append(s.children, c)
+		addr, err := c.bind(ctx, string(r), "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		admin, err := c.bind(ctx, adminSocket(r), "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		c.health = "http://" + admin + "/readyz"
 		*s.cfg.Topology.Service(r) = topology.Service{Listen: addr, Admin: admin, Addrs: []string{addr}}
 		s.state.Services[r] = Running{Addr: addr, Admin: admin}
-		s.children = append(s.children, &child{name: string(r), role: r, health: "http://" + admin + "/readyz"})
 	}
-	listen := loopback(cfg.Topology.Gateway.Listen)
-	for i := range gateways {
-		addr := ports.take(ctx, listen)
-		s.state.Gateways = append(s.state.Gateways, GatewayState{URL: scheme + addr})
-		c := &child{name: fmt.Sprintf("gateway %d", i+1), role: topology.Gateway, gateway: i, health: "http://" + addr + "/readyz"}
-		if scheme == "https://" {
-			c.health = "" // its certificate may be anybody's: the services' health must do
-		}
-		c.args = []string{"--set", "gateway.listen=" + addr}
-		s.children = append(s.children, c)
-		listen = nextPort(addr, cfg.Topology.Gateway.Listen)
-	}
-	if ports.err != nil {
-		return nil, listenError("gateway", ports.err)
+	if err := s.addGateways(ctx); err != nil {
+		return nil, err
 	}
 	if err := writeFile(s.file, s.yaml(), 0o600); err != nil {
 		return nil, fmt.Errorf("write the configuration of the processes: %w", err)
 	}
 	return s, nil
+}
+
+func (s *Split) addGateways(ctx context.Context) error {
+	scheme, asked := "http://", s.cfg.Topology.Gateway.Listen
+	if s.cfg.Topology.Gateway.TLSCert != "" {
+		scheme = "https://"
+	}
+	listen := loopback(asked)
+	for i := range gateways {
+		c := &child{name: fmt.Sprintf("gateway %d", i+1), role: topology.Gateway, gateway: i}
+		s.children = append(s.children, c)
+		addr, err := c.bind(ctx, string(topology.Gateway), listen)
+		if err != nil {
+			return err
+		}
+		s.state.Gateways = append(s.state.Gateways, GatewayState{URL: scheme + addr})
+		if scheme == "http://" { // a certificate may be anybody's: then the services' health must do
+			c.health = scheme + addr + "/readyz"
+		}
+		c.args = []string{"--set", "gateway.listen=" + addr}
+		listen = nextPort(addr, asked)
+	}
+	return nil
 }
 
 // yaml gives the topology as the children read it.
@@ -113,32 +136,6 @@ func (s *Split) yaml() []byte {
 		b = fmt.Appendf(b, "%s:\n  listen: %q\n  admin: %q\n  addrs: [%q]\n", r, at.Listen, at.Admin, at.Addrs[0])
 	}
 	return fmt.Appendf(b, "gateway:\n  limits: %t\n  tls-cert: %q\n  tls-key: %q\n", t.Gateway.Limits, t.Gateway.TLSCert, t.Gateway.TLSKey)
-}
-
-// portChooser finds out addresses that are free. It holds all until release, so that
-// none is chosen twice.
-type portChooser struct {
-	held []net.Listener
-	err  error // the first
-}
-
-func (p *portChooser) take(ctx context.Context, addr string) string {
-	if p.err != nil {
-		return addr
-	}
-	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		p.err = err
-		return addr
-	}
-	p.held = append(p.held, lis)
-	return lis.Addr().String()
-}
-
-func (p *portChooser) release() {
-	for _, lis := range p.held {
-		_ = lis.Close()
-	}
 }
 
 // nextPort gives the address of the next gateway: the next port, any free one if any
@@ -164,10 +161,31 @@ type child struct {
 	role    topology.Role
 	gateway int // index of a gateway
 	args    []string
-	health  string // URL that answers 200 when the child is ready; empty for none
+	health  string               // URL that answers 200 when the child is ready; empty for none
+	sockets []*activation.Socket // what it serves on; its own goroutine's once that runs
 
 	stop  context.CancelFunc
 	ended chan struct{} // closed when it will not be started again
+}
+
+// bind gives a child one more socket and tells its address.
+func (c *child) bind(ctx context.Context, name, addr string) (string, error) {
+	socket, err := activation.Listen(ctx, name, addr)
+	if err != nil {
+		return "", listenError(c.name, err)
+	}
+	c.sockets = append(c.sockets, socket)
+	return socket.Addr(), nil
+}
+
+// closeSockets lets go of a child's sockets: when the child closes them too, nobody
+// waits any more for an answer that does not come.
+func (c *child) closeSockets() error {
+	var errs []error
+	for _, socket := range c.sockets {
+		errs = append(errs, socket.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Run starts all children, calls up when they are ready, and keeps them running until
@@ -291,7 +309,8 @@ func untilReady(ctx context.Context, url string) error {
 
 // keep runs a child until ctx ends and starts it again when it dies. Before all were
 // ready once it is an error: starting again would not mend what is wrong.
-func (s *Split) keep(ctx context.Context, c *child) error {
+func (s *Split) keep(ctx context.Context, c *child) (err error) {
+	defer func() { err = errors.Join(err, c.closeSockets()) }()
 	backOff := firstBackOff
 	for {
 		began := time.Now()
@@ -335,6 +354,9 @@ func (s *Split) runOnce(ctx context.Context, c *child) error {
 	// A Ctrl-C of the terminal reaches the whole group: the children must not stop by
 	// it, before those who call them.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := activation.Pass(cmd, c.sockets...); err != nil {
+		return err
+	}
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -350,15 +372,16 @@ func (s *Split) runOnce(ctx context.Context, c *child) error {
 		return err
 	case <-ctx.Done():
 	}
+	err = c.closeSockets()
 	_ = input.Close() // the wish to stop; an error means it has ended
 	t := time.NewTimer(stopTime)
 	defer t.Stop()
 	select {
-	case err := <-done:
-		return err
+	case failed := <-done:
+		return errors.Join(err, failed)
 	case <-t.C:
 		_ = cmd.Process.Kill()
-		return errors.Join(fmt.Errorf("%s did not stop within %v and was killed", c.name, stopTime), <-done)
+		return errors.Join(err, fmt.Errorf("%s did not stop within %v and was killed", c.name, stopTime), <-done)
 	}
 }
 

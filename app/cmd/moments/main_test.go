@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -140,19 +141,33 @@ func TestUpSplit(t *testing.T) {
 	if len(state.Gateways) != 2 || len(state.Services) != 4 || !state.Split {
 		t.Fatalf("state %+v, want 2 gateways and 4 services", state)
 	}
-	victim := state.Services[topology.Post].PID
-	if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
+	post := state.Services[topology.Post]
+	if err := syscall.Kill(post.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "started again", func() bool {
+	until(t, "dead", func() bool { return ended(post.PID) })
+	// Its sockets are still there, so who comes now is served late but not refused.
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Get("http://" + post.Admin + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("after a crash: %s", res.Status)
+	}
+	until(t, "in the state", func() bool {
 		now, err := cluster.ReadState(data)
-		if err != nil || now.Services[topology.Post].PID == victim {
-			return false
-		}
-		code, _, _ := moments(t, "status", "--data", data)
-		return code == 0
+		return err == nil && now.Services[topology.Post].PID != post.PID
 	})
+	if code, out, errs := moments(t, "status", "--data", data); code != 0 {
+		t.Errorf("status after a crash: %d, %s%s", code, out, errs)
+	}
 	stop(t, cmd)
+	if conn, err := net.Dial("tcp", post.Addr); err == nil {
+		_ = conn.Close()
+		t.Error("after the end somebody still listens")
+	}
 }
 
 // TestChildrenEndWithTheirParent: however the parent ends.
@@ -167,13 +182,16 @@ func TestChildrenEndWithTheirParent(t *testing.T) {
 		pids = append(pids, at.PID)
 	}
 	for _, pid := range pids {
-		until(t, "ended", func() bool { return syscall.Kill(pid, 0) != nil || zombie(pid) })
+		until(t, "ended", func() bool { return ended(pid) })
 	}
 }
 
-// zombie reports whether a process has ended and only waits to be asked how, which
-// nobody may do where process 1 does not.
-func zombie(pid int) bool {
+// ended reports whether a process is gone, or has ended and only waits to be asked
+// how, which nobody may do where process 1 does not.
+func ended(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return true
+	}
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return false

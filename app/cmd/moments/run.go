@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/cluster"
 	"github.com/sluice-rpc/sluice/app/topology"
+	"github.com/sluice-rpc/sluice/framework/activation"
 )
 
 // tuneGC lets the heap grow to five times what lives before it is collected. What
@@ -36,13 +37,20 @@ func newRunCmd() *cobra.Command {
 		Short: "Run single roles as one process",
 		Long: `Run runs the roles account, post, timeline, comment and gateway, any of them. Roles
 of the same process call each other within it; all others are called at the
-addresses in the configuration. A role's store is in its own directory under --data.`,
+addresses in the configuration. A role's store is in its own directory under --data.
+
+Under systemd, run serves on the sockets it is started with, named ROLE and
+ROLE-admin (FileDescriptorName=), instead of the addresses in the configuration.`,
 		Example: `  moments run account --set account.listen=127.0.0.1:7001 --set timeline.addrs=127.0.0.1:7003
   moments run post comment timeline --config region.yaml
   moments run gateway --config region.yaml --set gateway.listen=127.0.0.1:8081`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tuneGC()
+			sockets, err := activation.Inherited()
+			if err != nil {
+				return err
+			}
 			roles, err := cluster.RolesOf(args)
 			if err != nil {
 				return &usageError{err}
@@ -55,7 +63,7 @@ addresses in the configuration. A role's store is in its own directory under --d
 			if err != nil {
 				return err
 			}
-			c := cluster.Config{Topology: t, Roles: roles, CheapPasswords: cheap}
+			c := cluster.Config{Topology: t, Roles: roles, CheapPasswords: cheap, Sockets: sockets}
 			if !slices.Equal(roles, []topology.Role{topology.Gateway}) {
 				if c.Data, err = cluster.OpenData(data); err != nil {
 					return err
