@@ -58,6 +58,9 @@ type Call struct {
 	newer, older *Call         // among all that wait, by arrival
 }
 
+// Arrived is when the call came to its controller.
+func (c *Call) Arrived() time.Duration { return c.arrived }
+
 type state uint8
 
 const (

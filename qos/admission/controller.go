@@ -210,6 +210,9 @@ func (c *Controller) Add(n int) Method {
 // its turn: a level is a tick old, the queue is not.
 func (c *Controller) Level() qos.Priority { return c.level }
 
+// Waiting is how many calls the queue holds.
+func (c *Controller) Waiting() int { return c.queue.n }
+
 // State gives what pages and metrics show.
 func (c *Controller) State() State {
 	return State{
