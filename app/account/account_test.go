@@ -337,6 +337,24 @@ func TestProfiles(t *testing.T) {
 	wantProblem(t, err, rpc.FailedPrecondition, "idempotency-conflict")
 }
 
+// users gives the names of all users, listed in pages.
+func (w *world) users(limit uint32) []string {
+	w.t.Helper()
+	var names []string
+	for cursor := ""; ; {
+		res, err := w.ListUsers(w.t.Context(), &momentsv1.ListUsersRequest{Cursor: cursor, Limit: limit})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, p := range res.GetProfiles() {
+			names = append(names, p.GetName())
+		}
+		if cursor = res.GetNextCursor(); cursor == "" {
+			return names
+		}
+	}
+}
+
 func TestListUsers(t *testing.T) {
 	w := newWorld(t)
 	var want []string
@@ -346,23 +364,21 @@ func TestListUsers(t *testing.T) {
 		want = append(want, name)
 	}
 	for _, limit := range []uint32{0, 1, 7, 25} {
-		var got []string
-		for cursor := ""; ; {
-			res, err := w.ListUsers(t.Context(), &momentsv1.ListUsersRequest{Cursor: cursor, Limit: limit})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, p := range res.GetProfiles() {
-				got = append(got, p.GetName())
-			}
-			if cursor = res.GetNextCursor(); cursor == "" {
-				break
-			}
-		}
+		got := w.users(limit)
 		slices.Sort(got)
 		if !slices.Equal(got, want) {
 			t.Errorf("with limit %d: %v, want each once", limit, got)
 		}
+	}
+	scans := 0
+	w.store.SetFaults(func(c memkv.Call) memkv.Fault {
+		if c.Method == memkv.Scan {
+			scans++
+		}
+		return memkv.None
+	})
+	if _, err := w.ListUsers(t.Context(), &momentsv1.ListUsersRequest{}); err != nil || scans > 256 {
+		t.Errorf("a call scans %d slots, %v; want at most 256: it has a deadline", scans, err)
 	}
 	_, err := w.ListUsers(t.Context(), &momentsv1.ListUsersRequest{Cursor: "!"})
 	wantProblem(t, err, rpc.InvalidArgument, "invalid")

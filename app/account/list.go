@@ -15,6 +15,9 @@ import (
 const (
 	maxUserPage     = 1000
 	defaultUserPage = 500
+	// slotsAtOnce bounds the reads of one call, which has a deadline, when users are
+	// few: then most slots are empty.
+	slotsAtOnce = 256
 )
 
 // ListUsers implements the contract. It goes by slot and folded name, so an account
@@ -33,7 +36,11 @@ func (s *Service) ListUsers(ctx context.Context, req *momentsv1.ListUsersRequest
 		return nil, err
 	}
 	res := &momentsv1.ListUsersResponse{}
-	for ; slot < kv.Slots; slot++ {
+	for end := slot + slotsAtOnce; slot < kv.Slots; slot++ {
+		if slot == end {
+			res.NextCursor = userCursor(slot, []byte{prefixName})
+			return res, nil
+		}
 		r := kv.Prefix([]byte{prefixName}, limit-len(res.GetProfiles()))
 		if from != nil {
 			r.From, from = from, nil
@@ -60,10 +67,7 @@ func (s *Service) ListUsers(ctx context.Context, req *momentsv1.ListUsersRequest
 			return res, nil
 		}
 		if len(res.GetProfiles()) == limit {
-			if slot+1 < kv.Slots {
-				res.NextCursor = userCursor(slot+1, []byte{prefixName})
-			}
-			return res, nil
+			end = slot + 1
 		}
 	}
 	return res, nil

@@ -48,14 +48,12 @@ func ensureDemo(ctx context.Context, accounts momentsv1.AccountServiceClient, da
 	case !errors.Is(err, fs.ErrNotExist):
 		return demo{}, fmt.Errorf("read the demo login: %w", err)
 	}
-	users, err := accounts.ListUsers(ctx, &momentsv1.ListUsersRequest{Limit: 1})
-	if err != nil {
+	switch some, err := anybody(ctx, accounts); {
+	case err != nil:
 		return demo{}, fmt.Errorf("look for users: %w", err)
-	}
-	if len(users.GetProfiles()) > 0 {
-		if d.password == "" {
-			return demo{}, nil // users of one's own, and no demo
-		}
+	case some && d.password == "":
+		return demo{}, nil // users of one's own, and no demo
+	case some:
 		return d, nil
 	}
 	if d.password == "" {
@@ -68,6 +66,19 @@ func ensureDemo(ctx context.Context, accounts momentsv1.AccountServiceClient, da
 		return demo{}, fmt.Errorf("make the demo login: %w", err)
 	}
 	return d, nil
+}
+
+// anybody reports whether there are users.
+func anybody(ctx context.Context, accounts momentsv1.AccountServiceClient) (bool, error) {
+	for cursor := ""; ; {
+		res, err := accounts.ListUsers(ctx, &momentsv1.ListUsersRequest{Cursor: cursor, Limit: 1})
+		if err != nil || len(res.GetProfiles()) > 0 {
+			return err == nil, err
+		}
+		if cursor = res.GetNextCursor(); cursor == "" {
+			return false, nil
+		}
+	}
 }
 
 // dialAccounts connects to the account service of a running Moments.
