@@ -247,8 +247,10 @@ func (r *run) drive(ctx context.Context) error {
 }
 
 const (
-	// maxLate bounds how long an open loop may go on behind its schedule, as a multiple of the duration.
+	// maxLate bounds how long an open loop may go on behind its schedule, as a multiple of the duration, and grace is added: a
+	// stall that is long beside a short run does not yet say what rate the system takes.
 	maxLate = 2
+	grace   = 10 * time.Second
 	// pauseAfterError keeps a closed loop from spinning on a server that is gone.
 	pauseAfterError = 10 * time.Millisecond
 )
@@ -276,7 +278,7 @@ func (w *worker) loop(ctx context.Context) error {
 			if !wait(ctx, time.Until(from)) {
 				break
 			}
-			if time.Since(w.start) > maxLate*w.Duration {
+			if time.Since(w.start) > maxLate*w.Duration+grace {
 				w.failed(fmt.Errorf("the system takes fewer than %.0f calls a second: gave up with calls %v behind schedule",
 					w.Rate, time.Since(from).Round(time.Second)))
 				return nil
