@@ -11,8 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
+	"github.com/sluice-rpc/sluice/app/lockfile"
 	"github.com/sluice-rpc/sluice/app/topology"
 )
 
@@ -43,7 +43,7 @@ var (
 type Data struct {
 	dir   string
 	token string
-	lock  *os.File // nil without Lock
+	lock  *lockfile.Lock // nil without Lock
 }
 
 // OpenData opens the directory, making it if it is absent or empty. A directory that
@@ -137,29 +137,15 @@ func (d *Data) store(r topology.Role) string { return filepath.Join(d.dir, strin
 // Lock takes the directory for this process, until Unlock or the end of the process.
 // A process that runs single roles does not need it: each store has its own lock.
 func (d *Data) Lock() error {
-	path := filepath.Join(d.dir, lockFile)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := lockfile.Take(filepath.Join(d.dir, lockFile))
+	if held, ok := errors.AsType[*lockfile.HeldError](err); ok {
+		return fmt.Errorf("%w: %s, %w; stop it or choose another directory with --data", ErrInUse, d.dir, held)
+	}
 	if err != nil {
 		return fmt.Errorf("lock the data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("%w: another process runs on %s%s; stop it or choose another directory with --data", ErrInUse, d.dir, holder(d.dir))
-		}
-		return fmt.Errorf("lock %s: %w", path, err)
-	}
-	d.lock = f
+	d.lock = lock
 	return nil
-}
-
-// holder says in brackets which process has a directory, if it told.
-func holder(dir string) string {
-	state, err := ReadState(dir)
-	if err != nil {
-		return ""
-	}
-	return fmt.Sprintf(" (process %d)", state.PID)
 }
 
 // Unlock gives the directory back.
@@ -168,7 +154,7 @@ func (d *Data) Unlock() error {
 		return nil
 	}
 	defer func() { d.lock = nil }()
-	return d.lock.Close()
+	return d.lock.Release()
 }
 
 // writeFile writes a file that is there whole or not at all, and survives a loss of

@@ -98,7 +98,7 @@ func Restore(ctx context.Context, backup, dest string, opt Options) error {
 		if err != nil {
 			return fmt.Errorf("%w; make a checkpoint of it and restore that", err)
 		}
-		defer func() { _ = lock.release() }()
+		defer func() { _ = lock.Release() }()
 	}
 	err = intoNew(dest, func(tmp string) error {
 		if err := copyDir(ctx, filepath.Join(backup, engineDir), filepath.Join(tmp, engineDir)); err != nil {

@@ -40,7 +40,7 @@ func open(dir string, opt Options, known formatTable) (*Store, error) {
 	}
 	s, err := openLocked(dir, opt, known)
 	if err != nil {
-		return nil, errors.Join(err, lock.release())
+		return nil, errors.Join(err, lock.Release())
 	}
 	s.lock = lock
 	return s, nil

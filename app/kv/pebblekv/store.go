@@ -24,6 +24,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/sluice-rpc/sluice/app/kv"
+	"github.com/sluice-rpc/sluice/app/lockfile"
 )
 
 const (
@@ -36,7 +37,7 @@ type Store struct {
 	dir   string
 	opt   Options
 	db    *pebble.DB
-	lock  *dirLock
+	lock  *lockfile.Lock
 	marks *watermark
 	space space
 	rows  *rowCache // nil: none
@@ -424,7 +425,7 @@ func (s *Store) Close() error {
 	}
 	s.closed = true
 	err := s.db.Close()
-	if e := s.lock.release(); err == nil {
+	if e := s.lock.Release(); err == nil {
 		err = e
 	}
 	if err != nil {
