@@ -339,3 +339,86 @@ func TestVersionsAreUsedUp(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLogIsWrittenOver: a write finds its place in the log already in the file, or
+// its sync would have to store a new size, too.
+func TestLogIsWrittenOver(t *testing.T) {
+	var mu sync.Mutex // guards the sizes
+	sizes, steps, syncs := map[string]int64{}, 0, 0
+	fs := errorfs.Wrap(vfs.Default, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind != errorfs.OpFileSyncData || !isLog(op.Path) {
+			return nil
+		}
+		info, err := os.Stat(op.Path)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		syncs++
+		if sizes[op.Path] != info.Size() {
+			sizes[op.Path] = info.Size()
+			steps++
+		}
+		return nil
+	}))
+	dir := t.TempDir()
+	s := mustOpen(t, dir, Options{fs: fs, ReserveBytes: -1}, formats)
+	const writes = 400
+	long := make([]byte, 5<<10)
+	for n := range writes {
+		if _, err := s.Apply(t.Context(), 1, new(kv.Batch).Put(fmt.Append(nil, n), long)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, s)
+	if logs := len(sizes); syncs < writes || steps > 3*logs {
+		t.Errorf("%d syncs of %d logs stored %d sizes", syncs, logs, steps)
+	}
+	s = mustOpen(t, dir, Options{ReserveBytes: -1}, formats)
+	defer mustClose(t, s)
+	for n := range writes {
+		if v := value(t, s, 1, fmt.Sprint(n)); len(v) != len(long) {
+			t.Fatalf("key %d has %d bytes after the store was opened again", n, len(v))
+		}
+	}
+}
+
+// TestRecycledLogKeepsItsSize: what is there is written over, and grows from its end.
+func TestRecycledLogKeepsItsSize(t *testing.T) {
+	fs := logFS{vfs.NewMem()}
+	size := func(name string) int64 {
+		info, err := fs.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	write := func(f vfs.File, n int) {
+		if _, err := f.Write(make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, err := fs.Create("1.log", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(old, 1)
+	had := size("1.log")
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := fs.ReuseForWrite("1.log", "2.log", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	write(next, int(had))
+	if got := size("2.log"); got != had {
+		t.Errorf("a recycled log of %d bytes has %d after as many were written over", had, got)
+	}
+	write(next, 1)
+	if got := size("2.log"); got < had+minGrowth {
+		t.Errorf("a recycled log of %d bytes has %d after one more was written, want %d at least", had, got, had+minGrowth)
+	}
+}

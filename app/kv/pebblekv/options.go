@@ -68,7 +68,7 @@ func (o Options) withDefaults() Options {
 // scans, every write is synced.
 func (o Options) engine() *pebble.Options {
 	p := &pebble.Options{
-		FS: o.fs,
+		FS: logFS{o.fs},
 		// Named, not newest: a new Pebble must not change the files so that the old one
 		// cannot read them, unless the FORMAT file says so.
 		FormatMajorVersion:          pebble.FormatValueSeparation,
