@@ -10,6 +10,7 @@ import (
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/sluice-rpc/sluice/app/once"
 	"github.com/sluice-rpc/sluice/app/problem"
 )
 
@@ -20,9 +21,6 @@ const (
 	minPassword, maxPassword = 8, 128
 	maxDevice                = 100
 )
-
-// maxKey is the most bytes of an idempotency key.
-const maxKey = 64
 
 // plain refuses what no text of ours may hold.
 func plain(field, s string) error {
@@ -96,8 +94,8 @@ func cleanPassword(s string) (string, error) {
 }
 
 func checkKey(key string) error {
-	if len(key) > maxKey {
-		return problem.Invalid("idempotency_key", "has %d bytes, want at most %d", len(key), maxKey)
+	if err := once.CheckKey(key); err != nil {
+		return err
 	}
 	return plain("idempotency_key", key)
 }

@@ -36,6 +36,25 @@ const (
 	period = Keep + 2*skew
 )
 
+// MaxKey is the most bytes of an idempotency key.
+const MaxKey = 64
+
+// CheckKey refuses, in words for users, a key that is too long. None is fine.
+func CheckKey(key string) error {
+	if len(key) > MaxKey {
+		return problem.Invalid("idempotency_key", "has %d bytes, want at most %d", len(key), MaxKey)
+	}
+	return nil
+}
+
+// NeedKey is CheckKey where there must be a key.
+func NeedKey(key string) error {
+	if key == "" {
+		return problem.Invalid("idempotency_key", "is empty, want 1 to %d bytes", MaxKey)
+	}
+	return CheckKey(key)
+}
+
 // ErrReused says that a key came with another request before. It is what users see.
 var ErrReused = problem.KeyReused()
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -260,4 +261,26 @@ func TestSweep(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestKeys(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		key         string
+		check, need bool // fine
+	}{
+		{"none", "", true, false},
+		{"one byte", "k", true, true},
+		{"the longest", strings.Repeat("k", once.MaxKey), true, true},
+		{"longer", strings.Repeat("k", once.MaxKey+1), false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := once.CheckKey(c.key); (err == nil) != c.check {
+				t.Errorf("CheckKey: %v", err)
+			}
+			if err := once.NeedKey(c.key); (err == nil) != c.need {
+				t.Errorf("NeedKey: %v", err)
+			}
+		})
+	}
 }
