@@ -56,7 +56,6 @@ type FanOuter interface {
 // Limits of the service.
 const (
 	maxText  = 2000 // code points after NFC
-	maxKey   = 64   // bytes of an idempotency key
 	maxGet   = 200  // ids of one GetMany
 	maxAlbum = 100  // posts of one page of Album
 	maxList  = 1000 // ids of one page of ListAlbum

@@ -25,8 +25,8 @@ func (s *Service) Publish(ctx context.Context, req *momentsv1.PublishRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if n := len(req.GetIdempotencyKey()); n == 0 || n > maxKey {
-		return nil, problem.Invalid("idempotency_key", "has %d bytes, want 1 to %d", n, maxKey)
+	if err := once.NeedKey(req.GetIdempotencyKey()); err != nil {
+		return nil, err
 	}
 	rec, err := newRecord(req)
 	if err != nil {
