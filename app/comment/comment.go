@@ -51,7 +51,6 @@ type Post interface {
 // Limits of the service.
 const (
 	maxText = 500 // code points after NFC
-	maxKey  = 64  // bytes of an idempotency key
 	maxGet  = 200 // posts of one ListMany
 
 	// An operation is at most four operations of a batch, which has at most 100.

@@ -330,6 +330,23 @@ func TestIdempotency(t *testing.T) {
 	w.sees(author, "-", "café", "café")
 }
 
+// TestNewKeyIsLookedUpOnce counts what an Add reads of its post's slot.
+func TestNewKeyIsLookedUpOnce(t *testing.T) {
+	w := build(t)
+	w.add(mary, "", "first") // the thread is in memory from here on
+	gets := 0
+	w.store.SetFaults(func(c memkv.Call) memkv.Fault {
+		if c.Method == memkv.Get && c.Slot == kv.SlotOf(thePost[:]) {
+			gets++
+		}
+		return memkv.None
+	})
+	w.add(mary, "", "second")
+	if gets != 3 {
+		t.Errorf("%d rows read, want 3: the thread's head, and the two places of the key", gets)
+	}
+}
+
 // TestKeysEnd: a key is good for a day and forgotten in the next two, claim and record,
 // by the service's own background work.
 func TestKeysEnd(t *testing.T) {

@@ -26,8 +26,8 @@ func (s *Service) Add(ctx context.Context, req *momentsv1.AddCommentRequest) (*m
 	if err != nil {
 		return nil, err
 	}
-	if req.GetIdempotencyKey() == "" {
-		return nil, problem.Invalid("idempotency_key", "is empty, want 1 to %d bytes", maxKey)
+	if err := once.NeedKey(req.GetIdempotencyKey()); err != nil {
+		return nil, err
 	}
 	if req.GetParentId() != "" {
 		if o.rec.Parent, err = id.ParseComment(req.GetParentId()); err != nil {
@@ -121,8 +121,8 @@ func newOp(kind causal.Kind, field, user, post, key string) (*op, error) {
 	if o.rec.Post, err = id.ParsePost(post); err != nil {
 		return nil, problem.Invalid("post_id", "%v", err)
 	}
-	if len(key) > maxKey {
-		return nil, problem.Invalid("idempotency_key", "has %d bytes, at most %d", len(key), maxKey)
+	if err := once.CheckKey(key); err != nil {
+		return nil, err
 	}
 	return o, nil
 }
@@ -138,25 +138,16 @@ func (s *Service) do(ctx context.Context, o *op) error {
 	sum, now := sumOf(&o.rec), s.now()
 	o.claim = once.New(now, user[:], o.rec.Key, sum)
 	o.use = once.New(now, append(post[:], user[:]...), o.rec.Key, sum)
-	if !o.use.IsZero() {
-		// A repetition is answered as before, whatever the user may see by now.
-		if done, err := s.replay(ctx, o); done || err != nil {
-			return err
+	if err := s.allowed(ctx, o); err != nil {
+		// A repetition is answered as before, whatever the user may see by now. A new key
+		// is looked up only once, in the post's turn.
+		if done, failed := s.replay(ctx, o); done || failed != nil {
+			return failed
 		}
-	}
-	author, err := s.author(ctx, user, post)
-	if err != nil {
 		return err
 	}
-	if !o.rec.Parent.IsZero() {
-		if err := s.checkParent(ctx, o, author); err != nil {
-			return err
-		}
-	}
-	if !o.use.IsZero() {
-		if err := s.claim(ctx, o); err != nil {
-			return err
-		}
+	if done, err := s.claim(ctx, o); done || err != nil {
+		return err
 	}
 	switch err := s.writes.Do(ctx, post, o); {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -179,19 +170,34 @@ func (s *Service) replay(ctx context.Context, o *op) (bool, error) {
 	return found, nil
 }
 
-// claim ties a user's key to this operation, over all posts. It is written before the
-// operation, in another slot: after a crash in between, the repeated request finds
-// its own claim and goes on.
-func (s *Service) claim(ctx context.Context, o *op) error {
+// claim ties a user's key to this operation, over all posts, and reports whether it
+// has been done already. The claim is written before the operation, in another slot:
+// after a crash in between, the repeated request finds its own claim and goes on.
+func (s *Service) claim(ctx context.Context, o *op) (done bool, err error) {
+	if o.claim.IsZero() {
+		return false, nil
+	}
 	slot := kv.SlotOf(o.rec.Writer[:])
 	b := new(kv.Batch)
 	o.claim.IfNew(b)
 	o.claim.Record(b, nil)
-	_, err := s.store.Apply(ctx, slot, b)
-	if errors.Is(err, kv.ErrConflict) {
-		_, _, err = o.claim.Answer(ctx, s.store, slot)
+	_, err = s.store.Apply(ctx, slot, b)
+	if !errors.Is(err, kv.ErrConflict) {
+		return false, problem.Store("claim idempotency key", err)
 	}
-	return problem.Store("claim idempotency key", err)
+	if _, _, err := o.claim.Answer(ctx, s.store, slot); err != nil {
+		return false, problem.Store("claim idempotency key", err)
+	}
+	return s.replay(ctx, o)
+}
+
+// allowed decides whether the user may do it.
+func (s *Service) allowed(ctx context.Context, o *op) error {
+	author, err := s.author(ctx, o.rec.Writer, o.rec.Post)
+	if err != nil || o.rec.Parent.IsZero() {
+		return err
+	}
+	return s.checkParent(ctx, o, author)
 }
 
 // author gives the author of a post that a user may see.
