@@ -39,14 +39,25 @@ func Dial(cfg ClientConfig, opts ...ClientOption) (*Conn, error) {
 		c.Response = c.Method.NewResponse()
 		return client.Call(ctx, c)
 	}
-	return newConn(interceptor.Client(cfg.Timeout, send), client.Close, opts), nil
+	callee := &interceptor.Callee{Refuses: client.Refuses}
+	leave := callee.Join()
+	closeAll := func() {
+		leave()
+		client.Close()
+	}
+	return newConn(interceptor.Client(cfg.Timeout, callee, send), closeAll, opts), nil
 }
 
 // DialLocal gives a connection to a server of the same process: calls take the
 // same interceptors and no socket. The handler sees a context made from the header
 // alone, as it would from afar. It works before Run, and until the server drains.
 func DialLocal(s *Server, opts ...ClientOption) *Conn {
-	return newConn(interceptor.Client(0, s.callLocally), func() {}, opts)
+	closeDoor := func() {}
+	if s.door != nil {
+		s.door.Open()
+		closeDoor = s.door.Close
+	}
+	return newConn(interceptor.Client(0, nil, s.callLocally), closeDoor, opts)
 }
 
 func newConn(send interceptor.Transport, closeTransport func(), opts []ClientOption) *Conn {

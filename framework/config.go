@@ -27,6 +27,10 @@ type ServerConfig struct {
 	MaxFrameBytes int `config:"max_frame_bytes" unit:"bytes" doc:"longest message either way"`
 	// MaxConnections is how many connections may be open at once. Default 10,000.
 	MaxConnections int `config:"max_connections" unit:"connections" doc:"how many may be open at once"`
+	// Admission is "on" or "off": whether an overloaded process picks, by priority, the
+	// calls that it can still serve, and refuses the others at once. It is found out,
+	// nothing is to be set. Default on.
+	Admission string `config:"admission" doc:"on or off: whether an overloaded process refuses what matters least"`
 	// MaxInFlight is how many calls may be served at once; what comes beyond is
 	// refused at once. Default 1,000,000: admission finds the useful limit, this one
 	// bounds memory.
@@ -57,6 +61,12 @@ type ClientConfig struct {
 	MaxFrameBytes int `config:"max_frame_bytes" unit:"bytes" doc:"longest message either way"`
 }
 
+// The values of ServerConfig.Admission.
+const (
+	AdmissionOn  = "on"
+	AdmissionOff = "off"
+)
+
 const (
 	defaultMaxFrameBytes  = 16 << 20
 	defaultMaxConnections = 10_000
@@ -80,6 +90,12 @@ func (c ServerConfig) withDefaults() (ServerConfig, error) {
 	number(&v, "MaxConnections", &c.MaxConnections, defaultMaxConnections, 1, 1<<24)
 	number(&v, "MaxInFlight", &c.MaxInFlight, defaultMaxInFlight, 1, 1<<24)
 	number(&v, "ReadTimeout", &c.ReadTimeout, defaultReadTimeout, time.Millisecond, time.Hour)
+	if c.Admission == "" {
+		c.Admission = AdmissionOn
+	}
+	if c.Admission != AdmissionOn && c.Admission != AdmissionOff {
+		v.add("Admission %q: it must be %q or %q", c.Admission, AdmissionOn, AdmissionOff)
+	}
 	number(&v, "DrainTimeout", &c.DrainTimeout, defaultDrainTimeout, time.Millisecond, time.Hour)
 	return c, v.error("framework.ServerConfig")
 }

@@ -28,15 +28,29 @@ func (s *Server) callLocally(ctx context.Context, c *interceptor.ClientCall) err
 	if ctx.Err() != nil { // the deadline is checked on arrival; this is the caller's giving up
 		return &rpc.Error{Code: rpc.Canceled, Reason: rpc.ReasonCanceled, NotRun: true, Message: c.Method.FullName() + ": the caller gave up"}
 	}
+	if in := rpc.CallFrom(ctx); in == nil || !in.Progress().Admitted() {
+		leave, refused := s.enter(ctx, m, c)
+		if refused != nil {
+			return refused
+		}
+		defer leave()
+	}
 	if s.opts.cloneLocal || race.Enabled {
 		return callCloned(ctx, m, c)
 	}
 	return call(ctx, m, c, c.Request)
 }
 
+// enter lets a call in that is made from outside of any: by a job, or by a test.
+func (s *Server) enter(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall) (leave func(), refused *rpc.Error) {
+	until, cancel := context.WithDeadline(ctx, c.Deadline)
+	defer cancel()
+	return m.Enter(until, &c.Header)
+}
+
 func call(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall, req proto.Message) error {
 	served := m.NewLocalCall(ctx, &c.Header, req, time.Now())
-	if err := served.Arrive(); err != nil {
+	if _, err := served.Arrive(nil); err != nil {
 		return err
 	}
 	res, err := served.Run()

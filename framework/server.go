@@ -16,10 +16,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-rpc/sluice/framework/internal/admin"
+	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/internal/kitexrpc"
 	"github.com/sluice-rpc/sluice/framework/internal/runner"
 	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
 )
 
 // Server serves the methods of one or more services. Create it with NewServer,
@@ -37,7 +39,8 @@ type Server struct {
 	adminLis net.Listener // guarded by mu
 	started  bool         // guarded by mu
 
-	gate gate // open while calls of this process are let in
+	door *admit.Door // of the process; nil without admission
+	gate gate        // open while calls of this process are let in
 }
 
 var _ rpc.Registrar = (*Server)(nil)
@@ -52,6 +55,9 @@ func NewServer(cfg ServerConfig, opts ...ServerOption) *Server {
 		o(&s.opts)
 	}
 	s.opts.log = s.opts.log.With(slog.String("service", cfg.Service))
+	if s.cfg.Admission == AdmissionOn {
+		s.door = admit.Process()
+	}
 	return s
 }
 
@@ -73,7 +79,7 @@ func (s *Server) Register(svc *rpc.Service, handlers []rpc.Handler) {
 	}
 	methods := make(map[string]*interceptor.Method, len(handlers))
 	for i, m := range svc.Methods {
-		method := interceptor.NewMethod(m, handlers[i], s.opts.interceptors, s.opts.log)
+		method := interceptor.NewMethod(m, handlers[i], s.opts.interceptors, s.opts.log, s.door)
 		methods[m.Name] = method
 		if _, twice := s.byShort[m.Name]; twice {
 			method = nil // ambiguous: only a caller that names the service reaches it
@@ -91,6 +97,20 @@ func (s *Server) lookup(service, method []byte) *interceptor.Method {
 		return methods[string(method)]
 	}
 	return s.byShort[string(method)]
+}
+
+// level is what callers are told that the server lets in.
+func (s *Server) level() qos.Priority {
+	if s.door == nil {
+		return qos.LastPriority
+	}
+	return s.door.Level()
+}
+
+func (s *Server) suppressed(n uint16, p qos.Priority, method uint32) {
+	if s.door != nil {
+		s.door.Suppressed(n, p, method)
+	}
 }
 
 // Check gives what is wrong with the configuration or the registered services.
@@ -167,10 +187,15 @@ func (s *Server) Run(ctx context.Context) error {
 		ctx, stop = runner.WithSignals(ctx)
 		defer stop()
 	}
+	if s.door != nil {
+		s.door.Open()
+		defer s.door.Close()
+	}
 	transport, err := kitexrpc.Serve(kitexrpc.ServerConfig{
 		Listener: lis, Lookup: s.lookup,
 		MaxFrameBytes: s.cfg.MaxFrameBytes, MaxConnections: s.cfg.MaxConnections, MaxInFlight: s.cfg.MaxInFlight,
 		ReadTimeout: s.cfg.ReadTimeout, DrainTimeout: s.cfg.DrainTimeout, Log: s.opts.log,
+		Trusted: runner.IsLoopback(lis.Addr()), Level: s.level, Suppressed: s.suppressed,
 	})
 	if err != nil {
 		return fmt.Errorf("framework: service %s: %w", s.cfg.Service, err)

@@ -11,12 +11,16 @@ import (
 )
 
 // Header is what travels with a request from its entry to every leaf. On the wire
-// it is one value of HeaderLen bytes:
+// it is one value of HeaderLen bytes, or HeaderLen + ReportLen:
 //
 //	0 version   1 flags    2 class   3 user level
 //	4 ticket (2)           6 reserved (2)
 //	8 entry (4)           12 remaining budget in µs (4)
 //	16 trace id (16)      32 span id (8)
+//	40 held back (2)      42 priority (2)         44 method (4)
+//
+// The last three are not the request's: they report how many calls the sender has
+// held back since it last told, see admission.Report, and may be left out.
 //
 // Numbers are big-endian. New fields are appended: a reader takes the bytes it
 // knows and ignores the rest. Time is carried as what remains, never as a time of
@@ -41,6 +45,8 @@ const FlagSampled Flags = 1 << 0
 const (
 	// HeaderLen is the length in bytes of an encoded header.
 	HeaderLen = 40
+	// ReportLen is the length in bytes of the report that may follow it.
+	ReportLen = 8
 	// HeaderVersion is the version that this package writes.
 	HeaderVersion = 1
 	// maxBudget is the longest budget the wire can carry, about 71 minutes.

@@ -119,7 +119,8 @@ func (c *Counts) Total(v Verdict) uint64 {
 // State is a Controller as seen at one instant, for pages and metrics.
 type State struct {
 	Running  int           // calls inside handlers
-	Limit    int           // how many may be
+	Asleep   int           // of these, as last seen: waiting for something other than a core
+	Limit    int           // how many may be that do not sleep
 	Waiting  int           // calls in the queue
 	Level    qos.Priority  // the worst priority with a chance
 	Capacity float64       // work done per second when busy, in calls of mean cost

@@ -121,44 +121,45 @@ func TestOrder(t *testing.T) {
 func TestFullQueueEvictsTheWorst(t *testing.T) {
 	s := newServer(t, admission.Config{Cores: 1})
 	s.narrow()
-	s.done(s.fill()[0])
-	s.now += admission.TickEvery
-	s.tick(0) // ten calls a second is all it can do
 	s.fill()
-	var waiting []*admission.Call
-	for l := range uint8(4) { // the shortest bound
+	waiting := []*admission.Call{call(qos.Post, 100)}
+	s.arrive(waiting[0])
+	for range 2 { // ten calls a second is all it can do
+		s.now += admission.TickEvery
+		s.tick(-1)
+	}
+	for l := range uint8(3) { // with the first one the shortest bound
 		c := call(qos.Post, 10+l)
 		waiting = append(waiting, c)
 		s.arrive(c)
 	}
-	if v := s.arrive(call(qos.Post, 50)); v != admission.Refuse {
+	if v := s.arrive(call(qos.Post, 120)); v != admission.Refuse {
 		t.Errorf("the worst at a full queue: %v", v)
 	}
-	if v := s.arrive(call(qos.Post, 1)); v != admission.Queue || s.last[waiting[3]] != admission.Evict {
-		t.Errorf("a better one: %v, the worst that waited: %v", v, s.last[waiting[3]])
+	if v := s.arrive(call(qos.Post, 1)); v != admission.Queue || s.last[waiting[0]] != admission.Evict {
+		t.Errorf("a better one: %v, the worst that waited: %v", v, s.last[waiting[0]])
 	}
 }
 
-func TestSleepersDoNotHoldTheLimit(t *testing.T) {
+func TestSleepersHoldNoSlot(t *testing.T) {
 	s := newServer(t, admission.Config{Cores: 2})
+	s.narrow()
 	const blocked = 300_000
-	calls, let := make([]admission.Call, blocked), 0
-	for i := range calls { // 300,000 a second, and none ends
-		if i%300 == 0 {
-			s.now += admission.SpareEvery
-			s.take(s.ctl.Spare(s.now, s.out))
+	calls := make([]admission.Call, blocked)
+	for i := range calls {
+		if i%15 == 0 { // of calls that come at 300,000 a second
+			s.now += 50 * time.Microsecond
+			s.take(s.ctl.Look(s.now, 1, 3, s.out)) // what a call does before it blocks takes no time here
 		}
 		if v := s.arrive(&calls[i]); v.Refused() {
 			t.Fatalf("call %d: %v", i, v)
 		}
 	}
-	for let != s.ctl.State().Running {
-		let = s.ctl.State().Running
-		s.now += admission.SpareEvery
-		s.take(s.ctl.Spare(s.now, s.out))
+	for s.ctl.Waiting() > 0 {
+		s.take(s.ctl.Look(s.now, 1, 3, s.out))
 	}
-	if let != blocked {
-		t.Errorf("%d of %d blocked calls are let in", let, blocked)
+	if n := s.ctl.Running(); n != blocked {
+		t.Errorf("%d of %d blocked calls are let in", n, blocked)
 	}
 	s.now += admission.TickEvery
 	s.tick(0)
@@ -167,26 +168,28 @@ func TestSleepersDoNotHoldTheLimit(t *testing.T) {
 	}
 }
 
-func TestSpare(t *testing.T) {
+func TestLook(t *testing.T) {
 	s := newServer(t, admission.Config{Cores: 2})
+	s.narrow()
+	inside := s.fill()
+	look := func(active int) { s.take(s.ctl.Look(s.now, active, 3, s.out)) }
+	for _, active := range []int{3, 300} { // nobody sleeps
+		look(active)
+		if v := s.arrive(call(qos.Post, 1)); v != admission.Queue {
+			t.Errorf("%d active, both slots taken: %v", active, v)
+		}
+	}
 	limit := s.ctl.State().Limit
-	s.now += admission.SpareEvery
-	s.take(s.ctl.Spare(s.now, s.out))
-	if got := s.ctl.State().Limit; got != limit {
-		t.Errorf("limit %d became %d though nobody waits", limit, got)
+	look(-5) // more sleep than there are
+	if st := s.ctl.State(); st.Running != len(inside)+2 || st.Asleep > st.Running {
+		t.Errorf("all sleep: %+v", st)
 	}
-	s.fill()
-	s.arrive(call(qos.Post, 1))
-	s.take(s.ctl.Spare(s.now, s.out))
-	if got := s.ctl.State().Limit; got <= limit {
-		t.Errorf("limit %d with an idle core", got)
+	if got := s.ctl.State().Limit; got != limit*3/2 {
+		t.Errorf("a processor idles while calls wait: limit %d, it was %d", got, limit)
 	}
-	limit = s.ctl.State().Limit
-	s.fill()
-	s.arrive(call(qos.Post, 1))
-	s.take(s.ctl.Spare(s.now, s.out))
-	if got := s.ctl.State().Limit; got != limit {
-		t.Errorf("limit %d became %d at the same instant", limit, got)
+	look(0)
+	if got := s.ctl.State().Limit; got != limit*3/2 {
+		t.Errorf("nobody waits: limit %d", got)
 	}
 }
 

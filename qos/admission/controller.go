@@ -12,9 +12,6 @@ import (
 
 // The pace at which the owner of a Controller calls it.
 const (
-	// SpareEvery is the least time between two Spares that count: within it the calls
-	// that the first one let in may not have shown yet what they do.
-	SpareEvery = time.Millisecond
 	// TickEvery is the time between two Ticks. 100 ms: DAGOR's window of 1 s takes
 	// 28 windows to settle at 4x (measured .30 of the optimum, 100 ms .89).
 	TickEvery = 100 * time.Millisecond
@@ -38,11 +35,11 @@ const (
 	// startCores times the cores is the first limit. From 2 a server of sleeping
 	// calls needs 3 to 4 s to open; too high a limit is cut in 6 ticks.
 	startCores = 8
-	maxLimit   = 1 << 24 // nobody blocks more calls in one process
-	// spareRaise is the growth of the limit when a core was idle while calls waited:
-	// those inside sleep, and a limit of calls says nothing about cores. From 16 to
-	// 300,000 blocked calls takes 25 such steps, and the ticks alone 10 s.
+	maxLimit   = 1 << 24 // calls; nobody holds more in one process
+	// spareRaise is the growth of the limit when a processor idled while calls waited,
+	// at most every spareEvery: what was let in must have begun to show.
 	spareRaise = 1.5
+	spareEvery = time.Millisecond
 
 	// The queue holds what is done in queueTime under plain overload, busyRatio of
 	// the capacity and more, and in burstTime up to calmRatio or while the queue was
@@ -75,8 +72,14 @@ const (
 	// mean itself would drop the quicker half of the calls wrongly.
 	lateShare = .7
 
-	capacityGain = .2 // EWMA of work done, a busy tick
-	demandGain   = .1 // EWMA of work offered, a tick: a second of memory
+	// The capacity is counted in work begun, not ended: with the slots all taken the
+	// two are the same, but for calls that sleep, whose ends say nothing of how many
+	// more could be let in.
+	capacityGain = .2 // EWMA of work begun, a busy tick
+	// rateAge is when the running window already shows a rate: many sleepers may come
+	// at once where few came before.
+	rateAge    = 20 * time.Millisecond
+	demandGain = .1 // EWMA of work offered, a tick: a second of memory
 
 	// reserve is how much more work than the capacity the level lets come. A little
 	// too much is wanted, since the queue sorts; it is found between the bounds.
@@ -133,6 +136,8 @@ type Controller struct {
 	maxWaiting int
 	queue      queue
 	running    int
+	asleep     int           // of those running, as last told
+	lastSpare  time.Duration // when the limit last grew for an idle processor
 	limit      int
 	limitF     float64
 	now        time.Duration
@@ -142,6 +147,7 @@ type Controller struct {
 
 	level    qos.Priority
 	capacity float64
+	measured bool // a window without an idle slot has shown the capacity
 	reserve  float64
 	ratio    float64 // demand to capacity
 	demand   float64
@@ -149,10 +155,9 @@ type Controller struct {
 	fresh    [qos.Priorities]float64 // work since the tick
 
 	// Since the tick, as work.
-	arrived, done, evicted, evictedTicket float64
-	idle, reached                         bool // a slot was idle; the limit was reached
-	crowded                               bool // a call waited here, or was held back by its caller
-	lastSpare                             time.Duration
+	arrived, begun, evicted, evictedTicket float64
+	idle, reached                          bool // a slot was idle; the limit was reached
+	crowded                                bool // a call waited here, or was held back by its caller
 
 	methods  []method // one for all unknown, then one a method
 	counts   Counts
@@ -216,7 +221,7 @@ func (c *Controller) Waiting() int { return c.queue.n }
 // State gives what pages and metrics show.
 func (c *Controller) State() State {
 	return State{
-		Running: c.running, Limit: c.limit, Waiting: c.queue.n,
+		Running: c.running, Asleep: c.asleep, Limit: c.limit, Waiting: c.queue.n,
 		Level: c.level, Capacity: c.capacity, Demand: c.demand, Delay: c.delay,
 		Counts: c.counts, Withdrew: c.withdrew,
 	}
@@ -238,7 +243,7 @@ func (c *Controller) Arrive(now time.Duration, call *Call, out []Decision) []Dec
 	if c.late(call) {
 		return c.decide(call, Late, out)
 	}
-	if c.queue.n == 0 && c.running < c.limit {
+	if c.queue.n == 0 && !c.full() {
 		return c.run(call, out)
 	}
 	c.reached, c.crowded = true, true
@@ -266,9 +271,9 @@ func (c *Controller) Done(now time.Duration, call *Call, out []Decision) []Decis
 	c.learn(call)
 	call.state = outside
 	c.running--
-	c.done += call.cost
+	c.asleep = min(c.asleep, c.running)
 	out = c.start(out)
-	if c.queue.n == 0 && c.running < c.limit {
+	if c.queue.n == 0 && !c.full() {
 		c.idle, c.lastEmpty = true, c.now
 	}
 	return out
@@ -292,18 +297,27 @@ func (c *Controller) Suppressed(n uint16, p qos.Priority, m Method) {
 	c.crowded = c.crowded || n > 0
 }
 
-// Spare says that a core was seen idle, and lets more of those in who wait: the
-// calls inside must be asleep. A tick of one delay cannot tell a server of sleepers
-// from one of idlers.
-func (c *Controller) Spare(now time.Duration, out []Decision) []Decision {
+// Look tells how many goroutines use a processor or wait for one, and how many
+// processors there are. The calls inside that cannot be among them sleep: they wait for
+// a disk, a callee, a timer. They hold no slot until the next Look, so that a few slots
+// are enough for the cores, and hundreds of thousands of calls may be blocked. If a
+// processor has nothing to do while calls wait, the limit grows at once. An owner who
+// cannot tell never calls it.
+func (c *Controller) Look(now time.Duration, active, processors int, out []Decision) []Decision {
 	c.advance(now)
-	if c.queue.n == 0 || c.now-c.lastSpare < SpareEvery {
-		return out
+	c.asleep = max(0, c.running-max(0, active))
+	if c.queue.n > 0 && active < processors && c.now-c.lastSpare >= spareEvery {
+		c.lastSpare = c.now
+		c.setLimit(c.limitF * spareRaise)
 	}
-	c.lastSpare = c.now
-	c.setLimit(max(c.limitF+1, c.limitF*spareRaise))
 	return c.start(out)
 }
+
+// Running is how many calls are inside handlers.
+func (c *Controller) Running() int { return c.running }
+
+// full says that every slot is taken.
+func (c *Controller) full() bool { return c.running-c.asleep >= c.limit }
 
 // Sweep drops the waiting calls for which it is too late. The worst of a queue are
 // never popped, so that Done would not find them.
@@ -330,7 +344,7 @@ func (c *Controller) start(out []Decision) []Decision {
 		return out
 	}
 	longest := c.longest()
-	for c.queue.n > 0 && c.running < c.limit {
+	for c.queue.n > 0 && !c.full() {
 		call := c.next()
 		if v := c.overdue(call, longest); v != Run {
 			c.drop(call)
@@ -355,7 +369,8 @@ func (c *Controller) next() *Call {
 func (c *Controller) run(call *Call, out []Decision) []Decision {
 	call.state, call.started = running, c.now
 	c.running++
-	if c.running >= c.limit {
+	c.begun += call.cost
+	if c.full() {
 		c.reached = true
 	}
 	return c.decide(call, Run, out)
@@ -412,11 +427,15 @@ func (c *Controller) calm() float64 {
 
 // bound is the work that the queue may hold now.
 func (c *Controller) bound() float64 {
-	if c.capacity == 0 {
-		return math.Inf(1) // nothing has ended yet: time and MaxWaiting bound the queue
+	if !c.measured {
+		return math.Inf(1) // time and MaxWaiting bound the queue
+	}
+	rate := c.capacity
+	if age := (c.now - c.lastTick).Seconds(); age >= rateAge.Seconds() {
+		rate = max(rate, c.begun/age)
 	}
 	t := line(queueTime, burstTime, c.calm())
-	return max(c.capacity*t.Seconds(), float64(c.limit), minQueue)
+	return max(rate*t.Seconds(), float64(c.limit), minQueue)
 }
 
 // longest is how long a fresh call may wait.
@@ -465,10 +484,10 @@ func (c *Controller) Tick(now, delay time.Duration, out []Decision) []Decision {
 	c.adjustLimit(delay)
 	c.weigh()
 	c.adjustLevel(window)
-	c.arrived, c.done, c.evicted, c.evictedTicket = 0, 0, 0, 0
+	c.arrived, c.begun, c.evicted, c.evictedTicket = 0, 0, 0, 0
 	c.reached, c.crowded = false, c.queue.n > 0
 	out = c.start(out)
-	c.idle = c.running < c.limit && c.queue.n == 0
+	c.idle = !c.full() && c.queue.n == 0
 	return out
 }
 
@@ -529,10 +548,11 @@ func (c *Controller) weigh() {
 // adjustLevel finds the level from the work offered at each priority and the work
 // that can be done.
 func (c *Controller) adjustLevel(window float64) {
-	rate := c.done / window
+	rate := c.begun / window
 	switch {
-	case c.capacity == 0:
-		c.capacity = rate
+	case !c.measured:
+		c.capacity = max(c.capacity, rate)
+		c.measured = !c.idle && c.crowded
 	case !c.idle || rate > c.capacity: // an idle server has shown what was asked, not what it can
 		c.capacity += capacityGain * (rate - c.capacity)
 	}
@@ -572,7 +592,7 @@ func (c *Controller) adjustLevel(window float64) {
 	c.demand = total
 	c.ratio = total / max(1, c.capacity)
 	c.level = qos.LastPriority
-	if c.capacity == 0 || total <= budget || !c.crowded {
+	if !c.measured || total <= budget || !c.crowded {
 		return // nobody waits: calls that take their time are no overload
 	}
 	// The priority in which the budget ends is let in: one that holds most of the

@@ -4,11 +4,13 @@ package interceptor
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/tracing"
 )
 
@@ -20,7 +22,8 @@ type ClientCall struct {
 	Deadline time.Time
 	Request  proto.Message
 	Response proto.Message // set by the transport: decoded into, or handed over
-	Level    uint16        // the server's level, if it answered
+	Level    qos.Priority  // what the server lets in, if it answered
+	Answered bool
 }
 
 // A Transport sends one attempt of a call and waits for its answer.
@@ -30,20 +33,22 @@ type Transport func(ctx context.Context, c *ClientCall) error
 type clientFunc func(ctx context.Context, c *ClientCall) error
 
 // clientSteps is the client side of the framework, in this order. Tracing and
-// measuring come before deadline; gate, retry and hedge before pick. Picking an
-// instance, encoding and sending are the transport's: they know the connections.
-func clientSteps(limit time.Duration) []func(next clientFunc) clientFunc {
+// measuring come before deadline; retry and hedge before pick. Picking an instance
+// by its level, encoding and sending are the transport's: they know the connections.
+func clientSteps(limit time.Duration, callee *Callee) []func(next clientFunc) clientFunc {
 	return []func(next clientFunc) clientFunc{
 		inherit,
 		withDeadline(limit),
+		gated(callee),
 	}
 }
 
 // Client applies the client's list to a transport. limit caps every call of the
-// connection; zero means that only contract and context do.
-func Client(limit time.Duration, send Transport) Transport {
+// connection; zero means that only contract and context do. callee is the service at
+// its other end, nil if it is in this process.
+func Client(limit time.Duration, callee *Callee, send Transport) Transport {
 	f := clientFunc(send)
-	steps := clientSteps(limit)
+	steps := clientSteps(limit, callee)
 	for i := len(steps) - 1; i >= 0; i-- {
 		f = steps[i](f)
 	}
@@ -56,18 +61,35 @@ func Client(limit time.Duration, send Transport) Transport {
 func inherit(next clientFunc) clientFunc {
 	return func(ctx context.Context, c *ClientCall) error {
 		if in := rpc.CallFrom(ctx); in != nil {
+			progress := in.Progress()
 			c.Header = in.Header
 			c.Header.Budget = 0
-		} else {
-			c.Header = rpc.Header{
-				Class: c.Method.Class,
-				Entry: tracing.EntryOf(c.Method.FullName()),
-				Trace: tracing.NewTraceID(),
-				Span:  tracing.NewSpanID(),
+			c.Header.Ticket = progress.Ticket(in.Ticket)
+			err := next(ctx, c)
+			if hasRun(err) {
+				progress.Work()
 			}
+			return err
+		}
+		c.Header = rpc.Header{
+			Class: c.Method.Class,
+			// Nobody is behind the call that would care to be the same one next time.
+			UserLevel: uint8(rand.UintN(qos.UserLevels)),
+			Entry:     tracing.EntryOf(c.Method.FullName()),
+			Trace:     tracing.NewTraceID(),
+			Span:      tracing.NewSpanID(),
 		}
 		return next(ctx, c)
 	}
+}
+
+// hasRun says whether the callee may have done something.
+func hasRun(err error) bool {
+	if err == nil {
+		return true
+	}
+	e, ok := err.(*rpc.Error) //nolint:errorlint // a transport gives it as it is
+	return ok && !e.NotRun && e.Reason == rpc.ReasonHandler
 }
 
 // withDeadline gives every call a deadline: the earliest of the context's, the

@@ -11,11 +11,15 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
+	"github.com/sluice-rpc/sluice/qos/admission"
 )
 
 // A serverStep is one entry of the server's list. It may act when the call
@@ -23,20 +27,29 @@ import (
 type serverStep struct {
 	name string
 	// arrive runs on the connection's reading goroutine, before the call has a
-	// goroutine of its own: it must not block. An error refuses the call.
-	arrive func(*ServerCall) *rpc.Error
+	// goroutine of its own: it must not block.
+	arrive func(*ServerCall, *admit.Batch) arrival
 	// around wraps what comes after it in the call's own goroutine.
 	around func(next serverFunc) serverFunc
+}
+
+// An arrival is what one step says of a call that has come. The zero one lets it go
+// on.
+type arrival struct {
+	refused *rpc.Error
+	waits   bool // in the queue of the door, which will call Admit or Refuse
 }
 
 type serverFunc func(*ServerCall) (proto.Message, error)
 
 // serverSteps is the server side of the framework: what happens to a call, in this
-// order. Tracing and measuring come after recover, admission after deadline.
+// order. Tracing and measuring come after recover. A call that is let in by admit
+// keeps its slot until its answer is written, see ServerCall.Leave.
 func serverSteps(log *slog.Logger) []serverStep {
 	return []serverStep{
 		{name: "recover", around: recovered(log)},
-		{name: "deadline", arrive: expired, around: checkDeadline},
+		{name: "deadline", arrive: expiredOnArrival, around: checkDeadline},
+		{name: "admit", arrive: atTheDoor},
 		{name: "decode", arrive: decodeSmall, around: decodeRest},
 	}
 }
@@ -44,18 +57,25 @@ func serverSteps(log *slog.Logger) []serverStep {
 // A Method is a method with the list applied to its handler.
 type Method struct {
 	rpc     *rpc.Method
-	arrive  []func(*ServerCall) *rpc.Error
+	arrive  []func(*ServerCall, *admit.Batch) arrival
 	run     serverFunc
 	handler rpc.Handler
 	log     *slog.Logger
+	door    *admit.Door // nil without admission
+	number  admission.Method
+	exempt  atomic.Bool
 }
 
 // NewMethod applies the server's list, then the user's interceptors, to a handler.
-func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *slog.Logger) *Method {
+// door lets its calls in; nil is no admission.
+func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *slog.Logger, door *admit.Door) *Method {
 	for i := len(user) - 1; i >= 0; i-- {
 		h = user[i](m, h)
 	}
-	method := &Method{rpc: m, handler: h, log: log}
+	method := &Method{rpc: m, handler: h, log: log, door: door}
+	if door != nil {
+		method.number = door.AddMethod(m)
+	}
 	steps := serverSteps(log)
 	run := callHandler
 	for i := len(steps) - 1; i >= 0; i-- {
@@ -75,16 +95,52 @@ func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *
 // Contract gives the method's contract.
 func (m *Method) Contract() *rpc.Method { return m.rpc }
 
-// NewCall makes the call of one request that has just arrived. conn bounds the
-// call's life and gives it no values. header is nil when the caller sent none.
-// payload is only borrowed until Arrive has returned.
-func (m *Method) NewCall(conn context.Context, peer string, header, payload []byte, now time.Time) *ServerCall {
-	c := &ServerCall{method: m, payload: payload}
-	c.conn = conn
+// Exempt lets the method's calls in without admission, or no longer.
+func (m *Method) Exempt(on bool) { m.exempt.Store(on) }
+
+// Exempted says whether they are.
+func (m *Method) Exempted() bool { return m.exempt.Load() }
+
+// An Origin is where calls come from and where their answers go: a connection.
+type Origin interface {
+	// Payload gives the raw request of the call that is arriving. Unless it is said to
+	// be the call's own it is only borrowed until Arrive has returned.
+	Payload() (p []byte, own bool)
+	// Serve runs a call that has waited, in a goroutine of its own.
+	Serve(c *ServerCall)
+	// Refuse answers a call that has waited. The answer stays in a buffer until Flush.
+	Refuse(c *ServerCall, err *rpc.Error)
+	admit.Flusher
+}
+
+// Incoming is one request that has just arrived.
+type Incoming struct {
+	Conn    context.Context // bounds the call's life and gives it no values
+	Origin  Origin
+	Peer    string
+	Seq     int32  // of the frame on its connection
+	Trusted bool   // what the header says of the call's priority counts
+	Header  []byte // nil if the caller sent none; borrowed
+	Size    int    // of the payload, in bytes
+}
+
+// NewCall makes the call of a request, in c if that is not nil: one that Arrive has
+// refused, so that nobody has seen it.
+func (m *Method) NewCall(in *Incoming, c *ServerCall, now time.Time) *ServerCall {
+	if c == nil {
+		c = new(ServerCall)
+	} else {
+		*c = ServerCall{}
+	}
+	c.method, c.size, c.origin, c.Seq = m, in.Size, in.Origin, in.Seq
+	c.conn = in.Conn
 	c.call.Method = m.rpc
-	c.call.Peer = peer
-	c.call.Header.Parse(header)
-	c.deadline = now.Add(effectiveBudget(&c.call.Header, m.rpc))
+	c.call.Peer = in.Peer
+	h := &c.call.Header
+	if !h.Parse(in.Header) || !in.Trusted {
+		h.Flags, h.Class, h.UserLevel, h.Ticket = 0, m.rpc.Class, qos.UserLevels-1, 0
+	}
+	c.deadline = now.Add(effectiveBudget(h, m.rpc))
 	return c
 }
 
@@ -96,6 +152,7 @@ func (m *Method) NewLocalCall(ctx context.Context, h *rpc.Header, req proto.Mess
 	c.call.Method = m.rpc
 	c.call.Peer = "local"
 	c.call.Header = *h
+	c.call.Progress().Admit() // its caller is inside, or has been let in for it
 	c.deadline = now.Add(effectiveBudget(h, m.rpc))
 	return c
 }
@@ -113,20 +170,106 @@ func effectiveBudget(h *rpc.Header, m *rpc.Method) time.Duration {
 // A ServerCall is one call being served. It is also the handler's context.
 type ServerCall struct {
 	callContext
+	Seq int32 // of the frame on its connection
+
 	method  *Method
-	payload []byte        // raw request; nil once decoded
+	origin  Origin        // nil for a call within the process
+	size    int           // of the raw request, in bytes
+	payload []byte        // kept until it can be decoded
 	request proto.Message // nil until decoded
+	guest   admission.Call
+	kept    atomic.Int32 // payload kept, and admitted: the second of the two serves
 }
 
-// Arrive decides on the reading goroutine whether the call goes on. After it has
-// returned nil the call no longer needs the buffer that its payload came in.
-func (c *ServerCall) Arrive() *rpc.Error {
+// Arrive decides on the reading goroutine whether the call goes on: it may be refused,
+// or wait, and then its origin hears of it later. If it does go on, or waits, it no
+// longer needs the buffer that its payload came in. b collects whose answers stand in
+// a buffer because of it.
+func (c *ServerCall) Arrive(b *admit.Batch) (waits bool, refused *rpc.Error) {
 	for _, f := range c.method.arrive {
-		if err := f(c); err != nil {
-			return err
+		a := f(c, b)
+		if a.refused != nil || a.waits {
+			return a.waits, a.refused
 		}
 	}
-	return nil
+	return false, nil
+}
+
+// atTheDoor asks the door of the process. A call that waits is its frame and no more.
+func atTheDoor(c *ServerCall, b *admit.Batch) arrival {
+	m := c.method
+	if m.door == nil || c.origin == nil || m.exempt.Load() {
+		return arrival{}
+	}
+	h := &c.call.Header
+	c.guest = admission.Call{
+		Priority: qos.PriorityOf(h.Class, h.UserLevel), Ticket: qos.Ticket(h.Ticket),
+		Method: m.number, Deadline: m.door.At(c.deadline), Frame: c,
+	}
+	c.call.Progress().Admit()
+	switch v := m.door.Arrive(&c.guest, b); v {
+	case admission.Run:
+		return arrival{}
+	case admission.Queue:
+		if !m.door.Keep(c.size) && m.door.Withdraw(&c.guest) {
+			m.door.Forget(c.size)
+			return arrival{refused: admit.Overloaded}
+		}
+		c.keepPayload()
+		if c.kept.Add(1) == 2 {
+			c.origin.Serve(c)
+		}
+		return arrival{waits: true}
+	default:
+		return arrival{refused: admit.ErrorOf(v)}
+	}
+}
+
+func (c *ServerCall) keepPayload() {
+	p, own := c.origin.Payload()
+	if !own {
+		p = append([]byte(nil), p...)
+	}
+	c.payload = p
+}
+
+// Admit implements admit.Guest. The door may be quicker than the reader, who still
+// keeps the payload.
+func (c *ServerCall) Admit() {
+	c.method.door.Forget(c.size)
+	if c.kept.Add(1) == 2 {
+		c.origin.Serve(c)
+	}
+}
+
+// Refuse implements admit.Guest.
+func (c *ServerCall) Refuse(v admission.Verdict) admit.Flusher {
+	c.method.door.Forget(c.size)
+	c.origin.Refuse(c, admit.ErrorOf(v))
+	return c.origin
+}
+
+// Leave gives the call's slot back, after its answer has been written.
+func (c *ServerCall) Leave() {
+	if c.method.door != nil {
+		c.method.door.Done(&c.guest)
+	}
+}
+
+// Level is what to tell the caller that this process lets in.
+func (m *Method) Level() qos.Priority {
+	if m.door == nil || m.exempt.Load() {
+		return qos.LastPriority
+	}
+	return m.door.Level()
+}
+
+// Enter lets a caller of this process in that is not inside yet.
+func (m *Method) Enter(ctx context.Context, h *rpc.Header) (leave func(), refused *rpc.Error) {
+	if m.door == nil || m.exempt.Load() {
+		return func() {}, nil
+	}
+	return m.door.Enter(ctx, qos.PriorityOf(h.Class, h.UserLevel), qos.Ticket(h.Ticket), m.number)
 }
 
 // Run serves the call and gives its response, or what the caller may see of the
@@ -202,6 +345,8 @@ func expired(c *ServerCall) *rpc.Error {
 	}
 }
 
+func expiredOnArrival(c *ServerCall, _ *admit.Batch) arrival { return arrival{refused: expired(c)} }
+
 // checkDeadline looks once more when the call's goroutine at last runs: on a busy
 // machine that may be long after it was made.
 func checkDeadline(next serverFunc) serverFunc {
@@ -218,15 +363,20 @@ func checkDeadline(next serverFunc) serverFunc {
 // connection's other calls: it is copied and decoded in its own goroutine.
 const smallPayload = 8 << 10
 
-func decodeSmall(c *ServerCall) *rpc.Error {
+func decodeSmall(c *ServerCall, _ *admit.Batch) arrival {
 	if c.request != nil {
-		return nil // a local call
+		return arrival{} // a local call
 	}
-	if len(c.payload) > smallPayload {
-		c.payload = append([]byte(nil), c.payload...)
-		return nil
+	if c.size > smallPayload {
+		c.keepPayload()
+		return arrival{}
 	}
-	return c.decode()
+	c.payload, _ = c.origin.Payload()
+	err := c.decode()
+	if err != nil {
+		c.Leave()
+	}
+	return arrival{refused: err}
 }
 
 func decodeRest(next serverFunc) serverFunc {

@@ -4,15 +4,17 @@ package kitexrpc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
+	"github.com/sluice-rpc/sluice/qos/admission"
 )
 
 // ClientConfig is what the transport of a client needs.
@@ -26,16 +28,33 @@ type ClientConfig struct {
 // Client makes calls to the instances of one service.
 type Client struct {
 	cfg   ClientConfig
+	epoch time.Time
 	peers []*peer
+
+	mu      sync.Mutex
+	up      []*peer              // of the running pick; guarded by mu
+	known   []*admission.Replica // of up; guarded by mu
+	retries float64              // tokens for second attempts; guarded by mu
 
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
 
+// A refused call may be made again elsewhere once, but no more than a tenth of all:
+// the budget of Google's SRE book ("Handling Overload", 2016), kept as tokens of which
+// a few may be saved.
+const (
+	retryShare = .1
+	retrySaved = 10
+)
+
+// maxPick is how many instances a pick looks at, from one drawn by chance.
+const maxPick = 16
+
 // Dial starts connecting to every address and returns at once.
 func Dial(cfg ClientConfig) *Client {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Client{cfg: cfg, stop: cancel}
+	c := &Client{cfg: cfg, epoch: time.Now(), stop: cancel, retries: retrySaved}
 	for _, addr := range cfg.Addrs {
 		p := &peer{addr: addr}
 		for range cfg.Connections {
@@ -54,26 +73,83 @@ func (c *Client) Close() {
 	c.done.Wait()
 }
 
-// Call sends one attempt of a call and waits for its answer. A connection that was
-// closed before anything was sent on it costs the call nothing but another pick.
+// Refuses says whether one instance drawn at random would refuse a fresh task, as far
+// as it has told; if so the task is counted as held back there.
+func (c *Client) Refuses(p qos.Priority) bool {
+	peer := c.peers[rand.IntN(len(c.peers))]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if peer.replica.Admits(c.now(), p, 0) {
+		return false
+	}
+	peer.replica.Hold(p, unknownMethod, rand.IntN)
+	return true
+}
+
+// unknownMethod is no method's id: the server takes such a call for one of mean cost.
+const unknownMethod = admission.Method(-1)
+
+func (c *Client) now() time.Duration { return time.Since(c.epoch) }
+
+// Call makes one call and waits for its answer. A connection that was closed before
+// anything was sent on it costs the call nothing but another pick. A call that an
+// instance had no room for is made at another one, once, within a budget.
 func (c *Client) Call(ctx context.Context, call *interceptor.ClientCall) error {
+	var refusedBy *peer
 	for {
-		conn, err := c.pick(ctx, call)
+		p, conn, report, err := c.pick(ctx, call, refusedBy)
 		if err != nil {
 			return err
 		}
-		if err = conn.call(ctx, call); !errors.Is(err, errNotSent) {
+		call.Answered = false
+		err = conn.call(ctx, call, report)
+		again := c.returned(p, call, err, refusedBy != nil)
+		switch {
+		case err == errNotSent: //nolint:errorlint // our own sentinel, never wrapped
+			conn.stopUsing()
+		case again:
+			refusedBy = p
+			call.Header.Budget = time.Until(call.Deadline)
+			if call.Header.Budget <= 0 {
+				return err
+			}
+		default:
 			return err
 		}
-		conn.stopUsing()
 	}
+}
+
+// returned takes what an attempt has told of its instance, and says whether to try
+// once more elsewhere.
+func (c *Client) returned(p *peer, call *interceptor.ClientCall, err error, second bool) (again bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.replica.Returned()
+	if call.Answered {
+		p.replica.Heard(c.now(), call.Level)
+	}
+	if err == nil {
+		c.retries = min(retrySaved, c.retries+retryShare)
+		return false
+	}
+	if second || len(c.peers) == 1 || c.retries < 1 || !isOverload(err) {
+		return false
+	}
+	c.retries--
+	return true
+}
+
+func isOverload(err error) bool {
+	e, ok := err.(*rpc.Error) //nolint:errorlint // it comes from the wire as it is
+	return ok && e.Reason == rpc.ReasonOverload && e.NotRun
 }
 
 // peer is one instance.
 type peer struct {
-	addr  string
-	links []*link
-	next  atomic.Uint32
+	addr    string
+	links   []*link
+	next    atomic.Uint32
+	replica admission.Replica // guarded by Client.mu
 }
 
 // conn gives a connection that is up, nil if none is.
@@ -87,60 +163,97 @@ func (p *peer) conn() *clientConn {
 	return nil
 }
 
-// pick gives a connection to the less loaded of two instances drawn by chance
-// (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
-// While connections are being made it waits for them, at most for the deadline;
-// when every attempt has failed it gives up at once.
-func (c *Client) pick(ctx context.Context, call *interceptor.ClientCall) (*clientConn, error) {
-	n := len(c.peers)
-	if n == 1 {
-		if conn := c.peers[0].conn(); conn != nil {
-			return conn, nil
+// pick gives a connection to an instance by level and load, see admission.Pick, and
+// what to report to it; an error if the level of all of them refuses the call. While
+// connections are being made it waits for them, at most for the deadline; when every
+// attempt has failed it gives up at once. Not is an instance to leave out.
+func (c *Client) pick(ctx context.Context, call *interceptor.ClientCall, not *peer) (*peer, *clientConn, admission.Report, error) {
+	for {
+		p, conn, report, ok := c.pickUp(call, not)
+		switch {
+		case !ok:
+			return nil, nil, report, admit.Overloaded
+		case conn != nil:
+			return p, conn, report, nil
+		case not != nil:
+			return nil, nil, report, admit.Overloaded // there is no other one
 		}
-		return c.pickSlowly(ctx, call)
+		if err := c.wait(ctx, call); err != nil {
+			return nil, nil, report, err
+		}
 	}
-	i := rand.IntN(n)
-	j := rand.IntN(n - 1)
-	if j >= i {
-		j++
-	}
-	a, b := c.peers[i].conn(), c.peers[j].conn()
-	switch {
-	case a != nil && (b == nil || a.inFlight.Load() <= b.inFlight.Load()):
-		return a, nil
-	case b != nil:
-		return b, nil
-	}
-	return c.pickSlowly(ctx, call)
 }
 
-func (c *Client) pickSlowly(ctx context.Context, call *interceptor.ClientCall) (*clientConn, error) {
-	for {
-		var pending <-chan struct{}
-		var lastErr error
-		for _, p := range c.peers {
-			if conn := p.conn(); conn != nil {
-				return conn, nil
-			}
-			for _, l := range p.links {
-				wait, err := l.state()
-				if err == nil {
-					pending = wait
-				} else {
-					lastErr = err
-				}
-			}
+// pickUp picks among those that are up. It gives no connection if none is, and not ok
+// if none of them admits the call.
+func (c *Client) pickUp(call *interceptor.ClientCall, not *peer) (*peer, *clientConn, admission.Report, bool) {
+	priority, ticket := qos.PriorityOf(call.Header.Class, call.Header.UserLevel), qos.Ticket(call.Header.Ticket)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.up, c.known = c.up[:0], c.known[:0]
+	start := 0
+	if len(c.peers) > 1 {
+		start = rand.IntN(len(c.peers))
+	}
+	for i := range c.peers {
+		p := c.peers[(start+i)%len(c.peers)]
+		if p == not || !p.isUp() {
+			continue
 		}
-		if pending == nil {
-			return nil, &rpc.Error{
-				Code: rpc.Unavailable, Reason: rpc.ReasonNoInstance, NotRun: true,
-				Message: fmt.Sprintf("%s: no instance of the service can be reached: %v", call.Method.FullName(), lastErr),
-			}
-		}
-		if err := waitFor(ctx, pending, call); err != nil {
-			return nil, err
+		c.up, c.known = append(c.up, p), append(c.known, &p.replica)
+		if len(c.up) == maxPick {
+			break
 		}
 	}
+	if len(c.up) == 0 {
+		return nil, nil, admission.Report{}, true
+	}
+	i, admits := admission.Pick(c.now(), c.known, priority, ticket, rand.IntN)
+	p := c.up[i]
+	if !admits {
+		p.replica.Hold(priority, admission.Method(admit.MethodID(call.Method)), rand.IntN)
+		return nil, nil, admission.Report{}, false
+	}
+	conn := p.conn()
+	if conn == nil { // lost a moment ago
+		return nil, nil, admission.Report{}, true
+	}
+	return p, conn, p.replica.Sent(), true
+}
+
+func (p *peer) isUp() bool {
+	for _, l := range p.links {
+		if l.conn.Load() != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// wait returns when an instance may be up.
+func (c *Client) wait(ctx context.Context, call *interceptor.ClientCall) error {
+	var pending <-chan struct{}
+	var lastErr error
+	for _, p := range c.peers {
+		if p.isUp() {
+			return nil
+		}
+		for _, l := range p.links {
+			wait, err := l.state()
+			if err == nil {
+				pending = wait
+			} else {
+				lastErr = err
+			}
+		}
+	}
+	if pending == nil {
+		return &rpc.Error{
+			Code: rpc.Unavailable, Reason: rpc.ReasonNoInstance, NotRun: true,
+			Message: fmt.Sprintf("%s: no instance of the service can be reached: %v", call.Method.FullName(), lastErr),
+		}
+	}
+	return waitFor(ctx, pending, call)
 }
 
 func waitFor(ctx context.Context, ready <-chan struct{}, call *interceptor.ClientCall) error {

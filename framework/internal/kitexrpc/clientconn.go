@@ -15,6 +15,8 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
+	"github.com/sluice-rpc/sluice/qos/admission"
 )
 
 // shards splits the table of waiting calls so that callers and reader seldom meet.
@@ -34,7 +36,6 @@ type clientConn struct {
 	maxFrame int
 	left     bool // no more calls may be sent; guarded by link.mu
 	seq      atomic.Int32
-	inFlight atomic.Int64
 	shards   [shards]shard
 
 	leave    sync.Once
@@ -116,7 +117,8 @@ func (c *clientConn) take(seq int32) *pending {
 type pending struct {
 	done  chan error // capacity 1
 	res   proto.Message
-	level uint16
+	level qos.Priority
+	heard bool // an answer has come
 	seq   int32
 	conn  *clientConn
 	timer *time.Timer // fires expire at the deadline
@@ -139,8 +141,8 @@ func (p *pending) expire() {
 
 // call sends and waits. Encoding and writing happen in a function that has
 // returned before the wait, so that their frames are not on a blocked stack.
-func (c *clientConn) call(ctx context.Context, call *interceptor.ClientCall) error {
-	p, err := c.send(call)
+func (c *clientConn) call(ctx context.Context, call *interceptor.ClientCall, report admission.Report) error {
+	p, err := c.send(call, report)
 	if err != nil {
 		return err
 	}
@@ -172,8 +174,7 @@ func (c *clientConn) foreignDone(ctx context.Context) <-chan struct{} {
 
 //go:noinline
 func (c *clientConn) finish(p *pending, call *interceptor.ClientCall, err error) error {
-	c.inFlight.Add(-1)
-	call.Level = p.level
+	call.Level, call.Answered = p.level, p.heard
 	p.res = nil
 	if p.timer.Stop() { // else expire may still be looking at p: leave it to the collector
 		p.conn = nil
@@ -188,7 +189,7 @@ func (c *clientConn) finish(p *pending, call *interceptor.ClientCall, err error)
 // send registers the call, arms its deadline, and hands its frame to the writer.
 //
 //go:noinline
-func (c *clientConn) send(call *interceptor.ClientCall) (*pending, error) {
+func (c *clientConn) send(call *interceptor.ClientCall, report admission.Report) (*pending, error) {
 	size := proto.Size(call.Request)
 	if size > c.maxFrame-maxFrameOverhead {
 		return nil, &rpc.Error{
@@ -201,16 +202,20 @@ func (c *clientConn) send(call *interceptor.ClientCall) (*pending, error) {
 	for seq == 0 { // zero is for control frames
 		seq = c.seq.Add(1)
 	}
-	p.res, p.level, p.seq, p.conn = call.Response, levelOpen, seq, c
+	p.res, p.level, p.heard, p.seq, p.conn = call.Response, qos.LastPriority, false, seq, c
 	if err := c.begin(call.Deadline); err != nil {
 		p.res, p.conn = nil, nil
 		pendingPool.Put(p)
 		return nil, c.sendError(call, err)
 	}
-	var header [rpc.HeaderLen]byte
-	call.Header.Put(header[:])
+	var room [rpc.HeaderLen + rpc.ReportLen]byte
+	header := room[:rpc.HeaderLen]
+	call.Header.Put(header)
+	if report.Count > 0 {
+		header = appendReport(header, report)
+	}
 	start := len(c.buf)
-	b := appendPrefix(c.buf, seq, typeCall, call.Method.Service, call.Method.Name, header[:], size)
+	b := appendPrefix(c.buf, seq, typeCall, call.Method.Service, call.Method.Name, header, size)
 	b, err := appendMessage(b, call.Request, size)
 	if err == nil && !c.put(seq, p) {
 		err = netpoll.ErrConnClosed
@@ -222,7 +227,6 @@ func (c *clientConn) send(call *interceptor.ClientCall) (*pending, error) {
 		return nil, c.sendError(call, err)
 	}
 	c.buf = b
-	c.inFlight.Add(1)
 	p.timer.Reset(time.Until(call.Deadline))
 	c.end()
 	return p, nil
@@ -283,8 +287,9 @@ func (c *clientConn) readFrame(r netpoll.Reader) error {
 // the payload, and no deep stack for the one who waits.
 func (p *pending) answer(f *frame) error {
 	if len(f.header) >= replyHeaderLen && f.header[0] != 0 {
-		p.level = be.Uint16(f.header[2:])
+		p.level = qos.Priority(be.Uint16(f.header[2:]))
 	}
+	p.heard = true
 	if f.kind == typeException {
 		return parseError(f.payload)
 	}

@@ -11,6 +11,9 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
 )
 
 // The wire, as kitex v0.16 reads and writes it (all numbers big-endian):
@@ -62,7 +65,8 @@ type frame struct {
 	header     []byte // our own header, nil if there is none
 	bizStatus  []byte
 	bizMessage []byte
-	payload    []byte
+	payload    []byte // what of it lies in the buffer
+	size       int    // of the whole payload
 }
 
 var (
@@ -87,7 +91,11 @@ func frameLen(p []byte, limit int) (int, error) {
 }
 
 // parse reads a whole frame. It allocates nothing.
-func (f *frame) parse(p []byte) error {
+func (f *frame) parse(p []byte) error { return f.parseHead(p, len(p)) }
+
+// parseHead reads a frame of n bytes that begins with p. It gives errShort if p ends
+// before the payload begins.
+func (f *frame) parseHead(p []byte, n int) error {
 	*f = frame{}
 	if len(p) < prefixLen+2 {
 		return errShort
@@ -103,7 +111,11 @@ func (f *frame) parse(p []byte) error {
 	if f.seq == 0 { // control frame: its payload is of no interest
 		return nil
 	}
-	return f.parsePayload(p[prefixLen+headerLen:])
+	if err := f.parsePayload(p[prefixLen+headerLen:]); err != nil {
+		return err
+	}
+	f.size = len(f.payload) + n - len(p)
+	return nil
 }
 
 func (f *frame) parsePayload(q []byte) error {
@@ -199,8 +211,41 @@ func shortString(p []byte, i int) (s []byte, next int, ok bool) {
 // version u8 | flags u8 | level u16. It is append-only like the call's.
 const replyHeaderLen = 4
 
-// levelOpen is the level of a server that lets everything in.
-const levelOpen = 0xFFFF
+// replyHeader makes the header of a reply that tells a level.
+func replyHeader(level qos.Priority) [replyHeaderLen]byte {
+	return [...]byte{rpc.HeaderVersion, 0, byte(level >> 8), byte(level)}
+}
+
+// A refusal is a reply made in advance, into which sequence and level are put: an
+// overloaded server must refuse for next to nothing.
+type refusal struct {
+	err   *rpc.Error
+	frame []byte
+	seq   int // where the payload's sequence stands
+}
+
+// Where in a reply its own header has the level, and the prefix the sequence.
+const (
+	prefixSeq  = 8
+	replyLevel = prefixLen + 2 + 1 + 2 + 2 + 2 + 2
+)
+
+func newRefusal(err *rpc.Error) refusal {
+	payload := appendError(nil, err)
+	header := replyHeader(qos.LastPriority)
+	// A client of kitex reads the name of an exception, and wants there to be one.
+	b := appendPrefix(nil, 0, typeException, "", "refused", header[:], len(payload))
+	return refusal{err: err, seq: len(b) - 4, frame: append(b, payload...)}
+}
+
+func (r *refusal) append(b []byte, seq int32, level qos.Priority) []byte {
+	start := len(b)
+	b = append(grow(b, len(r.frame)), r.frame...)
+	be.PutUint32(b[start+prefixSeq:], uint32(seq))
+	be.PutUint32(b[start+r.seq:], uint32(seq))
+	be.PutUint16(b[start+replyLevel:], uint16(level))
+	return b
+}
 
 // appendPrefix appends everything before the message: size is the length the
 // message will have. header is nil or our own header.

@@ -11,7 +11,10 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
+	"github.com/sluice-rpc/sluice/qos/admission"
 )
 
 func TestFrameRoundTrip(t *testing.T) {
@@ -83,9 +86,57 @@ func TestErrorRoundTrip(t *testing.T) {
 	}
 }
 
+func TestRefusal(t *testing.T) {
+	r := newRefusal(admit.Overloaded)
+	b := r.append(r.append(nil, 7, 300), 1<<30, qos.LastPriority)
+	for _, want := range []struct {
+		seq   int32
+		level qos.Priority
+	}{{7, 300}, {1 << 30, qos.LastPriority}} {
+		n, err := frameLen(b, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var f frame
+		if err := f.parse(b[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if inner := int32(be.Uint32(b[n-len(f.payload)-4:])); f.seq != want.seq || inner != want.seq {
+			t.Errorf("sequences %d and %d, want %d", f.seq, inner, want.seq)
+		}
+		if level := qos.Priority(be.Uint16(f.header[2:])); level != want.level {
+			t.Errorf("level %v, want %v", level, want.level)
+		}
+		if len(f.method) == 0 {
+			t.Error("an exception without a method name: a stock client cannot read it")
+		}
+		if e := parseError(f.payload); e.Reason != rpc.ReasonOverload || !e.NotRun || e.Retry != admit.RetryAfter {
+			t.Errorf("got %#v", e)
+		}
+		b = b[n:]
+	}
+}
+
+func FuzzReport(f *testing.F) {
+	f.Add(make([]byte, rpc.HeaderLen+rpc.ReportLen))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, p, m := parseReport(b)
+		if n == 0 {
+			return
+		}
+		again := appendReport(append([]byte(nil), b[:rpc.HeaderLen]...), admission.Report{Count: n, Priority: p, Method: admission.Method(m)})
+		if n2, p2, m2 := parseReport(again); n2 != n || p2 != p || m2 != m {
+			t.Fatalf("%d %v %d became %d %v %d", n, p, m, n2, p2, m2)
+		}
+	})
+}
+
 func FuzzFrame(f *testing.F) {
 	f.Add(appendPrefix(nil, 1, typeCall, "test.v1.Echo", "Echo", make([]byte, rpc.HeaderLen), 0))
-	f.Add(appendPrefix(nil, 2, typeException, "", "Echo", openReplyHeader, 0))
+	header := replyHeader(qos.LastPriority)
+	f.Add(appendPrefix(nil, 2, typeException, "", "Echo", header[:], 0))
+	refusal := newRefusal(admit.Overloaded)
+	f.Add(refusal.append(nil, 3, 7))
 	f.Add(appendReset(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < minFrame {

@@ -19,8 +19,11 @@ import (
 	"github.com/cloudwego/netpoll"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
+	"github.com/sluice-rpc/sluice/qos/admission"
 )
 
 // ServerConfig is what the transport of a server needs.
@@ -32,7 +35,13 @@ type ServerConfig struct {
 	MaxInFlight    int           // calls being served at once
 	ReadTimeout    time.Duration // longest a peer may take to send the rest of a frame
 	DrainTimeout   time.Duration // longest a stop waits for the calls being served
-	Log            *slog.Logger
+	// Trusted callers are believed what they say of a call's priority.
+	Trusted bool
+	// Level is what to tell callers that the server lets in.
+	Level func() qos.Priority
+	// Suppressed takes the reports of callers.
+	Suppressed func(n uint16, p qos.Priority, method uint32)
+	Log        *slog.Logger
 }
 
 // Server serves calls on one listener.
@@ -42,6 +51,8 @@ type Server struct {
 	stop   sync.Once
 	ended  chan struct{} // closed when the event loop has ended
 	endErr error         // why; readable once ended is closed
+
+	overloaded, tooLate refusal
 
 	inFlight atomic.Int64
 	idle     chan struct{} // pinged when inFlight falls to zero or a connection ends
@@ -64,7 +75,10 @@ func Serve(cfg ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	lis := &watchedListener{Listener: np, serves: make(chan struct{})}
-	s := &Server{cfg: cfg, conns: map[*serverConn]struct{}{}, idle: make(chan struct{}, 1), ended: make(chan struct{})}
+	s := &Server{
+		cfg: cfg, conns: map[*serverConn]struct{}{}, idle: make(chan struct{}, 1), ended: make(chan struct{}),
+		overloaded: newRefusal(admit.Overloaded), tooLate: newRefusal(admit.TooLate),
+	}
 	opt := &remote.ServerOption{
 		TransServerFactory: npserver.NewTransServerFactory(),
 		Listener:           lis,
@@ -277,7 +291,15 @@ type serverConn struct {
 	cancel context.CancelFunc
 	peer   string
 	stock  atomic.Bool // the client does not send our header
+
+	// The rest is the reading goroutine's.
+	frame frame                   // that is being read
+	large netpoll.Reader          // its bytes, if they are too many to lie in one piece
+	spare *interceptor.ServerCall // one that was refused: the next may have its memory
+	batch admit.Batch             // whose answers stand in buffers because of what was read
 }
+
+var _ interceptor.Origin = (*serverConn)(nil)
 
 func (c *serverConn) gone() {
 	c.closed(netpoll.ErrConnClosed)
@@ -297,6 +319,7 @@ func (c *serverConn) sayReset() {
 }
 
 func (c *serverConn) read() error {
+	defer c.batch.Flush()
 	r := c.conn.Reader()
 	for r.Len() > 0 {
 		head, err := r.Peek(minFrame) // waits for a peer that sends in small pieces, at most the read timeout
@@ -307,20 +330,76 @@ func (c *serverConn) read() error {
 		if err != nil {
 			return err
 		}
-		p, err := r.Next(n)
+		if n > largeFrame {
+			err = c.readLarge(r, n)
+		} else {
+			err = c.readSmall(r, n)
+		}
 		if err != nil {
 			return err
 		}
-		var f frame
-		if err := f.parse(p); err != nil {
-			return err
-		}
-		c.handle(&f)
 		if err := r.Release(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (c *serverConn) readSmall(r netpoll.Reader, n int) error {
+	p, err := r.Next(n)
+	if err != nil {
+		return err
+	}
+	if err := c.frame.parse(p); err != nil {
+		return err
+	}
+	c.handle(&c.frame)
+	return nil
+}
+
+const (
+	largeFrame = 64 << 10 // from here on a frame is not brought into one piece to be refused
+	largeHead  = 4 << 10  // what of it is looked at
+)
+
+// readLarge reads a frame that lies in pieces, and copies nothing if it is refused.
+func (c *serverConn) readLarge(r netpoll.Reader, n int) error {
+	body, err := r.Slice(n) // waits for all of it: who sends slowly holds no slot
+	if err != nil {
+		return err
+	}
+	p, err := body.Peek(largeHead)
+	if err != nil {
+		return err
+	}
+	if err = c.frame.parseHead(p, n); errors.Is(err, errShort) { // a header of unusual length
+		if p, err = body.Next(n); err == nil {
+			err = c.frame.parse(p)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	c.large = body
+	c.handle(&c.frame)
+	c.large = nil
+	return body.Release()
+}
+
+// Payload implements interceptor.Origin.
+func (c *serverConn) Payload() (p []byte, own bool) {
+	f := &c.frame
+	if c.large == nil || len(f.payload) == f.size {
+		return f.payload, false
+	}
+	if err := c.large.Skip(c.large.Len() - f.size); err != nil {
+		return nil, true // nothing is missing of it: Slice has waited
+	}
+	p, err := c.large.ReadBinary(f.size)
+	if err != nil {
+		return nil, true
+	}
+	return p, true
 }
 
 // handle decides about one frame. When it returns nothing refers to the read
@@ -339,6 +418,11 @@ func (c *serverConn) handle(f *frame) {
 	if f.header == nil {
 		c.stock.Store(true)
 	}
+	if c.server.cfg.Trusted {
+		if n, p, method := parseReport(f.header); n > 0 {
+			c.server.cfg.Suppressed(n, p, method)
+		}
+	}
 	m := c.server.cfg.Lookup(f.service, f.method)
 	if m == nil {
 		c.replyError(f.seq, f.method, &rpc.Error{
@@ -349,29 +433,66 @@ func (c *serverConn) handle(f *frame) {
 	}
 	if c.server.inFlight.Add(1) > int64(c.server.cfg.MaxInFlight) {
 		c.server.release()
-		c.replyError(f.seq, f.method, &rpc.Error{
-			Code: rpc.ResourceExhausted, Reason: rpc.ReasonOverload, NotRun: true,
-			Message: "the server serves as many calls as MaxInFlight allows",
-		})
+		c.refuse(f.seq, admit.Overloaded, nil)
+		c.batch.Add(c)
 		return
 	}
-	call := m.NewCall(c.ctx, c.peer, f.header, f.payload, time.Now())
-	if err := call.Arrive(); err != nil {
+	call := m.NewCall(&interceptor.Incoming{
+		Conn: c.ctx, Origin: c, Peer: c.peer, Seq: f.seq,
+		Trusted: c.server.cfg.Trusted, Header: f.header, Size: f.size,
+	}, c.spare, time.Now())
+	c.spare = nil
+	switch waits, refused := call.Arrive(&c.batch); {
+	case refused != nil:
 		c.server.release()
-		c.replyError(f.seq, f.method, err)
-		return
+		c.refuse(f.seq, refused, f.method)
+		c.batch.Add(c)
+		c.spare = call
+	case !waits:
+		go c.serve(call) // drain waits for inFlight to be zero
 	}
-	go c.serve(call, f.seq) // drain waits for inFlight to be zero
 }
 
-func (c *serverConn) serve(call *interceptor.ServerCall, seq int32) {
-	res, err := call.Run()
-	if err == nil {
-		err = c.reply(seq, call.Contract().Name, res)
+// Serve implements interceptor.Origin.
+func (c *serverConn) Serve(call *interceptor.ServerCall) { go c.serve(call) }
+
+// Refuse implements interceptor.Origin.
+func (c *serverConn) Refuse(call *interceptor.ServerCall, err *rpc.Error) {
+	c.refuse(call.Seq, err, nil)
+	c.server.release()
+}
+
+// refuse appends the answer of a call that is not run, for the next flush. It never
+// waits: a peer that takes no answers gets none, and its deadlines end its calls.
+func (c *serverConn) refuse(seq int32, err *rpc.Error, method []byte) {
+	c.mu.Lock()
+	if c.err != nil || len(c.buf) > c.limit {
+		c.mu.Unlock()
+		return
 	}
-	if err != nil {
-		c.replyError(seq, []byte(call.Contract().Name), err)
+	level := c.server.cfg.Level()
+	switch err {
+	case admit.Overloaded:
+		c.buf = c.server.overloaded.append(c.buf, seq, level)
+	case admit.TooLate:
+		c.buf = c.server.tooLate.append(c.buf, seq, level)
+	default:
+		c.buf = appendErrorReply(c.buf, seq, method, level, err)
 	}
+	c.add()
+}
+
+func (c *serverConn) serve(call *interceptor.ServerCall) {
+	if c.ctx.Err() == nil { // else it has waited, and nobody waits for it any more
+		res, err := call.Run()
+		if err == nil {
+			err = c.reply(call, res)
+		}
+		if err != nil {
+			c.replyError(call.Seq, []byte(call.Contract().Name), err)
+		}
+	}
+	call.Leave()
 	c.server.release()
 }
 
@@ -381,15 +502,14 @@ func (s *Server) release() {
 	}
 }
 
-var openReplyHeader = []byte{rpc.HeaderVersion, 0, levelOpen >> 8, levelOpen & 0xFF}
-
 // reply sends a response. It gives an error when the response cannot be sent but
 // an error reply still can; a dead connection is nobody's error any more.
 //
 // It is kept out of line: its frame must not stay on the stack of a blocked call.
 //
 //go:noinline
-func (c *serverConn) reply(seq int32, method string, res proto.Message) *rpc.Error {
+func (c *serverConn) reply(call *interceptor.ServerCall, res proto.Message) *rpc.Error {
+	method := call.Contract().Name
 	size := proto.Size(res)
 	if size > c.server.cfg.MaxFrameBytes-maxFrameOverhead {
 		return &rpc.Error{Code: rpc.ResourceExhausted, Reason: rpc.ReasonDecode, Message: "the response is larger than MaxFrameBytes; ask for less, or page"}
@@ -398,7 +518,8 @@ func (c *serverConn) reply(seq int32, method string, res proto.Message) *rpc.Err
 		return nil
 	}
 	start := len(c.buf)
-	b, err := appendMessage(appendPrefix(c.buf, seq, typeReply, "", method, openReplyHeader, size), res, size)
+	header := replyHeader(c.server.cfg.Level())
+	b, err := appendMessage(appendPrefix(c.buf, call.Seq, typeReply, "", method, header[:], size), res, size)
 	if err != nil {
 		c.abort(start)
 		c.server.cfg.Log.Error("response not sent", slog.String("method", method), slog.Any("err", err))
@@ -410,12 +531,33 @@ func (c *serverConn) reply(seq int32, method string, res proto.Message) *rpc.Err
 }
 
 func (c *serverConn) replyError(seq int32, method []byte, e *rpc.Error) {
-	payload := appendError(nil, e)
 	if c.begin(time.Time{}) != nil {
 		return
 	}
-	c.buf = append(appendPrefix(c.buf, seq, typeException, "", string(method), openReplyHeader, len(payload)), payload...)
+	c.buf = appendErrorReply(c.buf, seq, method, c.server.cfg.Level(), e)
 	c.end()
+}
+
+func appendErrorReply(b []byte, seq int32, method []byte, level qos.Priority, e *rpc.Error) []byte {
+	payload := appendError(nil, e)
+	header := replyHeader(level)
+	return append(appendPrefix(b, seq, typeException, "", string(method), header[:], len(payload)), payload...)
+}
+
+// parseReport reads what a caller's header says of the calls that it has held back; n
+// is zero if it says nothing.
+func parseReport(header []byte) (n uint16, p qos.Priority, method uint32) {
+	if len(header) < rpc.HeaderLen+rpc.ReportLen || header[0] == 0 {
+		return 0, 0, 0
+	}
+	r := header[rpc.HeaderLen:]
+	return be.Uint16(r), min(qos.Priority(be.Uint16(r[2:])), qos.LastPriority), be.Uint32(r[4:])
+}
+
+func appendReport(b []byte, r admission.Report) []byte {
+	b = be.AppendUint16(b, r.Count)
+	b = be.AppendUint16(b, uint16(r.Priority))
+	return be.AppendUint32(b, uint32(r.Method))
 }
 
 // maxFrameOverhead bounds what a frame holds besides its message.

@@ -112,6 +112,11 @@ func (w *writer) end() {
 	}
 	w.flushing = true
 	w.gather()
+	w.flush()
+}
+
+// flush is called with mu held and flushing set; it returns without.
+func (w *writer) flush() {
 	for len(w.buf) > 0 && w.err == nil {
 		out := w.take()
 		w.mu.Unlock()
@@ -124,6 +129,23 @@ func (w *writer) end() {
 		w.done(out, err)
 	}
 	w.release()
+}
+
+// add unlocks the writer after an append and leaves the frame to the next flush.
+func (w *writer) add() {
+	w.frames++
+	w.mu.Unlock()
+}
+
+// Flush sends what add has left.
+func (w *writer) Flush() {
+	w.mu.Lock()
+	if w.flushing || len(w.buf) == 0 || w.err != nil {
+		w.mu.Unlock()
+		return
+	}
+	w.flushing = true
+	w.flush()
 }
 
 // gather lets the goroutines that are ready to run go first, so that what they

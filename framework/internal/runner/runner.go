@@ -29,6 +29,12 @@ func Listen(addr string) (net.Listener, error) {
 	return nil, err
 }
 
+// IsLoopback says whether nobody from another machine can reach an address.
+func IsLoopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
 // WithSignals gives a context that also ends with SIGTERM or SIGINT.
 func WithSignals(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)

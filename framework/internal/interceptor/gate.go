@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package interceptor
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sluice-rpc/sluice/framework/internal/admit"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
+	"github.com/sluice-rpc/sluice/tracing"
+)
+
+// A Callee is a service that this process calls, as the gate knows it.
+type Callee struct {
+	// Refuses says whether a fresh task of priority p would be refused there, as far as
+	// one replica of it, drawn at random, has told; if so it is counted as held back
+	// there. m is the method that the task was about to call first, wherever that is.
+	Refuses func(p qos.Priority) bool
+
+	number uint8 // among the gate's, from 1; 0 is not known to it
+}
+
+const (
+	maxCallees = 63    // bits of a task's set, less the one of those beyond
+	maxHabits  = 4_096 // entries and methods whose habits are remembered
+	// usualShare of 1/2: a service that fewer of the tasks call is not worth refusing
+	// one for.
+	usualShare = 2
+	learnTasks = 16    // with fewer nothing is known
+	forgetAt   = 1_024 // tasks after which all counts are halved: habits change
+)
+
+// The gate tests a task before its first call against every service that tasks of its
+// kind are known to call: work that a later service will refuse is not begun
+// (measured with two services in a row: .20 to .33 of the work wasted without, .06
+// with). A kind is the entry, or the method being served.
+type gate struct {
+	mu      sync.Mutex
+	callees [maxCallees + 1]atomic.Pointer[Callee]
+	habits  sync.Map // kind to *habit
+	kinds   atomic.Int64
+}
+
+var processGate gate
+
+type kind struct {
+	entry  tracing.Entry
+	method *rpc.Method // nil at an entry
+}
+
+// A habit is what tasks of one kind call.
+type habit struct {
+	tasks atomic.Uint32 // whose first call has not been refused
+	calls [maxCallees + 1]atomic.Uint32
+}
+
+// Join makes a callee known to the gate, until leave. Of more than the gate can hold
+// the latest are not tested.
+func (c *Callee) Join() (leave func()) {
+	g := &processGate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := 1; i <= maxCallees; i++ {
+		if g.callees[i].Load() == nil {
+			c.number = uint8(i)
+			g.callees[i].Store(c)
+			return func() { g.callees[c.number].Store(nil) }
+		}
+	}
+	return func() {}
+}
+
+func gated(callee *Callee) func(clientFunc) clientFunc {
+	return func(next clientFunc) clientFunc {
+		if callee == nil {
+			return next
+		}
+		return func(ctx context.Context, c *ClientCall) error {
+			in := rpc.CallFrom(ctx)
+			if in == nil {
+				return next(ctx, c)
+			}
+			first, firstOfAll := in.Progress().Call(callee.number)
+			if !first {
+				return next(ctx, c)
+			}
+			return processGate.pass(ctx, c, in, callee.number, firstOfAll, next)
+		}
+	}
+}
+
+// pass lets a task make its first call to a service.
+func (g *gate) pass(ctx context.Context, c *ClientCall, in *rpc.Call, number uint8, firstOfAll bool, next clientFunc) error {
+	h := g.habitOf(kind{entry: in.Entry, method: in.Method})
+	if h == nil {
+		return next(ctx, c)
+	}
+	if !firstOfAll {
+		h.calls[number].Add(1)
+		return next(ctx, c)
+	}
+	if c.Header.Ticket == 0 && g.refuses(h, number, qos.PriorityOf(c.Header.Class, c.Header.UserLevel)) {
+		return admit.Overloaded
+	}
+	err := next(ctx, c)
+	if err == nil { // a refused task says nothing of what it would have called later
+		h.calls[number].Add(1)
+		if h.tasks.Add(1) == forgetAt {
+			h.halve()
+		}
+	}
+	return err
+}
+
+// refuses asks the services that the task is known to call later.
+func (g *gate) refuses(h *habit, number uint8, p qos.Priority) bool {
+	tasks := h.tasks.Load()
+	if tasks < learnTasks {
+		return false
+	}
+	for i := range h.calls {
+		if i == int(number) || h.calls[i].Load()*usualShare <= tasks {
+			continue
+		}
+		if callee := g.callees[i].Load(); callee != nil && callee.Refuses(p) {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *gate) habitOf(k kind) *habit {
+	if k.method != nil {
+		k.entry = 0 // what a method calls is its own affair
+	}
+	if h, ok := g.habits.Load(k); ok {
+		return h.(*habit)
+	}
+	if g.kinds.Add(1) > maxHabits {
+		g.kinds.Add(-1)
+		return nil
+	}
+	h, loaded := g.habits.LoadOrStore(k, new(habit))
+	if loaded {
+		g.kinds.Add(-1)
+	}
+	return h.(*habit)
+}
+
+// halve forgets half of what was learnt. Counts that come at the same time may be
+// lost: they are shares of hundreds.
+func (h *habit) halve() {
+	h.tasks.Store(h.tasks.Load() / 2)
+	for i := range h.calls {
+		h.calls[i].Store(h.calls[i].Load() / 2)
+	}
+}
