@@ -157,8 +157,8 @@ var callIndex = newIndex(callSeconds, Seconds)
 
 // serverItems and clientItems are how many items a method has.
 var (
-	serverItems = 7 + int(ServerResults) + 2*itemsOf(KindHistogram, len(callSeconds))
-	clientItems = 9 + int(ClientResults) + 2*itemsOf(KindHistogram, len(callSeconds))
+	serverItems = 8 + int(ServerResults) + 2*itemsOf(KindHistogram, len(callSeconds))
+	clientItems = 9 + int(ClientResults) + int(Attempts) + 2*itemsOf(KindHistogram, len(callSeconds))
 )
 
 func newServerMethod(r *Registry, labels []Label) *ServerMethod {
@@ -386,7 +386,8 @@ func methodSet[T any](r *Registry, side, size int, labels []Label, build func(*R
 		if m, ok := r.sets[key].(*T); ok {
 			return m, true
 		}
-		if labels[len(labels)-1].Value != otherValue && (r.methods[side] >= r.limits.MaxMethods || r.Items()+size > r.limits.MaxItems) {
+		// Room is kept for the items that the methods beyond the limit share.
+		if labels[len(labels)-1].Value != otherValue && (r.methods[side] >= r.limits.MaxMethods || r.Items()+2*size > r.limits.MaxItems) {
 			return nil, false
 		}
 		m := build(r, labels)

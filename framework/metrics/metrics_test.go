@@ -98,7 +98,7 @@ func TestRefused(t *testing.T) {
 		"total":        {func(r *metrics.Registry) { r.Counter(desc("shop.cart_total", "{x}")) }, `"total": counters get it by themselves`},
 		"unit in name": {func(r *metrics.Registry) { r.Gauge(desc("shop.wait_ms", "{x}")) }, "use Seconds"},
 		"kind in name": {func(r *metrics.Registry) { r.Gauge(desc("shop.gauge", "{x}")) }, "the kind"},
-		"ends in sum":  {func(r *metrics.Registry) { r.Gauge(desc("shop.sum", "{x}")) }, "histograms show that"},
+		"ends in sum":  {func(r *metrics.Registry) { r.Gauge(desc("shop.sum", "{x}")) }, "a meaning of its own"},
 		"no help":      {func(r *metrics.Registry) { r.Counter(metrics.Desc{Name: "shop.x", Unit: "{x}"}) }, "no help"},
 		"two lines":    {func(r *metrics.Registry) { r.Counter(metrics.Desc{Name: "shop.x", Help: "a\nb", Unit: "{x}"}) }, "one line"},
 		"no unit":      {func(r *metrics.Registry) { r.Counter(desc("shop.x", "")) }, `unit "" is not known`},
@@ -118,14 +118,8 @@ func TestRefused(t *testing.T) {
 		"no bounds":      {func(r *metrics.Registry) { r.Histogram(desc("x.y", "{x}"), nil) }, "0 bounds"},
 		"falling bounds": {func(r *metrics.Registry) { r.Histogram(desc("x.y", "{x}"), []float64{2, 1}) }, "must grow"},
 		"infinite bound": {func(r *metrics.Registry) { r.Histogram(desc("x.y", "{x}"), []float64{math.Inf(1)}) }, "finite"},
-		"count collides": {func(r *metrics.Registry) {
-			r.Histogram(desc("x.y", "{x}"), []float64{1})
-			r.Gauge(desc("x.y.count", "{x}"))
-		}, "collides with x_y"},
-		"count collides2": {func(r *metrics.Registry) {
-			r.Gauge(desc("x.y.count", "{x}"))
-			r.Histogram(desc("x.y", "{x}"), []float64{1})
-		}, "collides with x_y_count"},
+		"two dots":       {func(r *metrics.Registry) { r.Gauge(desc("x.y_z", "{x}")); r.Gauge(desc("x.y.z", "{x}")) }, "was registered before"},
+		"counter, gauge": {func(r *metrics.Registry) { r.Counter(desc("x.y", "{x}")); r.Gauge(desc("x.y", "{x}")) }, "another kind"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := metrics.NewRegistry(metrics.Config{})

@@ -27,8 +27,6 @@ var (
 	countable = regexp.MustCompile(`^\{[a-z][a-z_]{0,30}\}$`)
 )
 
-var histogramSuffixes = []string{"_bucket", "_sum", "_count"}
-
 // unitWords are what Prometheus' names carry of a unit.
 var unitWords = map[Unit]string{Seconds: "seconds", Bytes: "bytes", Ratio: "ratio", Percent: "percent"}
 
@@ -42,12 +40,12 @@ var badWords = map[string]string{
 	"kilobytes": "use Bytes", "megabytes": "use Bytes", "gigabytes": "use Bytes",
 	"counter": "the kind is told apart from the name", "gauge": "the kind is told apart from the name",
 	"histogram": "the kind is told apart from the name", "summary": "the kind is told apart from the name",
-	"bucket": "histograms use it",
+	"bits": "use Bytes", "days": "use Seconds", "weeks": "use Seconds",
 }
 
-// promName checks what an item is described by and gives its name as Prometheus
-// shows it.
-func promName(k Kind, d Desc) (string, error) {
+// familyName checks what an item is described by and gives its name in Prometheus'
+// form, but for the "total" of a counter: in OpenMetrics that is its family's name.
+func familyName(d Desc) (string, error) {
 	switch {
 	case d.Name == "":
 		return "", errors.New("it has no name: give one such as \"shop.cart.opened\"")
@@ -75,11 +73,10 @@ func promName(k Kind, d Desc) (string, error) {
 	case !countable.MatchString(string(d.Unit)):
 		return "", fmt.Errorf("unit %q is not known: use Seconds, Bytes, Ratio, Percent, or what is counted, such as \"{call}\"", d.Unit)
 	}
-	switch {
-	case k == KindCounter:
-		name += "_total"
-	case slices.ContainsFunc([]string{"_sum"}, func(s string) bool { return strings.HasSuffix(name, s) }):
-		return "", errors.New("the name must not end in \"sum\": histograms show that")
+	for _, suffix := range []string{"_bucket", "_sum", "_count", "_created"} {
+		if strings.HasSuffix(name, suffix) {
+			return "", fmt.Errorf("the name must not end in %q: Prometheus gives it a meaning of its own", suffix[1:])
+		}
 	}
 	return name, nil
 }

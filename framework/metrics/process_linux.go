@@ -47,9 +47,9 @@ func (r *Registry) system() {
 	r.GaugeFunc(Desc{"process.memory.usage.highest", "Highest resident memory since the start.", Bytes}, kib("VmHWM"))
 	r.GaugeFunc(Desc{"process.memory.virtual", "Virtual memory.", Bytes}, kib("VmSize"))
 	r.GaugeFunc(Desc{"process.memory.swapped", "Memory of the process that is swapped out.", Bytes}, kib("VmSwap"))
-	r.GaugeFunc(Desc{"process.thread.count", "Threads of the process.", "{thread}"}, func() float64 { return float64(now.status["Threads"]) })
-	r.GaugeFunc(Desc{"process.unix.file_descriptor.count", "Open file descriptors, sockets included.", "{file_descriptor}"}, func() float64 { return float64(now.fds) })
-	r.GaugeFunc(Desc{"process.unix.file_descriptor.limit", "How many file descriptors may be open.", "{file_descriptor}"}, func() float64 { return float64(now.limit.Cur) })
+	r.GaugeFunc(Desc{"process.threads", "Threads of the process.", "{thread}"}, func() float64 { return float64(now.status["Threads"]) })
+	r.GaugeFunc(Desc{"process.file_descriptors", "Open file descriptors, sockets included.", "{file_descriptor}"}, func() float64 { return float64(now.fds) })
+	r.GaugeFunc(Desc{"process.file_descriptors.limit", "How many file descriptors may be open.", "{file_descriptor}"}, func() float64 { return float64(now.limit.Cur) })
 	switches := Desc{"process.context_switches", "Switches to another thread: involuntary ones tell of too little CPU.", "{switch}"}
 	r.CounterFunc(switches, func() float64 { return float64(now.usage.Nvcsw) }, of("process.context_switch.type", "voluntary"))
 	r.CounterFunc(switches, func() float64 { return float64(now.usage.Nivcsw) }, of("process.context_switch.type", "involuntary"))

@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -105,7 +104,7 @@ type core struct {
 	began  time.Time
 
 	mu       sync.Mutex
-	families map[string]*family // by Prometheus' name; guarded by mu
+	families map[string]*family // by name; guarded by mu
 	items    int                // guarded by mu
 	errs     []error            // guarded by mu
 	moreErrs int                // errors beyond maxErrs; guarded by mu
@@ -123,7 +122,8 @@ type core struct {
 type family struct {
 	desc       Desc
 	kind       Kind
-	name       string // as Prometheus shows it
+	name       string // in Prometheus' form
+	shown      string // the same, with a counter's "total"
 	labelNames string // joined
 	bounds     []float64
 	series     []*series
@@ -210,7 +210,7 @@ func (r *Registry) BeforeRead(prepare func()) {
 // Counter registers a counter.
 func (r *Registry) Counter(d Desc, labels ...Label) *Counter {
 	c := newCounter()
-	return registered(r, KindCounter, d, labels, &series{item: c, value: c.read}, c)
+	return orShared(r.register(KindCounter, d, nil, labels, &series{item: c, value: c.read}, false), c)
 }
 
 // CounterFunc registers a counter whose value is read for each snapshot. The
@@ -222,7 +222,7 @@ func (r *Registry) CounterFunc(d Desc, value func() float64, labels ...Label) {
 // Gauge registers a gauge.
 func (r *Registry) Gauge(d Desc, labels ...Label) *Gauge {
 	g := new(Gauge)
-	return registered(r, KindGauge, d, labels, &series{item: g, value: g.Value}, g)
+	return orShared(r.register(KindGauge, d, nil, labels, &series{item: g, value: g.Value}, false), g)
 }
 
 // GaugeFunc registers a gauge whose value is read for each snapshot. The function
@@ -240,20 +240,16 @@ func (r *Registry) Histogram(d Desc, bounds []float64, labels ...Label) *Histogr
 		return newHistogram(CallSeconds(), d.Unit)
 	}
 	h := newHistogram(slices.Clone(bounds), d.Unit)
-	s := r.register(KindHistogram, d, h.index.bounds, labels, &series{item: h, hist: h.read}, false)
-	if shared, ok := s.item.(*Histogram); ok {
-		return shared
-	}
-	return h
+	return orShared(r.register(KindHistogram, d, h.index.bounds, labels, &series{item: h, hist: h.read}, false), h)
 }
 
-// registered registers an item and gives the one to record with: the item itself,
-// or the shared one of a name that has reached its limit.
-func registered[T any](r *Registry, k Kind, d Desc, labels []Label, s *series, item *T) *T {
-	if shared, ok := r.register(k, d, nil, labels, s, false).item.(*T); ok {
+// orShared gives the item to record with: the one that was registered, or the shared
+// one of a name that has reached its limit.
+func orShared[T any](s *series, item *T) *T {
+	if shared, ok := s.item.(*T); ok {
 		return shared
 	}
-	return item // a name is shared by an item and a function: only beyond the limit
+	return item // the shared one is a function: this one is not shown
 }
 
 func (r *Registry) fail(err error) {
@@ -273,7 +269,7 @@ func (r *Registry) failLocked(err error) {
 // register adds a series and gives the one that stands for it: s itself, or the
 // shared series beyond the limit of a name. A series of a bounded set is not folded.
 func (r *Registry) register(k Kind, d Desc, bounds []float64, labels []Label, s *series, bounded bool) *series {
-	name, err := promName(k, d)
+	name, err := familyName(d)
 	if err == nil {
 		s.labels, err = checkLabels(append(slices.Clone(r.labels), labels...))
 	}
@@ -288,11 +284,10 @@ func (r *Registry) register(k Kind, d Desc, bounds []float64, labels []Label, s 
 	defer r.mu.Unlock()
 	f := r.families[name]
 	if f == nil {
-		if other := r.clash(name, k); other != "" {
-			r.failLocked(fmt.Errorf("metrics: item %q is shown as %s, which collides with %s: choose another name", d.Name, name, other))
-			return s
+		f = &family{desc: d, kind: k, name: name, shown: name, labelNames: names, bounds: bounds, byLabels: map[string]*series{}}
+		if k == KindCounter {
+			f.shown += "_total"
 		}
-		f = &family{desc: d, kind: k, name: name, labelNames: names, bounds: bounds, byLabels: map[string]*series{}}
 	}
 	switch {
 	case f.kind != k || f.desc != d || !slices.Equal(f.bounds, bounds):
@@ -302,7 +297,7 @@ func (r *Registry) register(k Kind, d Desc, bounds []float64, labels []Label, s 
 		r.failLocked(fmt.Errorf("metrics: item %q has labels (%s) but had (%s) before: give the same label names each time", d.Name, names, f.labelNames))
 		return s
 	case f.byLabels[s.text] != nil:
-		r.failLocked(fmt.Errorf("metrics: item %s was registered twice: register it once and share what you got", fullName(name, s.text)))
+		r.failLocked(fmt.Errorf("metrics: item %s was registered twice: register it once and share what you got", fullName(f.shown, s.text)))
 		return s
 	}
 	size := itemsOf(k, len(bounds))
@@ -337,22 +332,6 @@ func (r *Registry) register(k Kind, d Desc, bounds []float64, labels []Label, s 
 
 // otherValue is the value of the labels of what is not told apart any more.
 const otherValue = "_other"
-
-// clash gives the name of an item that would show a series of the same name: the
-// series of a histogram carry suffixes.
-func (r *Registry) clash(name string, k Kind) string {
-	for _, suffix := range histogramSuffixes {
-		if base, ok := strings.CutSuffix(name, suffix); ok {
-			if f := r.families[base]; f != nil && f.kind == KindHistogram {
-				return base
-			}
-		}
-		if k == KindHistogram && r.families[name+suffix] != nil {
-			return name + suffix
-		}
-	}
-	return ""
-}
 
 // itemsOf is how many items a series of a kind is.
 func itemsOf(k Kind, bounds int) int {

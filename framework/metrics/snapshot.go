@@ -108,7 +108,7 @@ func (r *Registry) Snapshot() *Snapshot {
 	all := make([][]*series, len(families))
 	for i, f := range families {
 		all[i] = f.series
-		snap.Families[i] = Family{Desc: f.desc, Kind: f.kind, Prom: f.name, Bounds: f.bounds}
+		snap.Families[i] = Family{Desc: f.desc, Kind: f.kind, Prom: f.shown, Bounds: f.bounds}
 	}
 	r.mu.Unlock()
 
