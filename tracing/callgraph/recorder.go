@@ -118,13 +118,14 @@ func (r *Recorder) MethodBytes(name []byte) Method {
 }
 
 func (r *Recorder) addMethod(name string) Method {
+	// Of a name that had to be cleaned only the clean form is kept: there are endlessly
+	// many others.
 	clean := cleanName(name)
-	if old := *r.methods.Load(); clean != name || len(old)-3 >= r.config.MaxMethods {
-		// Of a name that had to be cleaned only the clean form is kept: there are
-		// endlessly many others.
+	if old := *r.methods.Load(); len(old)-3 >= r.config.MaxMethods {
 		if m, ok := old[clean]; ok {
 			return m
 		}
+		return OverflowCaller // without the lock: whoever sends ever new names must not hold up others
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
