@@ -128,4 +128,6 @@ type State struct {
 	Delay    time.Duration // mean delay after admission, as last told to Tick
 	Counts   Counts
 	Withdrew uint64 // calls that left the queue of themselves
+	// Suppressed are the calls that callers have held back and reported.
+	Suppressed uint64
 }

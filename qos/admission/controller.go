@@ -162,6 +162,7 @@ type Controller struct {
 	methods  []method // one for all unknown, then one a method
 	counts   Counts
 	withdrew uint64
+	held     uint64 // by callers, as reported
 }
 
 // method is what is known of the calls of one method.
@@ -223,7 +224,7 @@ func (c *Controller) State() State {
 	return State{
 		Running: c.running, Asleep: c.asleep, Limit: c.limit, Waiting: c.queue.n,
 		Level: c.level, Capacity: c.capacity, Demand: c.demand, Delay: c.delay,
-		Counts: c.counts, Withdrew: c.withdrew,
+		Counts: c.counts, Withdrew: c.withdrew, Suppressed: c.held,
 	}
 }
 
@@ -295,6 +296,7 @@ func (c *Controller) Withdraw(call *Call) bool {
 func (c *Controller) Suppressed(n uint16, p qos.Priority, m Method) {
 	c.fresh[min(p, qos.LastPriority)] += float64(n) * c.method(m).cost
 	c.crowded = c.crowded || n > 0
+	c.held += uint64(n)
 }
 
 // Look tells how many goroutines use a processor or wait for one, and how many

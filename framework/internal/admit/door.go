@@ -211,6 +211,9 @@ func (d *Door) Done(call *admission.Call) {
 // room for them.
 func (d *Door) Keep(n int) bool { return d.kept.Add(int64(n)) <= maxKept }
 
+// KeptBytes is how many bytes of requests wait.
+func (d *Door) KeptBytes() int { return int(d.kept.Load()) }
+
 // Forget ends what Keep has begun.
 func (d *Door) Forget(n int) { d.kept.Add(-int64(n)) }
 
