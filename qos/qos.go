@@ -5,7 +5,11 @@
 // every leaf it reaches.
 package qos
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Class is the business class of a request: what the user was doing. It is
 // taken from the contract of the method an entry stands for. The values are the
@@ -35,6 +39,21 @@ func (c Class) String() string {
 		return classNames[c]
 	}
 	return fmt.Sprintf("class-%d", uint8(c))
+}
+
+// ParseClass reads the name of a class, as String gives it: critical to background.
+func ParseClass(name string) (Class, error) {
+	i := slices.Index(classNames[1:], name)
+	if i < 0 {
+		return Unspecified, fmt.Errorf("%q is no class: want %s", name, strings.Join(classNames[1:], ", "))
+	}
+	return Class(i + 1), nil
+}
+
+// UnmarshalText is ParseClass, for files of settings.
+func (c *Class) UnmarshalText(name []byte) (err error) {
+	*c, err = ParseClass(string(name))
+	return err
 }
 
 // UserLevels is the number of user levels; a level is 0 (best) to UserLevels-1.

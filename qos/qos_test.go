@@ -36,6 +36,20 @@ func TestPriorityOf(t *testing.T) {
 	}
 }
 
+func TestParseClass(t *testing.T) {
+	for c := qos.Critical; c <= qos.Background; c++ {
+		var text qos.Class
+		if got, err := qos.ParseClass(c.String()); err != nil || got != c || text.UnmarshalText([]byte(c.String())) != nil || text != c {
+			t.Errorf("%v: got %v, %v, %v", c, got, text, err)
+		}
+	}
+	for _, bad := range []string{"", "unspecified", "Browse", "class-7", "browse "} {
+		if got, err := qos.ParseClass(bad); err == nil || !strings.Contains(err.Error(), "critical, browse") {
+			t.Errorf("%q: got %v, %v", bad, got, err)
+		}
+	}
+}
+
 func TestPriorityIsClassThenLevel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		class := rapid.Map(rapid.Uint8Range(1, 15), func(b uint8) qos.Class { return qos.Class(b) })

@@ -18,8 +18,10 @@
 // With the prefix HELLO the timeout is also read from $HELLO_TIMEOUT and from
 // -timeout, a field of Limits from $HELLO_LIMITS_NAME and -limits.name. Settings
 // are strings, booleans, numbers, [time.Duration], [Size], [Secret], whatever is an
-// [encoding.TextUnmarshaler], structs, and slices of these. The environment and
-// flags know no slices of structs; of other slices they part the values by commas.
+// [encoding.TextUnmarshaler], structs, slices of these, and maps from a string to a
+// single value, for names that are the operator's own. The environment and flags
+// know neither maps nor slices of structs; of other slices they part the values by
+// commas.
 //
 // A struct, also an inner one, that has a method Validate() error is asked for
 // contradictions last; it names the field at fault with [Wrong].

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -200,6 +201,36 @@ func TestSizesReadBackAsWritten(t *testing.T) {
 			t.Fatalf("%d written %q, read %d, %v", int64(want), want, int64(got), err)
 		}
 	})
+}
+
+func TestMapsHaveNamesOfTheOperator(t *testing.T) {
+	type settings struct {
+		Limits map[string]time.Duration `config:"limits" max:"1s"`
+	}
+	old := settings{Limits: map[string]time.Duration{"GET /old": 1}}
+	got, err := config.Parse(old, []byte("limits:\n  GET /timeline: 150ms\n  POST /posts: 1s\n"), config.Source{File: "m.yaml"})
+	want := map[string]time.Duration{"GET /timeline": 150 * time.Millisecond, "POST /posts": time.Second}
+	if err != nil || !maps.Equal(got.Limits, want) {
+		t.Errorf("got %v, %v", got.Limits, err)
+	}
+	if len(old.Limits) != 1 {
+		t.Error("the defaults were changed")
+	}
+	for _, c := range []struct{ text, want string }{
+		{"limits: 3", "m.yaml:1: limits: want names with values"},
+		{"limits:\n  a: x", "m.yaml:2: limits.a: \"x\" is no duration"},
+		{"limits:\n  a: 1s\n  a: 1s", "m.yaml:3: limits.a: set twice, first in line 2"},
+		{"limits:\n  a: 2s", "m.yaml:2: limits.a: 2s is above the most allowed"},
+		{"limits:\n  a: [1s]", "m.yaml:2: limits.a: want a single value"},
+	} {
+		if _, err := config.Parse(old, []byte(c.text), config.Source{File: "m.yaml"}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: error %v, want one with %q", c.text, err, c.want)
+		}
+	}
+	all, err := config.Describe(old, "X")
+	if err != nil || len(all) != 1 || all[0].Type != "names with duration" || all[0].Default != "1" || all[0].Flag != "" || all[0].Env != "" {
+		t.Errorf("described as %+v, %v", all, err)
+	}
 }
 
 func TestLoadNamesAFileThatIsNotThere(t *testing.T) {

@@ -66,6 +66,12 @@ func (p *parser) node(n *yaml.Node, path string, f field, v reflect.Value) {
 			return
 		}
 		want = `a list, as in [a, b]`
+	case v.Kind() == reflect.Map:
+		if n.Kind == yaml.MappingNode {
+			p.names(n, path, f, v)
+			return
+		}
+		want = "names with values"
 	default:
 		if n.Kind == yaml.MappingNode {
 			p.mapping(n, path, v)
@@ -74,6 +80,24 @@ func (p *parser) node(n *yaml.Node, path string, f field, v reflect.Value) {
 		want = "names with values"
 	}
 	p.wrong(where, path, "want %s; write one or remove the line", want)
+}
+
+// names reads the values of a map, whose names are the operator's own.
+func (p *parser) names(n *yaml.Node, path string, f field, v reflect.Value) {
+	values := reflect.MakeMapWithSize(v.Type(), len(n.Content)/2)
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, item := n.Content[i], reflect.New(v.Type().Elem()).Elem()
+		name := join(path, key.Value)
+		if line, ok := seen[key.Value]; ok {
+			p.wrong(fmt.Sprintf("%s:%d", p.file, key.Line), name, "set twice, first in line %d: remove one", line)
+			continue
+		}
+		seen[key.Value] = key.Line
+		p.node(n.Content[i+1], name, f, item)
+		values.SetMapIndex(reflect.ValueOf(key.Value).Convert(v.Type().Key()), item)
+	}
+	v.Set(values)
 }
 
 func (p *parser) mapping(n *yaml.Node, path string, v reflect.Value) {

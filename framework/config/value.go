@@ -132,6 +132,9 @@ func typeName(t reflect.Type) (string, error) {
 	case t.Kind() == reflect.Slice:
 		item, err := typeName(t.Elem())
 		return "list of " + item, err
+	case t.Kind() == reflect.Map && t.Key().Kind() == reflect.String && isScalar(t.Elem()):
+		item, err := typeName(t.Elem())
+		return "names with " + item, err
 	}
 	return "", fmt.Errorf("a %v cannot be a setting", t)
 }
@@ -203,13 +206,13 @@ func formatScalar(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// formatValue gives a setting's value in one line. Of a list of structs it is
-// their number.
+// formatValue gives a setting's value in one line. Of a list of structs, and of a
+// map, it is their number.
 func formatValue(v reflect.Value) string {
 	if isScalar(v.Type()) {
 		return formatScalar(v)
 	}
-	if !isScalar(v.Type().Elem()) {
+	if v.Kind() == reflect.Map || !isScalar(v.Type().Elem()) {
 		return strconv.Itoa(v.Len())
 	}
 	items := make([]string, v.Len())
