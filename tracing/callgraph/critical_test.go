@@ -119,6 +119,18 @@ func TestCriticalPathHasNoGaps(t *testing.T) {
 	})
 }
 
+func TestCriticalPathOfADeepTrace(t *testing.T) {
+	spans := make([]callgraph.Span, callgraph.MaxSpans)
+	for i := range spans {
+		id := func(n int) tracing.SpanID { return tracing.SpanID{5: byte(n >> 16), 6: byte(n >> 8), 7: byte(n)} }
+		spans[i] = callgraph.Span{ID: id(i + 1), Parent: id(i), Side: callgraph.Client, Start: int64(i), End: 1 << 20}
+	}
+	p, err := callgraph.CriticalPath(spans)
+	if err != nil || len(p.Steps) != len(spans) {
+		t.Errorf("%d steps, error %v", len(p.Steps), err)
+	}
+}
+
 func TestCriticalShares(t *testing.T) {
 	g := callgraph.Build(period(both(1, "", "a.A/Do", 1, 0), both(1, "a.A/Do", "b.B/Do", 1, 0), both(1, "", "c.C/Do", 1, 0)), 0, 1)
 	p, err := callgraph.CriticalPath([]callgraph.Span{

@@ -5,6 +5,7 @@ package callgraph
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -135,7 +136,7 @@ func (e *Edge) TwoSided() bool {
 // Build makes the graph of one entry or of several; without any, of the whole
 // period. length is the length of the period, for rates.
 func Build(p Period, length time.Duration, entries ...tracing.Entry) *Graph {
-	b := builder{nodes: map[string]*Node{}, edges: map[edgeKey]*edgeSums{}, names: map[tracing.Entry]string{}}
+	b := builder{nodes: map[string]*Node{}, edges: map[edgeKey]*edgeTally{}, names: map[tracing.Entry]string{}}
 	for _, e := range p.Entries {
 		b.names[e.ID] = e.Name
 	}
@@ -166,11 +167,11 @@ type edgeKey struct {
 	link     bool
 }
 
-type edgeSums struct{ client, server sums }
+type edgeTally struct{ client, server tally }
 
 type builder struct {
 	nodes map[string]*Node
-	edges map[edgeKey]*edgeSums
+	edges map[edgeKey]*edgeTally
 	names map[tracing.Entry]string
 }
 
@@ -216,7 +217,7 @@ func (b *builder) add(row *Row) {
 	key := edgeKey{from: from, to: b.method(row.Entry, row.Callee), link: row.Side.Link()}
 	e := b.edges[key]
 	if e == nil {
-		e = new(edgeSums)
+		e = new(edgeTally)
 		b.edges[key] = e
 	}
 	if row.Side == Client || row.Side == Producer {
@@ -227,32 +228,25 @@ func (b *builder) add(row *Row) {
 }
 
 func (b *builder) finish(g *Graph, marks []NodeMark) {
-	for _, n := range b.nodes {
-		g.Nodes = append(g.Nodes, *n)
+	served, called := map[string]*tally{}, map[string]*tally{}
+	for id := range b.nodes {
+		served[id], called[id] = new(tally), new(tally)
 	}
-	slices.SortFunc(g.Nodes, compareNodes)
-	index := make(map[string]int, len(g.Nodes))
-	for i := range g.Nodes {
-		index[g.Nodes[i].ID] = i
-	}
-	served, called := make([]sums, len(g.Nodes)), make([]sums, len(g.Nodes))
-	for key, e := range b.edges {
-		client, server := e.client.stats(), e.server.stats()
-		to := index[key.to]
-		served[to].add(&server)
-		called[to].add(&client)
+	edges := make(map[edgeKey]*Edge, len(b.edges))
+	for key, t := range b.edges {
+		e := &Edge{Client: t.client.stats(), Server: t.server.stats()}
+		served[key.to].add(&e.Server)
+		called[key.to].add(&e.Client)
 		if key.from != "" {
-			g.Edges = append(g.Edges, Edge{From: index[key.from], To: to, Link: key.link, Client: client, Server: server})
+			edges[key] = e
 		}
 	}
-	slices.SortFunc(g.Edges, compareEdges)
 	byNode := make(map[string]Mark, len(marks))
 	for _, m := range marks {
 		byNode[m.Node] = m.Mark
 	}
-	for i := range g.Nodes {
-		n := &g.Nodes[i]
-		n.Served, n.Called = served[i].stats(), called[i].stats()
+	for id, n := range b.nodes {
+		n.Served, n.Called = served[id].stats(), called[id].stats()
 		if n.Kind == EntryNode {
 			g.Requests = add(g.Requests, n.Served.Calls())
 		}
@@ -261,21 +255,33 @@ func (b *builder) finish(g *Graph, marks []NodeMark) {
 			n.Mark = m
 		}
 	}
+	g.fill(b.nodes, edges)
+}
+
+// fill puts nodes and edges in order into the graph.
+func (g *Graph) fill(nodes map[string]*Node, edges map[edgeKey]*Edge) {
+	g.Nodes, g.Edges = make([]Node, 0, len(nodes)), make([]Edge, 0, len(edges))
+	index := make(map[string]int, len(nodes))
+	for _, n := range slices.SortedFunc(maps.Values(nodes), compareNodes) {
+		index[n.ID] = len(g.Nodes)
+		g.Nodes = append(g.Nodes, *n)
+	}
+	keys := slices.SortedFunc(maps.Keys(edges), func(a, b edgeKey) int {
+		return cmp.Or(cmp.Compare(index[a.from], index[b.from]), cmp.Compare(index[a.to], index[b.to]), compareBool(a.link, b.link))
+	})
+	for _, key := range keys {
+		e := *edges[key]
+		e.From, e.To, e.Link = index[key.from], index[key.to], key.link
+		g.Edges = append(g.Edges, e)
+	}
 	g.markCycles()
 }
 
-func compareNodes(a, b Node) int {
+func compareNodes(a, b *Node) int {
 	if a.Kind != b.Kind && (a.Kind == EntryNode || b.Kind == EntryNode) {
-		if a.Kind == EntryNode {
-			return -1
-		}
-		return 1
+		return compareBool(b.Kind == EntryNode, a.Kind == EntryNode)
 	}
 	return strings.Compare(a.ID, b.ID)
-}
-
-func compareEdges(a, b Edge) int {
-	return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To), compareBool(a.Link, b.Link))
 }
 
 func compareBool(a, b bool) int {
@@ -388,53 +394,32 @@ func Compare(g, base *Graph) *Graph {
 	out := *g
 	out.Compared, out.BaseDuration = true, base.Duration
 	out.HiddenNodes, out.HiddenEdges = max(g.HiddenNodes, base.HiddenNodes), max(g.HiddenEdges, base.HiddenEdges)
-	nodes := map[string]Node{}
+	nodes := make(map[string]*Node, len(g.Nodes))
 	for _, n := range g.Nodes {
-		n.Base = Stats{}
-		nodes[n.ID] = n
+		n.Base, n.Cycle = Stats{}, false
+		nodes[n.ID] = &n
 	}
 	for i := range base.Nodes {
 		old := &base.Nodes[i]
-		n, ok := nodes[old.ID]
-		if !ok {
-			n = Node{ID: old.ID, Kind: old.Kind, Name: old.Name}
+		if nodes[old.ID] == nil {
+			nodes[old.ID] = &Node{ID: old.ID, Kind: old.Kind, Name: old.Name}
 		}
-		n.Base = old.Seen()
-		nodes[n.ID] = n
+		nodes[old.ID].Base = old.Seen()
 	}
-	type ends struct {
-		from, to string
-		link     bool
-	}
-	edges := map[ends]Edge{}
+	edges := make(map[edgeKey]*Edge, len(g.Edges))
 	for _, e := range g.Edges {
-		e.Base = Stats{}
-		edges[ends{g.Nodes[e.From].ID, g.Nodes[e.To].ID, e.Link}] = e
+		e.Base, e.Cycle = Stats{}, false
+		edges[edgeKey{g.Nodes[e.From].ID, g.Nodes[e.To].ID, e.Link}] = &e
 	}
 	for i := range base.Edges {
 		old := &base.Edges[i]
-		key := ends{base.Nodes[old.From].ID, base.Nodes[old.To].ID, old.Link}
-		e := edges[key]
-		e.Link, e.Base = old.Link, old.Seen()
-		edges[key] = e
+		key := edgeKey{base.Nodes[old.From].ID, base.Nodes[old.To].ID, old.Link}
+		if edges[key] == nil {
+			edges[key] = new(Edge)
+		}
+		edges[key].Base = old.Seen()
 	}
-	out.Nodes = make([]Node, 0, len(nodes))
-	for _, n := range nodes {
-		n.Cycle = false
-		out.Nodes = append(out.Nodes, n)
-	}
-	slices.SortFunc(out.Nodes, compareNodes)
-	index := make(map[string]int, len(out.Nodes))
-	for i := range out.Nodes {
-		index[out.Nodes[i].ID] = i
-	}
-	out.Edges = make([]Edge, 0, len(edges))
-	for key, e := range edges {
-		e.From, e.To, e.Cycle = index[key.from], index[key.to], false
-		out.Edges = append(out.Edges, e)
-	}
-	slices.SortFunc(out.Edges, compareEdges)
-	out.markCycles()
+	out.fill(nodes, edges)
 	return &out
 }
 

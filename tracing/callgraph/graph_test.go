@@ -3,6 +3,7 @@
 package callgraph_test
 
 import (
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -141,6 +142,17 @@ func TestCyclesAreMarked(t *testing.T) {
 	}
 	if _, n := nodeNamed(t, g, "d.D/Do"); n.Cycle {
 		t.Error("d.D/Do calls nobody")
+	}
+}
+
+func TestLongChain(t *testing.T) {
+	rows := make([]callgraph.Row, 10_000)
+	for i := range rows {
+		rows[i] = calls(callgraph.Client, 1, fmt.Sprintf("a.A/%05d", i), fmt.Sprintf("a.A/%05d", (i+1)%len(rows)), 1, 0)
+	}
+	g := callgraph.Build(callgraph.Merge(callgraph.Period{Rows: rows}), 0)
+	if len(g.Edges) != len(rows) || !g.Edges[0].Cycle {
+		t.Errorf("%d edges, the first in a cycle: %t", len(g.Edges), g.Edges[0].Cycle)
 	}
 }
 

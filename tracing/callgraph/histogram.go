@@ -66,6 +66,14 @@ func makeHistogram(all *[NumBuckets]uint64) Histogram {
 	return Histogram{First: lo, Counts: slices.Clone(all[lo:hi])}
 }
 
+// trimmed reports whether there are no zeros at the ends, as makeHistogram has it.
+func (h Histogram) trimmed() bool {
+	if len(h.Counts) == 0 {
+		return h.First == 0 && h.Counts == nil
+	}
+	return h.Counts[0] != 0 && h.Counts[len(h.Counts)-1] != 0
+}
+
 // addTo adds the counts to those of all buckets.
 func (h Histogram) addTo(all *[NumBuckets]uint64) {
 	for i, n := range h.Counts {

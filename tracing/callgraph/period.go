@@ -113,6 +113,40 @@ func (sum *sums) add(s *Stats) {
 	s.Latency.addTo(&sum.buckets)
 }
 
+// A tally adds up Stats. Most of them stay alone, and are then kept as they are: sums
+// are large.
+type tally struct {
+	only *Stats
+	sum  *sums
+}
+
+func (t *tally) add(s *Stats) {
+	switch {
+	case t.sum != nil:
+		t.sum.add(s)
+	case t.only != nil:
+		t.sum = new(sums)
+		t.sum.add(t.only)
+		t.sum.add(s)
+	default:
+		t.only = s
+	}
+}
+
+func (t *tally) stats() Stats {
+	switch {
+	case t.sum != nil:
+		return t.sum.stats()
+	case t.only == nil:
+		return Stats{}
+	case !t.only.Latency.trimmed():
+		var sum sums
+		sum.add(t.only)
+		return sum.stats()
+	}
+	return *t.only
+}
+
 // take takes o from the sum and reports whether every counter had as much.
 func (sum *sums) take(o *Stats) bool {
 	ok := true
@@ -184,7 +218,7 @@ type Period struct {
 func Merge(periods ...Period) Period {
 	entries := map[tracing.Entry]string{}
 	marks := map[string]Mark{}
-	rows := map[Key]*sums{}
+	rows := map[Key]*tally{}
 	for _, p := range periods {
 		for _, e := range p.Entries {
 			if old, ok := entries[e.ID]; !ok || e.Name < old {
@@ -203,12 +237,12 @@ func Merge(periods ...Period) Period {
 			if r.IsZero() {
 				continue
 			}
-			sum := rows[r.Key]
-			if sum == nil {
-				sum = new(sums)
-				rows[r.Key] = sum
+			t := rows[r.Key]
+			if t == nil {
+				t = new(tally)
+				rows[r.Key] = t
 			}
-			sum.add(&r.Stats)
+			t.add(&r.Stats)
 		}
 	}
 	var out Period
@@ -217,6 +251,9 @@ func Merge(periods ...Period) Period {
 	}
 	for _, node := range slices.Sorted(maps.Keys(marks)) {
 		out.Marks = append(out.Marks, NodeMark{Node: node, Mark: marks[node]})
+	}
+	if len(rows) > 0 {
+		out.Rows = make([]Row, 0, len(rows))
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(rows), Key.Compare) {
 		out.Rows = append(out.Rows, Row{Key: key, Stats: rows[key].stats()})

@@ -272,14 +272,15 @@ func JSON(g *callgraph.Graph, labels bool) ([]byte, error) {
 		n, box := &g.Nodes[i], l.Nodes[i]
 		j := jsonNode{
 			ID: plain(n.ID), Kind: n.Kind.String(), Name: plain(n.Name), Service: plain(n.Service()), Method: plain(n.Method()),
-			Cycle: n.Cycle, Critical: n.Critical, Change: change(g, n.Seen(), n.Base), Stats: statsJSON(g, n.Seen(), g.Duration),
+			Cycle: n.Cycle, Critical: n.Critical, Change: change(g, n.Seen(), n.Base), Stats: statsJSON(n.Seen(), g.Duration),
 			X: box.X, Y: box.Y, W: box.W, H: box.H, Layer: box.Layer,
 		}
+		j.Stats.PerRequest = rounded(g.PerRequest(n.Seen()))
 		if n.Mark != (callgraph.Mark{}) {
 			j.Mark = &jsonMark{Severity: n.Mark.Severity, Text: plain(n.Mark.Text)}
 		}
 		if g.Compared {
-			base := statsJSON(g, n.Base, g.BaseDuration)
+			base := statsJSON(n.Base, g.BaseDuration)
 			j.Base = &base
 		}
 		out.Nodes[i] = j
@@ -293,16 +294,17 @@ func JSON(g *callgraph.Graph, labels bool) ([]byte, error) {
 func edgeJSON(g *callgraph.Graph, e *callgraph.Edge, r *Route) jsonEdge {
 	j := jsonEdge{
 		From: e.From, To: e.To, Link: e.Link, Cycle: e.Cycle, Back: r.Back, Critical: e.Critical,
-		Label: Label(g, e), Stats: statsJSON(g, e.Seen(), g.Duration), Change: change(g, e.Seen(), e.Base),
+		Label: Label(g, e), Stats: statsJSON(e.Seen(), g.Duration), Change: change(g, e.Seen(), e.Base),
 		LabelX: r.Label.X, LabelY: r.Label.Y,
 	}
+	j.Stats.PerRequest = rounded(g.PerRequest(e.Seen()))
 	j.Path, j.Tip = r.SVGPath()
 	if e.Client.Calls() > 0 && e.Server.Calls() > 0 {
-		server := statsJSON(g, e.Server, g.Duration)
+		server := statsJSON(e.Server, g.Duration)
 		j.Server = &server
 	}
 	if g.Compared {
-		base := statsJSON(g, e.Base, g.BaseDuration)
+		base := statsJSON(e.Base, g.BaseDuration)
 		j.Base = &base
 	}
 	if e.TwoSided() {
@@ -315,7 +317,7 @@ func edgeJSON(g *callgraph.Graph, e *callgraph.Edge, r *Route) jsonEdge {
 	return j
 }
 
-func statsJSON(g *callgraph.Graph, s callgraph.Stats, length time.Duration) jsonStats {
+func statsJSON(s callgraph.Stats, length time.Duration) jsonStats {
 	ms := func(d time.Duration) float64 { return rounded(float64(d) / 1e6) }
 	out := jsonStats{
 		Calls: s.Calls(), Failed: s.Failed(), Results: byClass(&s.Results), Attempts: s.AttemptCount(),
@@ -324,9 +326,6 @@ func statsJSON(g *callgraph.Graph, s callgraph.Stats, length time.Duration) json
 	}
 	if length > 0 {
 		out.Rate = rounded(float64(s.Calls()) / length.Seconds())
-	}
-	if length == g.Duration {
-		out.PerRequest = rounded(g.PerRequest(s))
 	}
 	return out
 }
