@@ -106,7 +106,7 @@ const (
 // ServerMethod gives the items of a method that this process serves. Asked again for
 // the same method, through a view of the same labels, it gives the same items.
 func (r *Registry) ServerMethod(m *rpc.Method) *ServerMethod {
-	return methodSet(r, 0, serverItems, []Label{{"rpc.method", m.FullName()}}, newServerMethod)
+	return methodSet(r, serverSide, serverItems, []Label{{"rpc.method", m.FullName()}}, newServerMethod)
 }
 
 // Started counts a call that has arrived. Ended must follow.
@@ -297,7 +297,7 @@ const (
 // Asked again for the same, through a view of the same labels, it gives the same
 // items: all connections to a service share them.
 func (r *Registry) ClientMethod(callee string, m *rpc.Method) *ClientMethod {
-	return methodSet(r, 1, clientItems, []Label{{"callee", callee}, {"rpc.method", m.FullName()}}, newClientMethod)
+	return methodSet(r, clientSide, clientItems, []Label{{"callee", callee}, {"rpc.method", m.FullName()}}, newClientMethod)
 }
 
 // Started counts a call that is being made. Ended must follow.
@@ -377,34 +377,43 @@ func newClientMethod(r *Registry, labels []Label) *ClientMethod {
 	return m
 }
 
-// methodSet gives the items of a method, made once for each view, side and name.
+// The sides that methodSet counts apart.
+const (
+	serverSide = iota
+	clientSide
+	routeSide
+)
+
+// methodSet gives the items of a method, or, when there are too many, those that the
+// rest share.
 func methodSet[T any](r *Registry, side, size int, labels []Label, build func(*Registry, []Label) *T) *T {
 	r.setMu.Lock()
 	defer r.setMu.Unlock()
-	get := func(labels []Label) (*T, bool) {
-		key := fmt.Sprint(side, r.labels, labels)
-		if m, ok := r.sets[key].(*T); ok {
-			return m, true
+	key := fmt.Sprintf("%d %q %q", side, r.labels, labels)
+	if r.sets[key] == nil {
+		// Room is kept for the items that are shared.
+		if r.methods[side] < r.limits.MaxMethods && r.Items()+2*size <= r.limits.MaxItems {
+			r.methods[side]++
+		} else {
+			r.folded.Inc()
+			labels = append([]Label(nil), labels...)
+			for i := range labels {
+				labels[i].Value = otherValue
+			}
+			key = fmt.Sprintf("%d %q %q", side, r.labels, labels)
 		}
-		// Room is kept for the items that the methods beyond the limit share.
-		if labels[len(labels)-1].Value != otherValue && (r.methods[side] >= r.limits.MaxMethods || r.Items()+2*size > r.limits.MaxItems) {
-			return nil, false
-		}
-		m := build(r, labels)
-		r.sets[key] = m
-		r.methods[side]++
-		return m, true
 	}
-	m, ok := get(labels)
-	if !ok {
-		r.folded.Inc()
-		other := append([]Label(nil), labels...)
-		for i := range other {
-			other[i].Value = otherValue
-		}
-		m, _ = get(other)
+	return shared(r, key, func() *T { return build(r, labels) })
+}
+
+// shared gives what was built first for a key. It is called with setMu held.
+func shared[T any](r *Registry, key string, build func() *T) *T {
+	if old, ok := r.sets[key].(*T); ok {
+		return old
 	}
-	return m
+	item := build()
+	r.sets[key] = item
+	return item
 }
 
 // set registers items that are counted in one block of slots.

@@ -39,8 +39,8 @@ type Config struct {
 	// sluice_metrics_folded_total. It bounds what services register; the framework's
 	// own sets are bounded by MaxMethods.
 	MaxSeries int
-	// MaxMethods is how many methods of each side are told apart. Further ones share
-	// the method "_other".
+	// MaxMethods is how many methods served, methods called and HTTP routes are told
+	// apart, each. Further ones share the name "_other".
 	MaxMethods int
 }
 
@@ -109,8 +109,8 @@ type core struct {
 	errs     []error            // guarded by mu
 	moreErrs int                // errors beyond maxErrs; guarded by mu
 	prepare  []func()           // guarded by mu
-	sets     map[string]any     // method sets by side, view and name; guarded by setMu
-	methods  [2]int             // how many of each side; guarded by setMu
+	sets     map[string]any     // by what they are about; guarded by setMu
+	methods  [3]int             // how many of each side; guarded by setMu
 	setMu    sync.Mutex         // taken before mu
 
 	reading sync.Mutex // one snapshot at a time; taken before mu

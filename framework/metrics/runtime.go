@@ -16,7 +16,7 @@ type runtimeItem struct {
 	labels []Label
 }
 
-const usedHelp = "Memory mapped by the runtime and not given back, by use."
+const usedHelp = "Memory mapped by the runtime and not given back, by use; the parts add up to go_memory_mapped_bytes less go_memory_released_bytes."
 
 func used(path, of string) runtimeItem {
 	return runtimeItem{path, KindGauge, Desc{"go.memory.used", usedHelp, Bytes}, []Label{{"go.memory.type", of}}}
@@ -44,7 +44,9 @@ var runtimeItems = []runtimeItem{
 	used("/memory/classes/heap/stacks:bytes", "stack"),
 	used("/memory/classes/os-stacks:bytes", "os_stack"),
 	used("/memory/classes/metadata/mspan/inuse:bytes", "mspan"),
+	used("/memory/classes/metadata/mspan/free:bytes", "mspan_free"),
 	used("/memory/classes/metadata/mcache/inuse:bytes", "mcache"),
+	used("/memory/classes/metadata/mcache/free:bytes", "mcache_free"),
 	used("/memory/classes/metadata/other:bytes", "gc_metadata"),
 	used("/memory/classes/profiling/buckets:bytes", "profiling"),
 	used("/memory/classes/other:bytes", "other"),

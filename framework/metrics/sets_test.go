@@ -310,6 +310,17 @@ func TestProcess(t *testing.T) {
 			t.Errorf("%s is zero or missing", name)
 		}
 	}
+	used := 0.
+	for _, f := range snap.Families {
+		for _, s := range f.Series {
+			if f.Name == "go.memory.used" {
+				used += s.Value
+			}
+		}
+	}
+	if mapped := snap.Find("go.memory.mapped").Value - snap.Find("go.memory.released").Value; used != mapped {
+		t.Errorf("%v bytes used, of %v: a part is missing", used, mapped)
+	}
 	if s := snap.Find("process.start_time"); time.Since(time.Unix(int64(s.Value), 0)) > time.Hour {
 		t.Errorf("the process has started at %v", s.Value)
 	}
@@ -326,4 +337,79 @@ func BenchmarkServerMethod(b *testing.B) {
 			m.Ended(metrics.ServerOK, 3*time.Millisecond, 100, 100)
 		}
 	})
+}
+
+func TestRoute(t *testing.T) {
+	r := metrics.NewRegistry(metrics.Config{})
+	m := r.Route("GET", "/posts/{id}")
+	if r.Route("GET", "/posts/{id}") != m || r.Route("PUT", "/posts/{id}") == m {
+		t.Error("a route has the same items each time, and no other route has them")
+	}
+	labels := []metrics.Label{{Name: "http.request.method", Value: "GET"}, {Name: "http.route", Value: "/posts/{id}"}}
+	for _, c := range []struct {
+		status int
+		gone   bool
+		want   metrics.RouteResult
+	}{
+		{200, false, metrics.RouteOK},
+		{304, false, metrics.RouteOK},
+		{404, false, metrics.RouteClientError},
+		{429, false, metrics.RouteRateLimited},
+		{500, false, metrics.RouteServerError},
+		{503, false, metrics.RouteOverload},
+		{504, false, metrics.RouteTimeout},
+		{200, true, metrics.RouteCanceled},
+	} {
+		got := metrics.RouteResultOf(c.status, c.gone)
+		if got != c.want {
+			t.Errorf("%d: got %v, want %v", c.status, got, c.want)
+		}
+		m.Started()
+		m.Ended(got, time.Millisecond, 1, 2)
+	}
+	m.Ended(200, time.Millisecond, 0, 0) // a result of a later version
+	m.Started()
+	snap := r.Snapshot()
+	for i := range metrics.RouteResults {
+		want := 1.
+		if i == metrics.RouteOK || i == metrics.RouteServerError {
+			want = 2
+		}
+		if s := snap.Find("sluice_entry_results_total", append(labels, metrics.Label{Name: "result", Value: i.String()})...); s == nil || s.Value != want {
+			t.Errorf("%v: got %+v, want %v", i, s, want)
+		}
+	}
+	refused := snap.Find("http_server_request_duration_seconds", append(labels, metrics.Label{Name: "outcome", Value: "refused"})...)
+	if refused.Count() != 2 || snap.Find("sluice.entry.in_flight", labels...).Value != 0 || snap.Find("sluice.entry.response", labels...).Value != 16 {
+		t.Errorf("got %+v", refused)
+	}
+	var none *metrics.Route
+	none.Started()
+	none.Ended(metrics.RouteOK, 1, 1, 1)
+}
+
+func TestTransport(t *testing.T) {
+	r := metrics.NewRegistry(metrics.Config{})
+	s, c := r.ServerTransport(), r.ClientTransport("hello")
+	if r.ClientTransport("hello") != c || r.ClientTransport("bye") == c {
+		t.Error("the connections to one service share their items, and no others")
+	}
+	s.Accepted.Add(3)
+	s.Closed[metrics.ClosedSlow].Inc()
+	s.Faults[metrics.FrameTooLarge].Inc()
+	c.Connected.Inc()
+	c.ConnectTime.RecordTime(time.Millisecond)
+	snap := r.Snapshot()
+	callee := metrics.Label{Name: "callee", Value: "hello"}
+	if snap.Find("sluice_listener_open").Value != 2 || snap.Find("sluice_link_open", callee).Value != 1 ||
+		snap.Find("sluice_listener_faults_total", metrics.Label{Name: "fault", Value: "too_large"}).Value != 1 ||
+		snap.Find("sluice_listener_closed_total", metrics.Label{Name: "cause", Value: "slow"}).Value != 1 {
+		t.Errorf("got %s", snap.AppendText(nil, metrics.PromText))
+	}
+	var none metrics.ServerTransport
+	none.Accepted.Inc()
+	none.Closed[metrics.ClosedByUs].Inc()
+	if err := r.Err(); err != nil {
+		t.Error(err)
+	}
 }

