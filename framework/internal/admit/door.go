@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/process"
+	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/qos/admission"
@@ -70,7 +72,9 @@ type Door struct {
 	pinned atomic.Int32  // by an operator; unpinned for none
 	signal signal
 	active active
-	waited func(qos.Class, time.Duration)
+	items  *metrics.Admission // nil records nothing
+
+	overrides overrides
 
 	refusedByPin [int(qos.MaxClass) + 1]atomic.Uint64
 
@@ -103,10 +107,15 @@ func New(cores int) *Door {
 	return d
 }
 
-var process = sync.OnceValue(func() *Door { return New(coresOfProcess()) })
+var ofProcess = sync.OnceValue(func() *Door {
+	d := New(coresOfProcess())
+	d.items = process.Items().Admission(d.State)
+	return d
+})
 
-// Process gives the door of this process.
-func Process() *Door { return process() }
+// Process gives the door of this process. What goes on there is among the process's
+// items.
+func Process() *Door { return ofProcess() }
 
 // Cores is how many calls the door believes can run at once.
 func (d *Door) Cores() int { return d.cores }
@@ -165,18 +174,18 @@ func (d *Door) Suppressed(n uint16, p qos.Priority, id uint32) {
 		m = -1
 	}
 	d.ctl.Suppressed(n, p, m)
+	d.items.Suppressed(p.Class(), n)
 }
 
 // Arrive decides about a guest: Run, Queue, or a refusal. Others may have to make
 // room for it; b collects who has to tell them. Done must follow a Run, at once or
 // after Admit. After Queue the guest may be admitted or refused before Arrive returns.
-func (d *Door) Arrive(call *admission.Call, b *Batch) admission.Verdict {
+func (d *Door) Arrive(now time.Duration, call *admission.Call, b *Batch) admission.Verdict {
 	if p := d.pinned.Load(); p != unpinned && call.Ticket.Fresh() && call.Priority > qos.Priority(p) {
 		d.refusedByPin[call.Priority.Class()].Add(1)
 		return admission.Refuse
 	}
 	var room [4]admission.Decision
-	now := d.Now()
 	d.mu.Lock()
 	out := d.ctl.Arrive(now, call, room[:0])
 	d.mu.Unlock()
@@ -201,6 +210,9 @@ func (d *Door) Done(call *admission.Call) {
 	d.mu.Lock()
 	out := d.ctl.Done(now, call, room[:0])
 	d.mu.Unlock()
+	if call.Frame != nil { // else it has never stood here
+		d.items.Ended(call.Priority.Class(), call.Deadline == 0 || now <= call.Deadline)
+	}
 	if len(out) > 0 {
 		d.carry(now, out, &b)
 		b.Flush()
@@ -232,10 +244,8 @@ func (d *Door) carry(now time.Duration, out []admission.Decision, b *Batch) {
 		if !ok {
 			continue
 		}
-		if d.waited != nil {
-			d.waited(call.Priority.Class(), now-call.Arrived())
-		}
 		if decision.Verdict == admission.Run {
+			d.items.Waited(call.Priority.Class(), now-call.Arrived())
 			guest.Admit()
 		} else {
 			b.Add(guest.Refuse(decision.Verdict))

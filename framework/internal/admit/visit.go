@@ -62,7 +62,7 @@ func (d *Door) Enter(ctx context.Context, p qos.Priority, t qos.Ticket, m admiss
 		v.Deadline = d.At(deadline)
 	}
 	var b Batch
-	verdict := d.Arrive(&v.Call, &b)
+	verdict := d.Arrive(d.Now(), &v.Call, &b)
 	b.Flush()
 	if verdict == admission.Queue {
 		select {

@@ -62,19 +62,18 @@ type Method struct {
 	handler rpc.Handler
 	log     *slog.Logger
 	door    *admit.Door // nil without admission
-	number  admission.Method
-	exempt  atomic.Bool
+	pass    *admit.Pass // its way to the door, or past it
 }
 
 // NewMethod applies the server's list, then the user's interceptors, to a handler.
-// door lets its calls in; nil is no admission.
-func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *slog.Logger, door *admit.Door) *Method {
+// The door of the service lets its calls in; a nil service is no admission.
+func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *slog.Logger, service *admit.Service) *Method {
 	for i := len(user) - 1; i >= 0; i-- {
 		h = user[i](m, h)
 	}
-	method := &Method{rpc: m, handler: h, log: log, door: door}
-	if door != nil {
-		method.number = door.AddMethod(m)
+	method := &Method{rpc: m, handler: h, log: log}
+	if service != nil {
+		method.door, method.pass = service.Door(), service.Method(m.FullName(), m)
 	}
 	steps := serverSteps(log)
 	run := callHandler
@@ -94,12 +93,6 @@ func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *
 
 // Contract gives the method's contract.
 func (m *Method) Contract() *rpc.Method { return m.rpc }
-
-// Exempt lets the method's calls in without admission, or no longer.
-func (m *Method) Exempt(on bool) { m.exempt.Store(on) }
-
-// Exempted says whether they are.
-func (m *Method) Exempted() bool { return m.exempt.Load() }
 
 // An Origin is where calls come from and where their answers go: a connection.
 type Origin interface {
@@ -141,6 +134,9 @@ func (m *Method) NewCall(in *Incoming, c *ServerCall, now time.Time) *ServerCall
 		h.Flags, h.Class, h.UserLevel, h.Ticket = 0, m.rpc.Class, qos.UserLevels-1, 0
 	}
 	c.deadline = now.Add(effectiveBudget(h, m.rpc))
+	if m.door != nil {
+		c.arrived = m.door.At(now)
+	}
 	return c
 }
 
@@ -178,6 +174,7 @@ type ServerCall struct {
 	payload []byte        // kept until it can be decoded
 	request proto.Message // nil until decoded
 	guest   admission.Call
+	arrived time.Duration // on the door's clock
 	kept    atomic.Int32 // payload kept, and admitted: the second of the two serves
 }
 
@@ -198,16 +195,19 @@ func (c *ServerCall) Arrive(b *admit.Batch) (waits bool, refused *rpc.Error) {
 // atTheDoor asks the door of the process. A call that waits is its frame and no more.
 func atTheDoor(c *ServerCall, b *admit.Batch) arrival {
 	m := c.method
-	if m.door == nil || c.origin == nil || m.exempt.Load() {
+	if m.door == nil || c.origin == nil {
+		return arrival{}
+	}
+	c.call.Progress().Admit()
+	if m.pass.Open() {
 		return arrival{}
 	}
 	h := &c.call.Header
 	c.guest = admission.Call{
 		Priority: qos.PriorityOf(h.Class, h.UserLevel), Ticket: qos.Ticket(h.Ticket),
-		Method: m.number, Deadline: m.door.At(c.deadline), Frame: c,
+		Method: m.pass.Number(), Deadline: m.door.At(c.deadline), Frame: c,
 	}
-	c.call.Progress().Admit()
-	switch v := m.door.Arrive(&c.guest, b); v {
+	switch v := m.door.Arrive(c.arrived, &c.guest, b); v {
 	case admission.Run:
 		return arrival{}
 	case admission.Queue:
@@ -256,20 +256,12 @@ func (c *ServerCall) Leave() {
 	}
 }
 
-// Level is what to tell the caller that this process lets in.
-func (m *Method) Level() qos.Priority {
-	if m.door == nil || m.exempt.Load() {
-		return qos.LastPriority
-	}
-	return m.door.Level()
-}
-
 // Enter lets a caller of this process in that is not inside yet.
 func (m *Method) Enter(ctx context.Context, h *rpc.Header) (leave func(), refused *rpc.Error) {
-	if m.door == nil || m.exempt.Load() {
+	if m.pass.Open() {
 		return func() {}, nil
 	}
-	return m.door.Enter(ctx, qos.PriorityOf(h.Class, h.UserLevel), qos.Ticket(h.Ticket), m.number)
+	return m.door.Enter(ctx, qos.PriorityOf(h.Class, h.UserLevel), qos.Ticket(h.Ticket), m.pass.Number())
 }
 
 // Run serves the call and gives its response, or what the caller may see of the
