@@ -12,7 +12,8 @@ import (
 // Latencies are counted in log-linear buckets: four to each power of two, so that a
 // bucket is at most a quarter wide. The first ends at 1.024 µs, which is less than
 // a call within the process takes; the last finite one at 51.5 s. A bucket includes
-// its upper bound, as those of Prometheus and OpenTelemetry do.
+// its upper bound, as those of Prometheus and OpenTelemetry do; every fourth ends at
+// 1.024 µs times a power of two.
 const (
 	// NumBuckets is the number of buckets, the last of which has no upper bound.
 	NumBuckets = 104

@@ -384,6 +384,17 @@ func strip(t *testing.T, text string, escapes bool) (rest string, quoted []strin
 	return b.String(), quoted
 }
 
+func ExampleMermaid() {
+	rec := callgraph.NewRecorder(callgraph.Config{})
+	entry := rec.NameEntry("GET /timeline")
+	slot := rec.Edges(callgraph.Client, "timeline.v1.Timeline/Home").Slot(entry, callgraph.AtEntry)
+	slot.Record(callgraph.OK, time.Millisecond, 64, 4096)
+
+	all := callgraph.Merge(rec.Snapshot(time.Now()).Period) // and those of the other processes
+	fmt.Println(strings.Split(string(draw.Mermaid(callgraph.Build(all, 10*time.Second, entry))), "\n")[3])
+	// Output: n0 -->|"0.10/s · p99 1.05 ms"| n1
+}
+
 func BenchmarkLayout(b *testing.B) {
 	for _, size := range []struct{ methods, edges int }{{15, 30}, {60, 150}, {300, 700}, {300, 1000}, {2000, 6000}} {
 		g := random(size.methods, size.edges, rand.New(rand.NewPCG(1, 2)).IntN)
