@@ -53,9 +53,9 @@ func Dial(cfg ClientConfig, opts ...ClientOption) (*Conn, error) {
 // alone, as it would from afar. It works before Run, and until the server drains.
 func DialLocal(s *Server, opts ...ClientOption) *Conn {
 	closeDoor := func() {}
-	if s.door != nil {
-		s.door.Open()
-		closeDoor = s.door.Close
+	if s.admission != nil {
+		s.admission.Door().Open()
+		closeDoor = s.admission.Door().Close
 	}
 	return newConn(interceptor.Client(0, nil, s.callLocally), closeDoor, opts)
 }

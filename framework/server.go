@@ -39,8 +39,8 @@ type Server struct {
 	adminLis net.Listener // guarded by mu
 	started  bool         // guarded by mu
 
-	door *admit.Door // of the process; nil without admission
-	gate gate        // open while calls of this process are let in
+	admission *admit.Service // at the door of the process; nil without admission
+	gate      gate           // open while calls of this process are let in
 }
 
 var _ rpc.Registrar = (*Server)(nil)
@@ -56,7 +56,7 @@ func NewServer(cfg ServerConfig, opts ...ServerOption) *Server {
 	}
 	s.opts.log = s.opts.log.With(slog.String("service", cfg.Service))
 	if s.cfg.Admission == AdmissionOn {
-		s.door = admit.Process()
+		s.admission = admit.Process().NewService(s.cfg.Service)
 	}
 	return s
 }
@@ -79,7 +79,7 @@ func (s *Server) Register(svc *rpc.Service, handlers []rpc.Handler) {
 	}
 	methods := make(map[string]*interceptor.Method, len(handlers))
 	for i, m := range svc.Methods {
-		method := interceptor.NewMethod(m, handlers[i], s.opts.interceptors, s.opts.log, s.door)
+		method := interceptor.NewMethod(m, handlers[i], s.opts.interceptors, s.opts.log, s.admission)
 		methods[m.Name] = method
 		if _, twice := s.byShort[m.Name]; twice {
 			method = nil // ambiguous: only a caller that names the service reaches it
@@ -100,16 +100,11 @@ func (s *Server) lookup(service, method []byte) *interceptor.Method {
 }
 
 // level is what callers are told that the server lets in.
-func (s *Server) level() qos.Priority {
-	if s.door == nil {
-		return qos.LastPriority
-	}
-	return s.door.Level()
-}
+func (s *Server) level() qos.Priority { return s.admission.Level() }
 
 func (s *Server) suppressed(n uint16, p qos.Priority, method uint32) {
-	if s.door != nil {
-		s.door.Suppressed(n, p, method)
+	if s.admission != nil {
+		s.admission.Door().Suppressed(n, p, method)
 	}
 }
 
@@ -187,9 +182,10 @@ func (s *Server) Run(ctx context.Context) error {
 		ctx, stop = runner.WithSignals(ctx)
 		defer stop()
 	}
-	if s.door != nil {
-		s.door.Open()
-		defer s.door.Close()
+	if s.admission != nil {
+		s.admission.Door().Open()
+		defer s.admission.Door().Close()
+		defer s.admission.Join()()
 	}
 	transport, err := kitexrpc.Serve(kitexrpc.ServerConfig{
 		Listener: lis, Lookup: s.lookup,
