@@ -28,7 +28,7 @@ func fill(t *testing.T, d *admit.Door) (leave []func()) {
 	limit := d.State().Limit
 	end := make(chan struct{})
 	var g sync.WaitGroup
-	for range 2 * limit {
+	for range 4 * limit {
 		g.Go(func() {
 			for {
 				select {
@@ -108,11 +108,22 @@ func TestOverdueIsSwept(t *testing.T) {
 	d.Open()
 	defer d.Close()
 	leave := fill(t, d)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	_, refused := d.Enter(ctx, qos.LastPriority, 0, 0)
-	if refused == nil {
-		t.Error("let in while every slot was taken and every processor busy")
+	var g sync.WaitGroup
+	var refused atomic.Int64
+	for range len(leave) { // as many as there are goroutines that stand for those inside
+		g.Go(func() {
+			l, err := d.Enter(t.Context(), qos.LastPriority, 0, 0)
+			if err != nil {
+				refused.Add(1)
+				return
+			}
+			defer l()
+			until(t, func() bool { return d.State().Waiting == 0 })
+		})
+	}
+	g.Wait()
+	if refused.Load() == 0 {
+		t.Error("all were let in while every slot was taken and every processor busy")
 	}
 	for _, l := range leave {
 		l()
