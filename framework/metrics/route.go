@@ -51,32 +51,33 @@ func RouteResultOf(status int, gone bool) RouteResult {
 
 // Route holds the items of one HTTP route: an entry of the system. It is safe for
 // concurrent use; a nil Route records nothing.
-type Route struct {
-	slots                   *slots
-	index                   *index
-	requestMax, responseMax peak
-}
-
-// The words of a route.
-const (
-	routeStarted  = 0
-	routeResult   = 1
-	routeRequest  = routeResult + int(RouteResults)
-	routeResponse = routeRequest + 1
-	routeServed   = routeResponse + 1 // a histogram; that of the refused follows
-)
+type Route struct{ calls }
 
 // Route gives the items of an HTTP method and route pattern, such as GET and
 // "/posts/{id}"; never of a path as it came. It gives the same ones each time it is
 // asked through a view of the same labels.
 func (r *Registry) Route(method, pattern string) *Route {
-	return methodSet(r, routeSide, routeItems, []Label{{"http.request.method", method}, {"http.route", pattern}}, newRoute)
+	return methodSet(r, routeSide, callItems+int(RouteResults), []Label{{"http.request.method", method}, {"http.route", pattern}}, newRoute)
+}
+
+func newRoute(r *Registry, labels []Label) *Route {
+	m := &Route{}
+	m.init(int(RouteResults), 0)
+	m.register(&set{r: r, slots: m.slots, labels: labels}, callDescs{
+		started:  Desc{"sluice.entry.requests", "HTTP requests that have come.", "{request}"},
+		result:   Desc{"sluice.entry.results", "HTTP requests that have ended, by how: rate_limited is 429, overload 503, timeout 504; canceled, the client went away.", "{request}"},
+		took:     Desc{"http.server.request.duration", "Time from request to answer. Refused requests (rate_limited, overload) are apart, since they are quick.", Seconds},
+		inFlight: Desc{"sluice.entry.in_flight", "HTTP requests that have come and are not answered.", "{request}"},
+		request:  Desc{"sluice.entry.request", "Bytes of request bodies.", Bytes},
+		response: Desc{"sluice.entry.response", "Bytes of response bodies.", Bytes},
+	}, func(i int) string { return RouteResult(i).String() })
+	return m
 }
 
 // Started counts a request that has come. Ended must follow.
 func (m *Route) Started() {
 	if m != nil {
-		m.slots.row()[routeStarted].Add(1)
+		m.started()
 	}
 }
 
@@ -89,36 +90,5 @@ func (m *Route) Ended(result RouteResult, took time.Duration, request, response 
 	if result >= RouteResults {
 		result = RouteServerError
 	}
-	row := m.slots.row()
-	row[routeResult+int(result)].Add(1)
-	at := routeServed
-	if result.refused() {
-		at += m.index.words()
-	}
-	m.index.record(row[at:], int64(took))
-	count(row, routeRequest, request, &m.requestMax)
-	count(row, routeResponse, response, &m.responseMax)
-}
-
-// routeItems is how many items a route has.
-var routeItems = 6 + int(RouteResults) + 2*itemsOf(KindHistogram, len(callSeconds))
-
-func newRoute(r *Registry, labels []Label) *Route {
-	m := &Route{index: callIndex}
-	m.slots = newSlots(routeServed + 2*m.index.words())
-	s := set{r: r, slots: m.slots, labels: labels}
-	s.counter(Desc{"sluice.entry.requests", "HTTP requests that have come.", "{request}"}, routeStarted)
-	for i := range RouteResults {
-		s.counter(Desc{"sluice.entry.results", "HTTP requests that have ended, by how: rate_limited is 429, overload 503, timeout 504; canceled, the client went away.", "{request}"},
-			routeResult+int(i), Label{"result", i.String()})
-	}
-	took := Desc{"http.server.request.duration", "Time from request to answer. Refused requests (rate_limited, overload) are apart, since they are quick.", Seconds}
-	s.histogram(took, m.index, routeServed, Label{"outcome", "served"})
-	s.histogram(took, m.index, routeServed+m.index.words(), Label{"outcome", "refused"})
-	s.difference(Desc{"sluice.entry.in_flight", "HTTP requests that have come and are not answered.", "{request}"}, routeStarted, routeResult, int(RouteResults))
-	s.counter(Desc{"sluice.entry.request", "Bytes of request bodies.", Bytes}, routeRequest)
-	s.counter(Desc{"sluice.entry.response", "Bytes of response bodies.", Bytes}, routeResponse)
-	s.peak(Desc{"sluice.entry.request.largest", "Largest request body of the last minute.", Bytes}, &m.requestMax, 1)
-	s.peak(Desc{"sluice.entry.response.largest", "Largest response body of the last minute.", Bytes}, &m.responseMax, 1)
-	return m
+	m.ended(int(result), result.refused(), took, request, response)
 }
