@@ -55,7 +55,7 @@ type Call struct {
 	started      time.Duration // at the decision Run
 	cost         float64       // as weighed at Arrive: its share of every sum
 	next, prev   *Call         // in its bucket
-	newer, older *Call         // among all that wait, by arrival
+	newer, older *Call         // among those with or without a ticket, by arrival
 }
 
 // Arrived is when the call came to its controller.

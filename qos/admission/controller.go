@@ -57,17 +57,27 @@ const (
 	// A call without a ticket waits at most busyWait to calmWait, on the same line.
 	// At 4 calls a task the fresh ones carry all the waiting: 40 ms cost 5 to 10
 	// points of top-20 % success against 100 ms; calmWait is the p99 of the admitted
-	// less what follows. With capacity to spare (spareRatio) a queue is a passing
-	// thing, and nobody should be refused for it: up to spareWait.
+	// less what follows. Where the load has left capacity to spare for the last ten
+	// seconds, usualGain, a queue is a passing thing, and nobody should be refused for
+	// it: up to spareWait at spareRatio and below, on a line from fullRatio.
 	busyWait   = 100 * time.Millisecond
-	calmWait   = 245 * time.Millisecond
+	calmWait   = 230 * time.Millisecond
 	spareWait  = 450 * time.Millisecond
-	spareRatio = .97
-	// ageWait is after how long a call goes first, whatever its priority, while there
-	// is capacity for all: the last in rank otherwise starve behind ten others who
-	// keep coming (.999 instead of .997 at 0.9 of the capacity and 4 calls a task,
-	// .978 instead of .974 at exactly the capacity).
-	ageWait = 80 * time.Millisecond
+	spareRatio = .93
+	fullRatio  = .97
+	usualGain  = .01
+	// Up to turnRatio every second call to start is the one that waits longest, if for
+	// ageWait. In order of priority alone the last class gets what the others leave it:
+	// at exactly the capacity it would serve a queue of 100 ms in 250, so that no more
+	// than that could be kept for the next lull (.978 instead of .982, and .999 instead
+	// of 1.000 at 0.9). Every call in turn would keep a little more, and let the best
+	// class wait as long as the last. Above turnRatio, at 1.2, it would cost the middle
+	// class 3 points.
+	ageWait   = 80 * time.Millisecond
+	turnRatio = 1.04
+	// fullShare of the longest wait is when whoever goes in turn has waited too long
+	// for the queue to be kept: the worst must leave it. At .8 p99 was 260 ms.
+	fullShare = .72
 	// lateShare of its method's mean time must remain to a call that starts: the
 	// mean itself would drop the quicker half of the calls wrongly.
 	lateShare = .7
@@ -150,6 +160,8 @@ type Controller struct {
 	measured bool // a window without an idle slot has shown the capacity
 	reserve  float64
 	ratio    float64 // demand to capacity
+	usual    float64 // the same, over ten seconds
+	turn     bool    // the last call to start was the one that had waited longest
 	demand   float64
 	offered  [qos.Priorities]float64 // work a second at each priority, EWMA
 	fresh    [qos.Priorities]float64 // work since the tick
@@ -188,6 +200,7 @@ func New(cfg Config, now time.Duration) (*Controller, error) {
 		lastEmpty:  now,
 		level:      qos.LastPriority,
 		reserve:    reserveStart,
+		usual:      1,
 		idle:       true,
 		methods:    make([]method, cfg.Methods+1),
 	}
@@ -326,13 +339,15 @@ func (c *Controller) full() bool { return c.running-c.asleep >= c.limit }
 func (c *Controller) Sweep(now time.Duration, out []Decision) []Decision {
 	c.advance(now)
 	longest := c.longest()
-	for call := c.queue.oldest; call != nil; {
-		newer := call.newer
-		if v := c.overdue(call, longest); v != Run {
-			c.drop(call)
-			out = c.decide(call, v, out)
+	for _, call := range [...]*Call{c.queue.going.oldest, c.queue.fresh.oldest} {
+		for call != nil {
+			newer := call.newer
+			if v := c.overdue(call, longest); v != Run {
+				c.drop(call)
+				out = c.decide(call, v, out)
+			}
+			call = newer
 		}
-		call = newer
 	}
 	return out
 }
@@ -347,11 +362,15 @@ func (c *Controller) start(out []Decision) []Decision {
 	}
 	longest := c.longest()
 	for c.queue.n > 0 && !c.full() {
-		call := c.next()
+		call, inTurn := c.next()
 		if v := c.overdue(call, longest); v != Run {
 			c.drop(call)
 			out = c.decide(call, v, out)
 			continue
+		}
+		if v := c.queue.worst(); inTurn && v != call && c.now-call.arrived > time.Duration(fullShare*float64(longest)) {
+			c.drop(v)
+			out = c.decide(v, Evict, out)
 		}
 		c.queue.remove(call)
 		out = c.run(call, out)
@@ -359,13 +378,16 @@ func (c *Controller) start(out []Decision) []Decision {
 	return out
 }
 
-// next is who goes first: the best, unless there is room for everyone and the
-// oldest has waited for long.
-func (c *Controller) next() *Call {
-	if old := c.queue.oldest; c.now-old.arrived > ageWait && c.ratio <= calmRatio {
-		return old
+// next is who goes first: the best, or, in turn with it while there is capacity for
+// nearly everyone, whoever waits longest.
+func (c *Controller) next() (call *Call, inTurn bool) {
+	old := c.queue.fresh.oldest
+	if c.queue.going.oldest == nil && c.now-old.arrived > ageWait && c.ratio < turnRatio {
+		if c.turn = !c.turn; c.turn {
+			return old, true
+		}
 	}
-	return c.queue.best()
+	return c.queue.best(), false
 }
 
 func (c *Controller) run(call *Call, out []Decision) []Decision {
@@ -442,8 +464,8 @@ func (c *Controller) bound() float64 {
 
 // longest is how long a fresh call may wait.
 func (c *Controller) longest() time.Duration {
-	spare := min(1, max(0, (calmRatio-c.ratio)/(calmRatio-spareRatio)))
-	return line(busyWait, calmWait, c.calm()) + time.Duration(spare*float64(spareWait-calmWait))
+	spare := min(1, max(0, (fullRatio-c.usual)/(fullRatio-spareRatio)))
+	return line(busyWait, line(calmWait, spareWait, spare), c.calm())
 }
 
 // line goes from a at 0 to b at 1.
@@ -593,6 +615,7 @@ func (c *Controller) adjustLevel(window float64) {
 	}
 	c.demand = total
 	c.ratio = total / max(1, c.capacity)
+	c.usual += usualGain * (c.ratio - c.usual)
 	c.level = qos.LastPriority
 	if !c.measured || total <= budget || !c.crowded {
 		return // nobody waits: calls that take their time are no overload

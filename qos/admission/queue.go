@@ -25,13 +25,16 @@ func bucketOf(c *Call) uint16 {
 	return k
 }
 
+// arrivals are waiting calls in the order in which they came.
+type arrivals struct{ oldest, newest *Call }
+
 type queue struct {
-	head, tail     [buckets]*Call
-	filled         [words]uint64 // bit k of the whole: list k holds a call
-	summary        uint64        // bit w: filled[w] is not zero (64 words, 64 bits)
-	oldest, newest *Call         // all of them, by arrival
-	n              int
-	cost           float64 // sum of their costs
+	head, tail   [buckets]*Call
+	filled       [words]uint64 // bit k of the whole: list k holds a call
+	summary      uint64        // bit w: filled[w] is not zero (64 words, 64 bits)
+	going, fresh arrivals      // those with a ticket, and those without
+	n            int
+	cost         float64 // sum of their costs
 }
 
 func (q *queue) push(c *Call) {
@@ -47,13 +50,14 @@ func (q *queue) push(c *Call) {
 	}
 	q.tail[k] = c
 
-	c.newer, c.older = nil, q.newest
+	a := q.arrivals(c)
+	c.newer, c.older = nil, a.newest
 	if c.older != nil {
 		c.older.newer = c
 	} else {
-		q.oldest = c
+		a.oldest = c
 	}
-	q.newest = c
+	a.newest = c
 	q.n++
 	q.cost += c.cost
 }
@@ -76,15 +80,16 @@ func (q *queue) remove(c *Call) {
 			q.summary &^= 1 << (k / 64)
 		}
 	}
+	a := q.arrivals(c)
 	if c.older != nil {
 		c.older.newer = c.newer
 	} else {
-		q.oldest = c.newer
+		a.oldest = c.newer
 	}
 	if c.newer != nil {
 		c.newer.older = c.older
 	} else {
-		q.newest = c.older
+		a.newest = c.older
 	}
 	c.next, c.prev, c.newer, c.older = nil, nil, nil, nil
 	c.state = outside
@@ -93,6 +98,14 @@ func (q *queue) remove(c *Call) {
 	if q.n == 0 {
 		q.cost = 0 // what rounding has left behind
 	}
+}
+
+// arrivals is the list of those who came as the call did.
+func (q *queue) arrivals(c *Call) *arrivals {
+	if c.Ticket.Fresh() {
+		return &q.fresh
+	}
+	return &q.going
 }
 
 // best is the first that waits at the best priority; the queue is not empty.

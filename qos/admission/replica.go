@@ -13,8 +13,11 @@ const (
 	// than the level asks nobody and would never hear of a better one.
 	levelLasts = time.Second
 	// levelGap is how far apart two levels must be to decide between replicas: a
-	// replica that sheds answers fast, so calls in flight alone would send it more.
-	levelGap = 32
+	// replica that sheds answers fast, so calls in flight alone would send it more. With
+	// 32 one leaf of three stood 25 levels apart for good and let the second class
+	// expire (top-20 % success .964 on one seed, now .980); with 6 levels chase each
+	// other (p99 269 ms at twice the load).
+	levelGap = 16
 )
 
 // Draw gives a number from 0 to n-1, each with the same chance, such as the method

@@ -29,12 +29,16 @@ var (
 	callsEach = []int{1, 2, 4}
 )
 
+// after is how many seconds a steady load goes on when its tasks count no more.
+const after = 1.
+
 // overloaded is the load from which mean and worst of the steady cells are taken.
 const overloaded = 1.2
 
 // steady runs at 0.7 of the capacity for 10 s, then at f times it: 15 s to settle
 // and 10 s that count. Near the capacity chance alone moves 10 s by 1.5 %, so there
-// it is 60 s.
+// it is 60 s. The load goes on for the time of a deadline and more, so that the last
+// tasks that count do not get the place of those who would have come.
 func steady(t topology, f float64, x int) cell {
 	counted := 10.
 	if f <= overloaded {
@@ -42,7 +46,7 @@ func steady(t topology, f float64, x int) cell {
 	}
 	return cell{
 		name: fmt.Sprintf("steady.f%g.x%d", f, x), topo: t, x: x,
-		phases: []phase{{10, .7}, {15 + counted, f}}, from: 25, to: 25 + counted,
+		phases: []phase{{10, .7}, {15 + counted + after, f}}, from: 25, to: 25 + counted,
 	}
 }
 
@@ -67,7 +71,7 @@ func experiments(t topology) []experiment {
 			}})
 		}
 	}
-	es = append(es, one("fair", cell{topo: t, phases: []phase{{10, .7}, {75, 3}}, from: 25, to: 85}, func(g figures) []metric {
+	es = append(es, one("fair", cell{topo: t, phases: []phase{{10, .7}, {75 + after, 3}}, from: 25, to: 85}, func(g figures) []metric {
 		return []metric{{"fair", g.fairX, "min/max"}}
 	}))
 	wave := []phase{{15, .8}, {10, .8 * 5}, {15, .8}}
@@ -94,7 +98,7 @@ func experiments(t topology) []experiment {
 	mixed := t
 	mixed.dist = "mixed"
 	// Dear tasks are few: 40 s of them, so that chance stays below the 10 % sought.
-	es = append(es, one("mixedcost", cell{topo: mixed, x: 2, phases: []phase{{10, .7}, {55, 4}}, from: 25, to: 65}, func(g figures) []metric {
+	es = append(es, one("mixedcost", cell{topo: mixed, x: 2, phases: []phase{{10, .7}, {55 + after, 4}}, from: 25, to: 65}, func(g figures) []metric {
 		return []metric{{"mixedcost.goodput", g.goodput, ratio}, {"mixedcost.fair", g.fairCost, "min/max"}}
 	}))
 	return es
