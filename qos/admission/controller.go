@@ -117,6 +117,9 @@ const (
 	mixGain = .02
 	// maxCost bounds what one method may weigh against the mean, either way.
 	maxCost = 64.
+	// leapTime without an event is a machine that slept or a clock that was set: what
+	// the calls of that time took, and what came in it, says nothing.
+	leapTime = 10 * time.Second
 	// letGo shrinks the time of a method whose calls all come too late for it, a
 	// tick: nothing ends, so nothing else would ever correct it.
 	letGo = .8
@@ -152,6 +155,7 @@ type Controller struct {
 	limitF     float64
 	now        time.Duration
 	lastTick   time.Duration
+	leapt      time.Duration // when the clock last came out of a leap
 	lastEmpty  time.Duration // when the queue was last empty beside an idle slot
 	delay      time.Duration
 
@@ -353,7 +357,12 @@ func (c *Controller) Sweep(now time.Duration, out []Decision) []Decision {
 }
 
 // advance moves the clock, never backwards.
-func (c *Controller) advance(now time.Duration) { c.now = max(c.now, now) }
+func (c *Controller) advance(now time.Duration) {
+	if now > c.now && now-c.now > leapTime {
+		c.leapt = now
+	}
+	c.now = max(c.now, now)
+}
 
 // start lets waiting calls in while there is room.
 func (c *Controller) start(out []Decision) []Decision {
@@ -361,6 +370,7 @@ func (c *Controller) start(out []Decision) []Decision {
 		return out
 	}
 	longest := c.longest()
+	last := uint16(0) // of those let in now: nobody better is refused for their sake
 	for c.queue.n > 0 && !c.full() {
 		call, inTurn := c.next()
 		if v := c.overdue(call, longest); v != Run {
@@ -368,7 +378,8 @@ func (c *Controller) start(out []Decision) []Decision {
 			out = c.decide(call, v, out)
 			continue
 		}
-		if v := c.queue.worst(); inTurn && v != call && c.now-call.arrived > time.Duration(fullShare*float64(longest)) {
+		last = max(last, call.key)
+		if v := c.queue.worst(); inTurn && v != call && v.key >= last && c.now-call.arrived > time.Duration(fullShare*float64(longest)) {
 			c.drop(v)
 			out = c.decide(v, Evict, out)
 		}
@@ -422,8 +433,10 @@ func (c *Controller) late(call *Call) bool {
 	if call.Deadline == 0 {
 		return false
 	}
-	rest := (call.Deadline - c.now).Seconds()
-	return rest <= 0 || rest < lateShare*c.method(call.Method).time
+	if call.Deadline <= c.now { // any that a header holds: the difference may not fit
+		return true
+	}
+	return (call.Deadline - c.now).Seconds() < lateShare*c.method(call.Method).time
 }
 
 // overdue says what to do with a waiting call: Run, if nothing is against it.
@@ -485,6 +498,7 @@ func (c *Controller) learn(call *Call) {
 	m, took := c.method(call.Method), (c.now - call.started).Seconds()
 	m.ended++
 	switch {
+	case call.started < c.leapt:
 	case m.time == 0:
 		m.time = took
 	case c.running <= c.cores:
@@ -504,10 +518,12 @@ func (c *Controller) Tick(now, delay time.Duration, out []Decision) []Decision {
 	if window <= 0 {
 		return out
 	}
+	if c.lastTick >= c.leapt {
+		c.adjustLimit(delay)
+		c.weigh()
+		c.adjustLevel(window)
+	}
 	c.lastTick = c.now
-	c.adjustLimit(delay)
-	c.weigh()
-	c.adjustLevel(window)
 	c.arrived, c.begun, c.evicted, c.evictedTicket = 0, 0, 0, 0
 	c.reached, c.crowded = false, c.queue.n > 0
 	out = c.start(out)

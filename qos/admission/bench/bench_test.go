@@ -50,6 +50,10 @@ func TestGoals(t *testing.T) {
 		cell, metric string
 		least, most  float64
 	}{
+		{"steady.f0.9.x4", "steady.f0.9.x4.goodput", .999, 1},
+		{"steady.f1.x4", "steady.f1.x4.goodput", .975, 2},
+		{"steady.f1.x4", "steady.f1.x4.p99_ms", 0, 250},
+		{"steady.f1.2.", "steady.f1.2.x4.p99_ms", 0, 250},
 		{"steady.f1.2.", "steady.f1.2.x1.goodput", .97, 2},
 		{"steady.f4.", "steady.f4.x1.goodput", .97, 2},
 		{"steady.f4.", "steady.f4.x2.goodput", .97, 2},
