@@ -48,6 +48,7 @@ func (g *Gateway) logIn(c *call) error {
 	if err != nil {
 		return err
 	}
+	g.sessions.keep(res.GetToken(), session{user: res.GetProfile().GetUserId()}, g.sessions.now())
 	return c.reply(http.StatusCreated, func(b []byte) []byte {
 		b = appendString(append(b, `{"token":`...), res.GetToken())
 		b = appendTime(append(b, `,"expires_at":`...), res.GetExpiresMs())

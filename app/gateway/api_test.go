@@ -699,7 +699,7 @@ func (c *counting) Read(b []byte) (int, error) {
 func TestSessionsAreKeptForASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
-		g := f.gateway(t)
+		g := f.gateway(t, withoutAdmission)
 		mary, _ := join(t, g, "mary")
 		for range 10 {
 			mary.call("GET", "/me", nil).want(t, 200, nil)
@@ -728,7 +728,7 @@ func TestLogOutActsAtOnceHere(t *testing.T) {
 func TestWriteLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
-		g := f.gateway(t, func(c *gateway.Config) { c.Limits = true })
+		g := f.gateway(t, withoutAdmission, func(c *gateway.Config) { c.Limits = true })
 		mary, _ := join(t, g, "mary")
 		li, _ := join(t, g, "lilei")
 		for i := range 20 {

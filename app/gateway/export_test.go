@@ -2,7 +2,15 @@
 
 package gateway
 
-import "time"
+import (
+	"net/http"
+	"time"
+)
+
+// Whose gives the user whose requests carry a token.
+func (g *Gateway) Whose(token string) string {
+	return g.sessions.whose(&http.Request{Header: http.Header{"Authorization": {"Bearer " + token}}})
+}
 
 // Patterns gives the patterns of all routes, for the test that compares them with
 // openapi.yaml.

@@ -11,14 +11,18 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-rpc/sluice/framework/edge"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+	"github.com/sluice-rpc/sluice/qos"
 )
 
 // Config says what a gateway needs. The four clients must be given.
@@ -28,11 +32,22 @@ type Config struct {
 	Timelines momentsv1.TimelineServiceClient
 	Comments  momentsv1.CommentServiceClient
 
-	// Limits switches the per-user write limit on: WritesPerMinute on average, 30 if
-	// zero, and WriteBurst at once, 20 if zero.
-	Limits          bool
-	WritesPerMinute int
-	WriteBurst      int
+	// Limits switches the limits of each user on: WritesPerMinute on average, 30 if
+	// zero, and WriteBurst at once, 20 if zero; of requests of any kind
+	// RequestsPerSecond on average, 50 if zero, and RequestBurst at once, 200 if zero.
+	Limits            bool
+	WritesPerMinute   int
+	WriteBurst        int
+	RequestsPerSecond int
+	RequestBurst      int
+
+	// AdmissionOff lets every request in, however much there is to do.
+	AdmissionOff bool
+	// Key is the secret behind user levels, shared by all gateways; zero means one that
+	// this gateway makes for itself.
+	Key qos.Key
+	// Classes is a file of classes by route, see edge.Entry.ReadClasses; empty for none.
+	Classes string
 
 	// HTTP is how Run listens: certificate, time limits, readiness.
 	HTTP edge.ServerConfig
@@ -48,7 +63,9 @@ type Gateway struct {
 	comments  momentsv1.CommentServiceClient
 
 	sessions *sessions
-	writes   *writeLimits // nil without limits
+	writes   *limits // nil without limits
+	requests *limits // nil without limits
+	entry    *edge.Entry
 	mux      *http.ServeMux
 	server   *edge.Server
 }
@@ -58,8 +75,8 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Accounts == nil || cfg.Posts == nil || cfg.Timelines == nil || cfg.Comments == nil {
 		return nil, errors.New("gateway: a client is missing: give Accounts, Posts, Timelines and Comments")
 	}
-	if cfg.WritesPerMinute < 0 || cfg.WriteBurst < 0 {
-		return nil, errors.New("gateway: WritesPerMinute and WriteBurst must not be negative")
+	if min(cfg.WritesPerMinute, cfg.WriteBurst, cfg.RequestsPerSecond, cfg.RequestBurst) < 0 {
+		return nil, errors.New("gateway: WritesPerMinute, WriteBurst, RequestsPerSecond and RequestBurst must not be negative")
 	}
 	g := &Gateway{
 		accounts: cfg.Accounts, posts: cfg.Posts, timelines: cfg.Timelines, comments: cfg.Comments,
@@ -68,15 +85,24 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	if cfg.Limits {
 		g.writes = newWriteLimits(cfg.WritesPerMinute, cfg.WriteBurst)
+		g.requests = newRequestLimits(cfg.RequestsPerSecond, cfg.RequestBurst)
 	}
-	e := edge.New(edge.Config{Log: cfg.Log, Explain: explain})
+	g.entry = edge.New(edge.Config{
+		Log: cfg.Log, Explain: explain, Service: "gateway",
+		AdmissionOff: cfg.AdmissionOff, User: g.sessions.whose, Key: cfg.Key,
+	})
 	for _, r := range g.routes() {
-		g.mux.Handle(r.pattern, e.Handle(r.pattern, r.method, g.serve(r)))
+		g.mux.Handle(r.pattern, g.entry.HandleLimited(r.pattern, r.method, g.limit(r.access), g.serve(r)))
 	}
-	if err := addPage(g.mux, e); err != nil {
+	if err := addPage(g.mux, g.entry); err != nil {
 		return nil, err
 	}
-	g.mux.Handle("/", e.NotFound(g.mux))
+	g.mux.Handle("/", g.entry.NotFound(g.mux))
+	if cfg.Classes != "" {
+		if err := g.entry.ReadClasses(cfg.Classes); err != nil {
+			return nil, fmt.Errorf("gateway: classes of routes: %w", err)
+		}
+	}
 	if cfg.HTTP.Log == nil {
 		cfg.HTTP.Log = cfg.Log
 	}
@@ -93,7 +119,17 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.mux.Serv
 
 // Run answers the requests of ln, with /livez and /readyz, until ctx ends; requests
 // accepted by then are finished. It closes ln.
-func (g *Gateway) Run(ctx context.Context, ln net.Listener) error { return g.server.Serve(ctx, ln) }
+func (g *Gateway) Run(ctx context.Context, ln net.Listener) error {
+	entry, stop := context.WithCancel(context.WithoutCancel(ctx)) // admission ends after the last request
+	defer stop()
+	var all errgroup.Group
+	all.Go(func() error { return g.entry.Run(entry) })
+	all.Go(func() error {
+		defer stop()
+		return g.server.Serve(ctx, ln)
+	})
+	return all.Wait()
+}
 
 // access is who may use a route.
 type access uint8
@@ -145,9 +181,10 @@ func (g *Gateway) routes() []route {
 	}
 }
 
-// serve makes the handler of a route: who is it, may he write so often, then the
+// serve makes the handler of a route: who is it, may he do it so often, then the
 // route's own work.
 func (g *Gateway) serve(rt route) edge.HandlerFunc {
+	limit := g.limit(rt.access)
 	return func(w http.ResponseWriter, r *http.Request) error {
 		c := &call{w: w, r: r}
 		h := w.Header()
@@ -165,8 +202,8 @@ func (g *Gateway) serve(rt route) edge.HandlerFunc {
 				return err
 			}
 		}
-		if rt.access == writer && g.writes != nil {
-			if err := g.writes.take(c.user, time.Now()); err != nil {
+		if limit != nil && edge.User(c.ctx()) == "" { // else it has been asked already
+			if err := limit(c.user); err != nil {
 				return err
 			}
 		}

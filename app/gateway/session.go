@@ -31,12 +31,16 @@ const (
 	// maxSessionAge is how long an answer of Authenticate is kept: a revocation must
 	// act within a second.
 	maxSessionAge = time.Second
+	// keepSessions is how long a token that is not used is remembered as its user's, to
+	// rank his requests.
+	keepSessions = 15 * time.Minute
 	// maxSessions bounds the cache: 2 generations of 32,768 sessions, about 12 MB.
 	maxSessions = 32 << 10
 )
 
-// sessions remembers for a moment whose session a token is. It never remembers a
-// refusal: whoever has just logged in must get in.
+// sessions remembers whose session a token is: for a moment as a proof of it, for
+// longer to know whose requests they are before anything is done for them. It never
+// remembers a refusal: whoever has just logged in must get in.
 type sessions struct {
 	accounts momentsv1.AccountServiceClient
 	now      func() time.Time
@@ -47,11 +51,11 @@ type sessions struct {
 
 type session struct {
 	user  string
-	until time.Time
+	until time.Time // when it has to be asked for again
 }
 
 func newSessions(accounts momentsv1.AccountServiceClient, now func() time.Time) *sessions {
-	return &sessions{accounts: accounts, now: now, known: newGenerations[string, session](maxSessions, maxSessionAge)}
+	return &sessions{accounts: accounts, now: now, known: newGenerations[string, session](maxSessions, keepSessions)}
 }
 
 // user gives the id of the user whose session token is.
@@ -65,15 +69,35 @@ func (s *sessions) user(ctx context.Context, token string) (string, error) {
 	}
 	res, err := s.accounts.Authenticate(ctx, &momentsv1.AuthenticateRequest{Token: token})
 	if err != nil {
+		if rpc.CodeOf(err) == rpc.Unauthenticated {
+			s.forget(token)
+		}
 		return "", err
 	}
 	age := min(time.Duration(res.GetMaxAgeMs())*time.Millisecond, maxSessionAge)
-	if age > 0 {
-		s.mu.Lock()
-		s.known.put(token, session{user: res.GetUserId(), until: asked.Add(age)}, asked)
-		s.mu.Unlock()
-	}
+	s.keep(token, session{user: res.GetUserId(), until: asked.Add(max(age, 0))}, asked)
 	return res.GetUserId(), nil
+}
+
+func (s *sessions) keep(token string, of session, now time.Time) {
+	s.mu.Lock()
+	s.known.put(token, of, now)
+	s.mu.Unlock()
+}
+
+// whose gives the user whose requests carry a token, as far as is known without asking;
+// the session may have ended since. A token that nobody has vouched for is nobody's:
+// it may say anything.
+func (s *sessions) whose(r *http.Request) string {
+	token, err := bearer(r)
+	if err != nil {
+		return ""
+	}
+	now := s.now()
+	s.mu.Lock()
+	known, _ := s.known.get(token, now)
+	s.mu.Unlock()
+	return known.user
 }
 
 // forget makes the next use of a token ask again.

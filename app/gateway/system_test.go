@@ -62,6 +62,10 @@ func (f *fake) gateway(t testing.TB, change ...func(*gateway.Config)) *gateway.G
 	return g
 }
 
+// withoutAdmission is for tests in a bubble: the admission of the process has the time
+// of the world outside.
+func withoutAdmission(c *gateway.Config) { c.AdmissionOff = true }
+
 func newID[T ~[16]byte](f *fake) T {
 	v, err := id.New[T](f.gen)
 	if err != nil {

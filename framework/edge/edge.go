@@ -6,16 +6,25 @@
 // A route names the RPC method it stands for; that method's contract is the
 // route's class and its longest time. Nothing that comes from outside is believed
 // but the id of a W3C traceparent: priority and sampling are the entry's own.
+//
+// Requests pass the same admission as calls do, and share it with the servers of the
+// process: when there is more to do than can be done, those that matter least are
+// answered 503 with the problem "overload" at once, before their body is read.
 package edge
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/tracing"
 )
 
@@ -33,18 +42,49 @@ type Config struct {
 	// type and the field that an application put into the error's details. Nil means
 	// that the document follows from the error's code and reason.
 	Explain func(error, *Problem)
+
+	// Service is the name under which operators see the entry. Empty means "entry".
+	Service string
+	// AdmissionOff lets every request in, however much there is to do.
+	AdmissionOff bool
+	// User gives the id of the user that a request comes from, as far as is known for
+	// sure and without a call, else "". An id that anybody could claim must not be
+	// given: it decides who is served under overload. Nil means that nobody is known.
+	// Requests of nobody get the level of their address, as it comes from the
+	// connection: behind a proxy that is one level for all of them.
+	User func(*http.Request) string
+	// Key is the secret behind user levels; all entries of a system should share one.
+	// The zero key means one that the entry makes for itself.
+	Key qos.Key
 }
 
 // Entry makes the handlers of routes. It is safe for concurrent use.
 type Entry struct {
-	log     *slog.Logger
-	maxBody int64
-	explain func(error, *Problem)
+	log       *slog.Logger
+	maxBody   int64
+	explain   func(error, *Problem)
+	user      func(*http.Request) string
+	key       qos.Key
+	ownKey    bool
+	service   *admit.Service // nil without admission
+	lookEvery time.Duration  // at the table of classes; 0 is config's default
+
+	mu        sync.Mutex
+	routes    []*route             // that stand for a method; guarded by mu
+	classes   map[string]qos.Class // of the table; guarded by mu
+	tableFile string               // guarded by mu
 }
 
-// New makes an entry.
+// New makes an entry. While it is used Run should run, else admission knows neither
+// delay nor demand and lets nearly everything in.
 func New(cfg Config) *Entry {
-	e := &Entry{log: cfg.Log, maxBody: cfg.MaxBody, explain: cfg.Explain}
+	e := &Entry{log: cfg.Log, maxBody: cfg.MaxBody, explain: cfg.Explain, user: cfg.User, key: cfg.Key}
+	if e.key == (qos.Key{}) {
+		e.key, e.ownKey = newKey(), true
+	}
+	if !cfg.AdmissionOff {
+		e.service = admit.Process().NewService(cmp.Or(cfg.Service, "entry"))
+	}
 	if e.log == nil {
 		e.log = slog.Default()
 	}
@@ -64,14 +104,21 @@ type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 // Handle makes the handler of one route. The name is the entry's name as call
 // graphs show it, for example "POST /posts". The method is the one that the route
 // stands for: its class and time are the request's. It may be nil for a route that
-// calls nothing, such as a page's asset.
+// calls nothing, such as a page's asset; that is always let in.
 func (e *Entry) Handle(name string, m *rpc.Method, next HandlerFunc) http.Handler {
-	head := rpc.Header{Entry: tracing.EntryOf(name)}
-	if m != nil {
-		head.Class, head.Budget = m.Class, m.CallTimeout()
-	}
+	return e.HandleLimited(name, m, nil, next)
+}
+
+// HandleLimited is Handle for a route that a user may not use as often as he likes.
+// The limit is asked with what Config.User says of the request, before admission: a
+// request that it refuses costs next to nothing and takes nobody's place. Its error is
+// the answer. It must not block.
+func (e *Entry) HandleLimited(name string, m *rpc.Method, limit func(user string) error, next HandlerFunc) http.Handler {
+	rt := e.newRoute(name, m)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		call := &rpc.Call{Header: head}
+		c := &entered{Context: r.Context()}
+		call := &c.call
+		call.Header = rt.head
 		call.Trace, call.Span = traceOf(r.Header)
 		out := &answer{ResponseWriter: w}
 		out.Header().Set("Traceparent", tracing.Traceparent(call.Trace, call.Span, false))
@@ -83,12 +130,25 @@ func (e *Entry) Handle(name string, m *rpc.Method, next HandlerFunc) http.Handle
 			e.fail(out, r, name, call, tooLarge(e.maxBody))
 			return
 		}
-		ctx := rpc.WithCall(r.Context(), call)
+		e.rank(c, rt, r)
+		if limit != nil {
+			if err := limit(c.user); err != nil {
+				e.fail(out, r, name, call, err)
+				return
+			}
+		}
+		ctx := context.Context(c)
 		if m != nil {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, call.Budget)
 			defer cancel()
 		}
+		leave, err := e.enter(ctx, c, rt)
+		if err != nil {
+			e.fail(out, r, name, call, err)
+			return
+		}
+		defer leave()
 		r = r.WithContext(ctx)
 		if r.ContentLength != 0 {
 			r.Body = http.MaxBytesReader(out.ResponseWriter, r.Body, e.maxBody)
