@@ -21,24 +21,32 @@ type demo struct {
 }
 
 // run starts the tiers, measures them, and shows them under load until it is time,
-// somebody quits or ctx ends. When it returns no process and no goroutine is left.
-func (d demo) run(ctx context.Context) (err error) {
+// somebody quits or ctx ends. When it returns no process and no goroutine is left. It
+// gives what it has seen.
+func (d demo) run(ctx context.Context) (seen report, err error) {
 	r := &running{demo: d, setting: setting{Load: 1, Admission: true}}
 	defer func() {
 		err = errors.Join(err, r.halt())
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			err = nil // stopped as asked
 		}
+		seen = report{capacity: r.capacity, phases: r.phases}
 	}()
 	if err := r.start(ctx); err != nil {
-		return err
+		return seen, err
 	}
 	d.Screen.say("middle is process %d, leaf is process %d; measuring what they can do ...", r.tiers.middle.cmd.Process.Pid, r.tiers.leaf.cmd.Process.Pid)
 	if r.capacity, err = r.front.measure(ctx, r.tiers.client); err != nil {
-		return err
+		return seen, err
 	}
 	d.Screen.say("capacity: %.0f tasks a second; the usual load is %.1f of it", r.capacity, usual)
-	return r.loop(ctx)
+	return seen, r.loop(ctx)
+}
+
+// report is what a run has seen.
+type report struct {
+	capacity float64 // tasks a second
+	phases   []phase
 }
 
 // running is a demo that runs. It is one goroutine's.
@@ -83,13 +91,16 @@ func (r *running) drive(ctx context.Context) {
 	r.load.Go(func() { r.front.drive(ctx, client) })
 }
 
-// halt ends the load and then the tiers.
+// halt ends the load and then the tiers. What was under way counts too.
 func (r *running) halt() error {
 	if r.stopLoad != nil {
 		r.stopLoad()
 		r.stopLoad = nil
 	}
 	r.load.Wait()
+	if n := len(r.phases); n > 0 {
+		r.phases[n-1].figures.add(r.front.meter.take())
+	}
 	t := r.tiers
 	r.tiers = nil
 	return t.stop()
@@ -103,7 +114,6 @@ func (r *running) loop(ctx context.Context) error {
 	if r.stopLoad == nil {
 		r.drive(ctx)
 	}
-	r.front.meter.take()
 	r.snapshot(ctx)
 	r.begin()
 	tick := time.NewTicker(time.Second)
@@ -125,7 +135,7 @@ func (r *running) loop(ctx context.Context) error {
 			return err
 		}
 		if quit {
-			return r.Screen.summary(r.capacity, r.phases)
+			return nil
 		}
 		if restarted {
 			tick.Reset(time.Second)
@@ -191,7 +201,11 @@ func (r *running) change(ctx context.Context, want setting) (restarted bool, err
 	r.setting = want
 	r.front.setRate(want.Load * usual * r.capacity)
 	if restarted {
-		r.Screen.say("starting middle and leaf again with admission %s ...", onOff(want.Admission))
+		if want.Admission {
+			r.Screen.say("starting middle and leaf again with admission on ...")
+		} else {
+			r.Screen.say("starting middle and leaf again with admission off: they will take all that comes ...")
+		}
 		if err := r.halt(); err != nil {
 			return true, err
 		}
@@ -199,7 +213,6 @@ func (r *running) change(ctx context.Context, want setting) (restarted bool, err
 			return true, err
 		}
 		r.drive(ctx)
-		r.front.meter.take()
 		r.snapshot(ctx)
 	}
 	r.begin()

@@ -54,6 +54,9 @@ func command(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	err = demo{Length: time.Duration(*seconds) * time.Second, Script: script, Screen: screen}.run(ctx)
-	return errors.Join(err, screen.close())
+	seen, err := demo{Length: time.Duration(*seconds) * time.Second, Script: script, Screen: screen}.run(ctx)
+	if err = errors.Join(err, screen.close()); err != nil {
+		return err
+	}
+	return seen.summarize(stdout)
 }

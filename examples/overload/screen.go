@@ -84,12 +84,7 @@ func (s *screen) leave() {
 	}
 }
 
-// summary ends the picture with what has been seen.
-func (s *screen) summary(capacity float64, phases []phase) error {
-	s.leave()
-	return summarize(s.out, capacity, phases)
-}
-
+// close gives the terminal back as it was.
 func (s *screen) close() error {
 	s.leave()
 	return s.restore()

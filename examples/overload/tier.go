@@ -132,9 +132,13 @@ func (m middle) Suggest(ctx context.Context, req *overloadv1.TaskRequest) (*over
 	return m.task(ctx, req)
 }
 
-// task works a little, has the leaf work more, and hands its answer, or what went
-// wrong, back. Nothing here knows of overload, classes or users.
+// task fetches what it needs from the leaf and makes a page of it. What went wrong
+// goes back as it is: nothing here knows of overload, classes or users.
 func (m middle) task(ctx context.Context, req *overloadv1.TaskRequest) (*overloadv1.TaskResponse, error) {
+	res, err := m.leaf.Work(ctx, req)
+	if err != nil {
+		return nil, err
+	}
 	m.work(middleLinks, req.GetNumber())
-	return m.leaf.Work(ctx, req)
+	return res, nil
 }

@@ -41,8 +41,8 @@ func (s style) paint(colour, text string) string {
 }
 
 const (
-	barWidth  = 34
-	wideWidth = 56
+	barWidth  = 32
+	wideWidth = 48
 )
 
 // bar draws the parts of a whole: served, refused, late. They differ without colour
@@ -84,7 +84,7 @@ func (v *view) lines(s style) []string {
 		"",
 		fmt.Sprintf("offered  %s %4.0f %%  %5d/s", s.bar(wideWidth, float64(all.offered)/v.capacity/maxDrawn), 100*float64(all.offered)/v.capacity, all.offered),
 		fmt.Sprintf("goodput  %s %4.0f %%  %5d/s", s.bar(wideWidth, v.goodput()/maxDrawn), 100*v.goodput(), all.ended[served]),
-		s.paint(dim, fmt.Sprintf("         %s of the capacity, %.0f/s", scale(), v.capacity)),
+		s.paint(dim, fmt.Sprintf("         %s of %.0f/s", scale(), v.capacity)),
 		"",
 		s.paint(dim, fmt.Sprintf("%-9s%8s%8s%8s%7s  %s", "class", "offered", "served", "refused", "late", "█ served  ░ refused  ▒ late")),
 	}
@@ -96,7 +96,7 @@ func (v *view) lines(s style) []string {
 	lines = append(lines, "",
 		fmt.Sprintf("answers  served p50 %s p99 %s      refused p50 %s p99 %s", at(&f.served, .5), at(&f.served, .99), at(&f.refused, .5), at(&f.refused, .99)),
 		"",
-		s.paint(dim, fmt.Sprintf("%-9s%7s%9s%9s  %-22s %s", "tier", "limit", "running", "waiting", "level: lets in up to", "work done")))
+		s.paint(dim, fmt.Sprintf("%-9s%6s%9s%9s  %-19s%s", "tier", "limit", "running", "waiting", "lets in as far as", "work done")))
 	for i, name := range []string{tierMiddle, tierLeaf} {
 		lines = append(lines, v.tiers[i].line(name, v.wasted(i)))
 	}
@@ -123,7 +123,8 @@ func scale() string {
 // wasted is the part of a tier's work that served nobody.
 func (v *view) wasted(tier int) float64 {
 	all := v.figures.all()
-	return 1 - float64(all.ended[served])/float64(max(1, v.tiers[tier].Done))
+	// Calls under way at the ends of the second make it a little more or less than it is.
+	return max(0, 1-float64(all.ended[served])/float64(max(1, v.tiers[tier].Done)))
 }
 
 func (t *tierState) line(name string, wasted float64) string {
@@ -139,7 +140,7 @@ func (t *tierState) line(name string, wasted float64) string {
 	if wasted > .1 {
 		work += fmt.Sprintf(", %.0f %% in vain", 100*wasted)
 	}
-	return fmt.Sprintf("%-9s%7s%9s%9s  %-22s %s", name, limit, running, waiting, level, work)
+	return fmt.Sprintf("%-9s%6s%9s%9s  %-19s%s", name, limit, running, waiting, level, work)
 }
 
 // levelName says what a level means.
@@ -192,6 +193,7 @@ func (v *view) line() string {
 			fmt.Fprintf(&b, " | %s lets in %s, limit %d", name, levelName(q.Level), q.Limit)
 		}
 	}
+	fmt.Fprintf(&b, " | in vain: %.0f %% of middle, %.0f %% of leaf", 100*v.wasted(0), 100*v.wasted(1))
 	if f.err != nil {
 		b.WriteString(" | " + cut(f.err.Error(), 200))
 	}
@@ -199,19 +201,22 @@ func (v *view) line() string {
 }
 
 // summarize writes what each phase was like.
-func summarize(w io.Writer, capacity float64, phases []phase) error {
+func (r *report) summarize(w io.Writer) error {
+	if len(r.phases) == 0 {
+		return nil // stopped before there was anything to see
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%-9s%5s %-9s%8s%8s", "seconds", "load", "admission", "offered", "goodput")
 	for _, k := range kinds {
 		fmt.Fprintf(&b, "%9v", k.method.Class)
 	}
 	fmt.Fprintf(&b, "  %10s %11s\n", "served p99", "refused p99")
-	for i := range phases {
-		p := &phases[i]
+	for i := range r.phases {
+		p := &r.phases[i]
 		if p.seconds == 0 {
 			continue
 		}
-		all, span := p.figures.all(), capacity*float64(p.seconds)
+		all, span := p.figures.all(), r.capacity*float64(p.seconds)
 		fmt.Fprintf(&b, "%-9s%4gx %-9s%6.0f %%%6.0f %%", fmt.Sprintf("%d-%d", p.from, p.from+p.seconds), p.Load, onOff(p.Admission),
 			100*float64(all.offered)/span, 100*float64(all.ended[served])/span)
 		for i := range kinds {
@@ -219,7 +224,7 @@ func summarize(w io.Writer, capacity float64, phases []phase) error {
 		}
 		fmt.Fprintf(&b, "  %10s %11s\n", at(&p.figures.served, .99), at(&p.figures.refused, .99))
 	}
-	fmt.Fprintf(&b, "offered and goodput in %% of the capacity, %.0f tasks a second; each class: served of its own\n", capacity)
+	fmt.Fprintf(&b, "offered and goodput in %% of the capacity, %.0f tasks a second; each class: served of its own\n", r.capacity)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
