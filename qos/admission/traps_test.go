@@ -343,20 +343,19 @@ func TestOldestGoesFirstWhileThereIsRoom(t *testing.T) {
 	}
 }
 
-// atCapacity is a server that has been offered just what it can do, is busy with one
-// call, and holds a queue that only the test fills.
-func atCapacity(t *testing.T) (*plant, *admission.Call) {
-	p := newPlant(t, 1, 1, 8*ms)
-	p.run(10*time.Second, 120, p.anyone)
+// atCapacity is a server that has been offered just what it can do, is busy, and
+// holds a queue that only the test fills.
+func atCapacity(t *testing.T, cores int) (*plant, []*admission.Call) {
+	p := newPlant(t, cores, cores, 8*ms)
+	p.run(10*time.Second, 120*float64(cores), p.anyone)
 	for p.ctl.State().Waiting > 0 || p.ctl.State().Running > 0 {
 		p.run(ms, 0, p.anyone)
 	}
-	p.ctl.Tick(p.now, 2*ms, nil) // the limit is the one core
-	for p.ctl.State().Limit > 1 {
+	for p.ctl.State().Limit > cores {
 		p.now += admission.TickEvery
-		p.ctl.Tick(p.now, 20*ms, nil)
+		p.tick(20 * ms)
 	}
-	return p, p.fill()[0]
+	return p, p.fill()
 }
 
 // In order of priority alone the last class gets what the others leave: a queue of
@@ -364,7 +363,8 @@ func atCapacity(t *testing.T) (*plant, *admission.Call) {
 // Oldest first for all kept the best class waiting as long as the last, and oldest
 // before tickets threw work away (.91 at 4 calls a task).
 func TestOldestGoesInTurn(t *testing.T) {
-	p, busy := atCapacity(t)
+	p, inside := atCapacity(t, 1)
+	busy := inside[0]
 	var old, best []*admission.Call
 	for range 3 {
 		c := call(qos.Interactive, 127)
@@ -398,7 +398,8 @@ func TestOldestGoesInTurn(t *testing.T) {
 // When the oldest has waited too long the queue is too long, and the worst must leave
 // it: dropping the oldest refuses a better call while a worse one is let in later.
 func TestWorstLeavesAnOldQueue(t *testing.T) {
-	p, busy := atCapacity(t)
+	p, inside := atCapacity(t, 1)
+	busy := inside[0]
 	old, worst, other := call(qos.Post, 0), call(qos.Interactive, 127), call(qos.Post, 50)
 	p.arrive(old)
 	p.now += 150 * ms
@@ -416,6 +417,30 @@ func TestWorstLeavesAnOldQueue(t *testing.T) {
 	}{{"the oldest", old, admission.Run}, {"the worst", worst, admission.Evict}, {"another", other, admission.Run}} {
 		if v := p.last[tc.call]; v != tc.want {
 			t.Errorf("%s: %v, want %v", tc.name, v, tc.want)
+		}
+	}
+}
+
+// The worst itself may be in turn, and then a better one would leave the queue for the
+// next of those who start at the same instant.
+func TestNobodyBetterLeavesForOneLetIn(t *testing.T) {
+	p, _ := atCapacity(t, 4)
+	worst := call(qos.Interactive, 127)
+	p.arrive(worst)
+	var better []*admission.Call
+	for l := range uint8(9) {
+		c := call(qos.Post, l)
+		better = append(better, c)
+		p.arrive(c)
+	}
+	p.now += 220 * ms
+	p.take(p.ctl.Look(p.now, 0, 0, nil)) // all who are inside sleep: four may start
+	if v := p.last[worst]; v != admission.Run {
+		t.Fatalf("the worst, which waits longest: %v", v)
+	}
+	for _, c := range better {
+		if v := p.last[c]; v.Refused() {
+			t.Errorf("%v: %v, and %v runs", c.Priority, v, worst.Priority)
 		}
 	}
 }
