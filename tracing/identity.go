@@ -1,11 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package tracing gives a request its identity: the entry it came in by and the
-// trace it belongs to, in the form of W3C Trace Context.
+// Package tracing gives a request its identity, decides at the entry whether it is
+// traced, and keeps what is worth looking at later.
+//
+// Every request has the ids of W3C Trace Context, traced or not, so that what
+// different processes keep of it can be put together. Whether it is traced is decided
+// once, by the [Sampler] of its entry, and travels with it as one bit. A call that is
+// not traced costs [Method.Keep], a few nanoseconds: there is no span, not even one
+// that records nothing. A call that is traced, has failed, or was unusually slow
+// becomes a [Record] when it has ended, and goes to the rings of its [Tracer], which
+// the admin pages show, and to an [Exporter], if there is one.
+//
+// The package does not know OpenTelemetry: package otlp exports through its SDK, and
+// is linked by whoever wants that.
 package tracing
 
 import (
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 )
 
@@ -20,8 +32,10 @@ type SpanID [8]byte
 // NewTraceID draws a trace id. It is unique, not secret.
 func NewTraceID() TraceID {
 	var t TraceID
-	putUint64(t[:8], rand.Uint64())
-	putUint64(t[8:], rand.Uint64()|1) // never the all-zero id, which the standard forbids
+	// Never the all-zero id, which the standard forbids. Its level 2 wants the last
+	// seven bytes to be chance alone.
+	putUint64(t[:8], rand.Uint64()|1)
+	putUint64(t[8:], rand.Uint64())
 	return t
 }
 
@@ -50,7 +64,50 @@ func (s SpanID) IsZero() bool { return s == SpanID{} }
 // String gives the 16 lower-case hex digits of the standard.
 func (s SpanID) String() string { return hex.EncodeToString(s[:]) }
 
-// Traceparent gives the header value of W3C Trace Context, version 00.
+// MarshalText implements encoding.TextMarshaler: the hex digits, or nothing for no id.
+func (t TraceID) MarshalText() ([]byte, error) {
+	if t.IsZero() {
+		return nil, nil
+	}
+	return hex.AppendEncode(nil, t[:]), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (t *TraceID) UnmarshalText(text []byte) error { return unmarshalID(t[:], text) }
+
+// MarshalText implements encoding.TextMarshaler: the hex digits, or nothing for no id.
+func (s SpanID) MarshalText() ([]byte, error) {
+	if s.IsZero() {
+		return nil, nil
+	}
+	return hex.AppendEncode(nil, s[:]), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (s *SpanID) UnmarshalText(text []byte) error { return unmarshalID(s[:], text) }
+
+func unmarshalID(id, text []byte) error {
+	if len(text) == 0 {
+		clear(id)
+		return nil
+	}
+	if len(text) != 2*len(id) || !decodeHex(id, string(text)) {
+		clear(id)
+		return fmt.Errorf("tracing: an id of %d bytes is %d lower-case hex digits, not %.40q", len(id), 2*len(id), text)
+	}
+	return nil
+}
+
+// Identity is a span as others refer to it: a parent, or the span that something
+// was caused by.
+type Identity struct {
+	Trace   TraceID `json:"trace"`
+	Span    SpanID  `json:"span"`
+	Sampled bool    `json:"sampled,omitzero"`
+}
+
+// Traceparent gives the header value of W3C Trace Context, version 00. Of its flags
+// only "sampled" is ever set, as level 1 of the standard asks of who knows no other.
 func Traceparent(t TraceID, s SpanID, sampled bool) string {
 	b := make([]byte, 55)
 	copy(b, "00-")
@@ -105,6 +162,9 @@ func hexDigit(c byte) byte {
 // Entry is the compact name of the door a request came in by, for example
 // "POST /posts": the FNV-1a hash of that name. Zero means none.
 type Entry uint32
+
+// String gives the number as eight hex digits: the name is known where the entry is.
+func (e Entry) String() string { return fmt.Sprintf("%08x", uint32(e)) }
 
 // EntryOf gives the compact name of an entry.
 func EntryOf(name string) Entry {

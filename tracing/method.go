@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tracing
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Method keeps what is worth keeping of the calls of one method, as one end of them
+// sees it. It is safe for concurrent use.
+type Method struct {
+	tracer *Tracer
+	kind   Kind
+	name   string
+
+	threshold atomic.Int64 // ns; about one call in a hundred takes longer
+	bar       atomic.Int64 // ns; the least of the slowest, once there are enough of them
+
+	slowLimit   limiter
+	errorLimits [numClasses]limiter
+	limited     atomic.Uint64
+
+	mu      sync.Mutex             // guards what follows
+	errors  [numClasses]*errorRing // made when first needed
+	slowest [2][]*Record           // of this period and the one before, slowest first
+	ends    time.Duration          // of this period, since the tracer's start
+}
+
+const (
+	// numClasses is the number of classes that are told apart. What they are is the
+	// caller's affair; zero is success.
+	numClasses = 16
+	// errorsOfClass is how many errors a method shows of each class.
+	errorsOfClass = 8
+	// maxErrorRings bounds the rings of all methods together: they hold at most
+	// maxErrorRings * errorsOfClass records.
+	maxErrorRings = 1024
+	// slowestOf is how many of its slowest calls a method shows, of the present
+	// period and of the one before.
+	slowestOf  = 8
+	slowPeriod = time.Minute
+)
+
+// Keep says why a record is to be made of a call; zero if none is.
+type Keep uint16
+
+// The reasons.
+const (
+	KeepSampled Keep = 1 << 0 // the request is traced
+	KeepError   Keep = 1 << 1 // the call has failed
+	KeepSlow    Keep = 1 << 2 // the call was slow for its method
+
+	keepClass = 8 // the class stands above this bit
+)
+
+var keepNames = [...]string{
+	0:                                  "",
+	KeepSampled:                        "sampled",
+	KeepError:                          "error",
+	KeepSampled | KeepError:            "sampled+error",
+	KeepSlow:                           "slow",
+	KeepSampled | KeepSlow:             "sampled+slow",
+	KeepError | KeepSlow:               "error+slow",
+	KeepSampled | KeepError | KeepSlow: "sampled+error+slow",
+}
+
+// String gives the reasons by name.
+func (k Keep) String() string { return keepNames[k&7] }
+
+// Keep says whether a call that has ended is worth a record, and is asked for each of
+// them: most often the answer is no, and costs a few nanoseconds. The class is zero for
+// success, else one of fifteen ways to fail, which are told apart in what is kept.
+func (m *Method) Keep(class uint8, sampled bool, took time.Duration) Keep {
+	if class != 0 {
+		return m.keepError(class, sampled)
+	}
+	slow := m.threshold.Load()
+	if int64(took) <= slow {
+		if rand.Uint32() < downShare {
+			m.threshold.Store(max(slow-slow>>thresholdShift, int64(minThreshold)))
+		}
+		if sampled {
+			return KeepSampled
+		}
+		return 0
+	}
+	return m.keepSlow(slow, sampled, took)
+}
+
+// The threshold of slowness is an estimate of the 99th percentile that needs no
+// histogram: a call above it raises it by 1/16, one below lowers it by 1/16 with the
+// probability that holds it in place when one in a hundred is above (Ma, Muthukrishnan
+// and Sandler, Frugal Streaming for Estimating Quantiles, arXiv 1407.1121, with steps
+// in proportion). It forgets: after a change it is there within some hundred calls
+// upward and some thousand downward.
+const (
+	thresholdShift = 4
+	minThreshold   = 1024 * time.Nanosecond
+	// downShare is of 1<<32: .01 ln(17/16) / (.99 ln(16/15)).
+	downShare = 40_752_800
+)
+
+func (m *Method) keepSlow(threshold int64, sampled bool, took time.Duration) (k Keep) {
+	if sampled {
+		k = KeepSampled
+	}
+	if threshold == 0 { // the first call: there is nothing to compare it with
+		m.threshold.CompareAndSwap(0, max(int64(took), int64(minThreshold)))
+		return k
+	}
+	m.threshold.Store(threshold + threshold>>thresholdShift)
+	if took < m.tracer.floor {
+		return k
+	}
+	if !sampled && !m.slowLimit.allow(m.tracer.now()) && int64(took) <= m.bar.Load() {
+		m.limit()
+		return k
+	}
+	return k | KeepSlow
+}
+
+func (m *Method) keepError(class uint8, sampled bool) Keep {
+	class = min(class, numClasses-1)
+	k := Keep(class) << keepClass
+	if m.errorLimits[class].allow(m.tracer.now()) {
+		k |= KeepError
+	} else {
+		m.limit()
+	}
+	if sampled {
+		k |= KeepSampled
+	}
+	if k&(KeepError|KeepSampled) == 0 {
+		return 0
+	}
+	return k
+}
+
+func (m *Method) limit() {
+	m.limited.Add(1)
+	m.tracer.limited.Add(1)
+}
+
+func (t *Tracer) now() time.Duration { return time.Since(t.start) }
+
+// Add keeps a record for the reasons that Keep gave: the process holds it for a while
+// and the exporter gets it. The record is given away. Kind, Method, Seq and Kept are
+// set here.
+func (m *Method) Add(k Keep, r Record) {
+	t := m.tracer
+	r.Kind, r.Method, r.Kept = m.kind, m.name, k.String()
+	r.bound()
+	kept := &r
+	t.made.Add(1)
+	t.records.add(kept)
+	if k&(KeepError|KeepSlow) != 0 {
+		m.show(k, kept)
+	}
+	if t.exporter != nil && !t.exporter.Export(kept) {
+		t.dropped.Add(1)
+	}
+}
+
+// show keeps a record by its method, where it outlives what others do meanwhile.
+func (m *Method) show(k Keep, r *Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if class := k >> keepClass; k&KeepError != 0 {
+		ring := m.errors[class]
+		if ring == nil {
+			if m.tracer.rings.Add(-1) < 0 {
+				m.tracer.rings.Add(1)
+				return
+			}
+			ring = &errorRing{}
+			m.errors[class] = ring
+		}
+		ring.records[ring.next%errorsOfClass] = r
+		ring.next++
+	}
+	if k&KeepSlow != 0 {
+		m.showSlow(r)
+	}
+}
+
+func (m *Method) showSlow(r *Record) {
+	if now := m.tracer.now(); now >= m.ends {
+		before := m.slowest[0]
+		if now >= m.ends+slowPeriod {
+			before = nil
+		}
+		m.slowest = [2][]*Record{nil, before}
+		m.ends = now + slowPeriod
+		m.bar.Store(0)
+	}
+	list := m.slowest[0]
+	i, _ := slices.BinarySearchFunc(list, r, func(a, b *Record) int { return cmp.Compare(b.Duration, a.Duration) })
+	list = slices.Insert(list, i, r)
+	if len(list) >= slowestOf {
+		list = list[:slowestOf]
+		m.bar.Store(int64(list[slowestOf-1].Duration))
+	}
+	m.slowest[0] = list
+}
+
+type errorRing struct {
+	records [errorsOfClass]*Record
+	next    int
+}
+
+// MethodRecords is what is kept of one method at one end of its calls.
+type MethodRecords struct {
+	Kind    Kind          `json:"kind"`
+	Method  string        `json:"method"`
+	Slow    time.Duration `json:"slow_ns"` // what takes longer is slow
+	Limited uint64        `json:"limited"` // calls not kept because there were too many
+	Errors  []*Record     `json:"errors"`  // newest first, up to eight of each class
+	Slowest []*Record     `json:"slowest"` // slowest first, of the last one to two minutes in which any was slow
+}
+
+// Methods gives what is kept of each method, by name: the page "rpcz" of a server.
+func (t *Tracer) Methods() []MethodRecords {
+	t.mu.Lock()
+	methods := make([]*Method, 0, len(t.methods))
+	for _, m := range t.methods {
+		methods = append(methods, m)
+	}
+	t.mu.Unlock()
+	out := make([]MethodRecords, 0, len(methods))
+	for _, m := range methods {
+		out = append(out, m.kept())
+	}
+	slices.SortFunc(out, func(a, b MethodRecords) int {
+		return cmp.Or(cmp.Compare(a.Method, b.Method), cmp.Compare(a.Kind, b.Kind))
+	})
+	return out
+}
+
+func (m *Method) kept() MethodRecords {
+	out := MethodRecords{
+		Kind: m.kind, Method: m.name, Limited: m.limited.Load(),
+		Slow: max(time.Duration(m.threshold.Load()), m.tracer.floor),
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, ring := range m.errors {
+		if ring != nil {
+			out.Errors = append(out.Errors, ring.records[:min(ring.next, errorsOfClass)]...)
+		}
+	}
+	slices.SortFunc(out.Errors, func(a, b *Record) int { return cmp.Compare(b.Seq, a.Seq) })
+	out.Slowest = append(slices.Clone(m.slowest[0]), m.slowest[1]...)
+	slices.SortStableFunc(out.Slowest, func(a, b *Record) int { return cmp.Compare(b.Duration, a.Duration) })
+	return out
+}
+
+// ring holds the last records of the process.
+type ring struct {
+	mu    sync.Mutex
+	cells []*Record // guarded by mu
+	next  uint64    // sequence number of the next, less one; guarded by mu
+}
+
+func (r *ring) add(rec *Record) {
+	r.mu.Lock()
+	r.next++
+	rec.Seq = r.next
+	r.cells[(r.next-1)%uint64(len(r.cells))] = rec
+	r.mu.Unlock()
+}
+
+// Since gives the records after the one numbered seq, oldest first and at most limit
+// of them, the number to ask with next time, and how many there were that are gone
+// already. Zero asks for all that the process still holds. A number from before a
+// restart of the process is taken for zero.
+func (t *Tracer) Since(seq uint64, limit int) (records []*Record, next, lost uint64) {
+	r := &t.records
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if seq > r.next {
+		seq = 0
+	}
+	if oldest := r.next - min(r.next, uint64(len(r.cells))); seq < oldest {
+		seq, lost = oldest, oldest-seq
+	}
+	n := min(r.next-seq, uint64(max(limit, 0)))
+	records = make([]*Record, 0, n)
+	for i := range n {
+		records = append(records, r.cells[(seq+i)%uint64(len(r.cells))])
+	}
+	return records, seq + n, lost
+}
