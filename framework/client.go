@@ -45,7 +45,8 @@ func Dial(cfg ClientConfig, opts ...ClientOption) (*Conn, error) {
 		leave()
 		client.Close()
 	}
-	return newConn(interceptor.Client(cfg.Timeout, callee, send), closeAll, opts), nil
+	list := interceptor.ClientConfig{Service: cfg.Service, Limit: cfg.Timeout, Callee: callee, Observer: interceptor.ProcessObserver()}
+	return newConn(interceptor.Client(list, send), closeAll, opts), nil
 }
 
 // DialLocal gives a connection to a server of the same process: calls take the
@@ -57,7 +58,8 @@ func DialLocal(s *Server, opts ...ClientOption) *Conn {
 		s.admission.Door().Open()
 		closeDoor = s.admission.Door().Close
 	}
-	return newConn(interceptor.Client(0, nil, s.callLocally), closeDoor, opts)
+	list := interceptor.ClientConfig{Service: s.cfg.Service, Observer: interceptor.ProcessObserver()}
+	return newConn(interceptor.Client(list, s.callLocally), closeDoor, opts)
 }
 
 func newConn(send interceptor.Transport, closeTransport func(), opts []ClientOption) *Conn {

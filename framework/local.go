@@ -51,14 +51,27 @@ func (s *Server) enter(ctx context.Context, m *interceptor.Method, c *intercepto
 func call(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall, req proto.Message) error {
 	served := m.NewLocalCall(ctx, &c.Header, req, time.Now())
 	if _, err := served.Arrive(nil); err != nil {
+		c.Answered = true
+		c.Attempted(err)
 		return err
 	}
 	res, err := served.Run()
+	served.End(err, 0)
+	c.Answered = true
+	c.Attempted(errorOrNil(err))
 	if err != nil {
 		return err
 	}
 	c.Response = res
 	return nil
+}
+
+// errorOrNil keeps a nil pointer from becoming an error that is not nil.
+func errorOrNil(err *rpc.Error) error {
+	if err == nil {
+		return nil
+	}
+	return err
 }
 
 // callCloned hands the handler a clone of the request and the caller a clone of the

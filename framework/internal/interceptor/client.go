@@ -9,9 +9,11 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/tracing"
+	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
 // A ClientCall is one call being made. It lives on its caller's stack or in a
@@ -23,7 +25,15 @@ type ClientCall struct {
 	Request  proto.Message
 	Response proto.Message // set by the transport: decoded into, or handed over
 	Level    qos.Priority  // what the server lets in, if it answered
-	Answered bool
+	Answered bool          // the server has said how the call ended
+
+	Caller                      string // full name of the method that makes the call; empty at an entry
+	RequestBytes, ResponseBytes int    // of the messages as they were on the wire
+
+	in       *rpc.Call // the request being worked on, nil outside of any
+	attempts int       // that went out
+	items    *metrics.ClientMethod
+	slot     *callgraph.Slot
 }
 
 // A Transport sends one attempt of a call and waits for its answer.
@@ -32,23 +42,30 @@ type Transport func(ctx context.Context, c *ClientCall) error
 // clientFunc is one step of the client's list with all that comes after it.
 type clientFunc func(ctx context.Context, c *ClientCall) error
 
-// clientSteps is the client side of the framework, in this order. Tracing and
-// measuring come before deadline; retry and hedge before pick. Picking an instance
-// by its level, encoding and sending are the transport's: they know the connections.
-func clientSteps(limit time.Duration, callee *Callee) []func(next clientFunc) clientFunc {
+// clientSteps is the client side of the framework, in this order. Tracing comes before
+// measured; retry and hedge come before pick. Picking an instance by its level,
+// encoding and sending are the transport's: they know the connections.
+func clientSteps(cfg *ClientConfig) []func(next clientFunc) clientFunc {
 	return []func(next clientFunc) clientFunc{
 		inherit,
-		withDeadline(limit),
-		gated(callee),
+		measured(cfg.Observer, cfg.Service),
+		withDeadline(cfg.Limit),
+		gated(cfg.Callee),
 	}
 }
 
-// Client applies the client's list to a transport. limit caps every call of the
-// connection; zero means that only contract and context do. callee is the service at
-// its other end, nil if it is in this process.
-func Client(limit time.Duration, callee *Callee, send Transport) Transport {
+// ClientConfig is what the client's list must know of a connection.
+type ClientConfig struct {
+	Service  string
+	Limit    time.Duration // caps every call; zero means that only contract and context do
+	Callee   *Callee       // the service at the other end; nil if it is in this process
+	Observer *Observer     // nil counts nothing
+}
+
+// Client applies the client's list to a transport.
+func Client(cfg ClientConfig, send Transport) Transport {
 	f := clientFunc(send)
-	steps := clientSteps(limit, callee)
+	steps := clientSteps(&cfg)
 	for i := len(steps) - 1; i >= 0; i-- {
 		f = steps[i](f)
 	}
@@ -62,6 +79,7 @@ func inherit(next clientFunc) clientFunc {
 	return func(ctx context.Context, c *ClientCall) error {
 		if in := rpc.CallFrom(ctx); in != nil {
 			progress := in.Progress()
+			c.in = in
 			c.Header = in.Header
 			c.Header.Budget = 0
 			c.Header.Ticket = progress.Ticket(in.Ticket)

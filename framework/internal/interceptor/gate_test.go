@@ -27,7 +27,7 @@ func newCallee(t *testing.T) *callee {
 	c := &callee{}
 	c.Refuses = func(qos.Priority) bool { return c.refuses }
 	t.Cleanup(c.Join())
-	c.send = Client(0, &c.Callee, func(context.Context, *ClientCall) error {
+	c.send = Client(ClientConfig{Callee: &c.Callee}, func(context.Context, *ClientCall) error {
 		c.sent++
 		return c.answer
 	})

@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/qos/admission"
+	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
 // A serverStep is one entry of the server's list. It may act when the call
@@ -63,15 +64,17 @@ type Method struct {
 	log     *slog.Logger
 	door    *admit.Door // nil without admission
 	pass    *admit.Pass // its way to the door, or past it
+	meter   *serverMeter
 }
 
 // NewMethod applies the server's list, then the user's interceptors, to a handler.
-// The door of the service lets its calls in; a nil service is no admission.
-func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *slog.Logger, service *admit.Service) *Method {
+// The door of the service lets its calls in; a nil service is no admission. They are
+// counted at the observer; a nil one counts nothing.
+func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *slog.Logger, service *admit.Service, o *Observer) *Method {
 	for i := len(user) - 1; i >= 0; i-- {
 		h = user[i](m, h)
 	}
-	method := &Method{rpc: m, handler: h, log: log}
+	method := &Method{rpc: m, handler: h, log: log, meter: o.server(m)}
 	if service != nil {
 		method.door, method.pass = service.Door(), service.Method(m.FullName(), m)
 	}
@@ -114,6 +117,7 @@ type Incoming struct {
 	Seq     int32  // of the frame on its connection
 	Trusted bool   // what the header says of the call's priority counts
 	Header  []byte // nil if the caller sent none; borrowed
+	Caller  []byte // full name of the calling method, empty at an entry; borrowed
 	Size    int    // of the payload, in bytes
 }
 
@@ -137,6 +141,17 @@ func (m *Method) NewCall(in *Incoming, c *ServerCall, now time.Time) *ServerCall
 	if m.door != nil {
 		c.arrived = m.door.At(now)
 	}
+	if m.meter != nil {
+		from := callgraph.UnknownCaller
+		switch {
+		case len(in.Header) == 0: // a foreign client
+		case len(in.Caller) == 0:
+			from = callgraph.AtEntry
+		default:
+			from = m.meter.observer.Graph.MethodBytes(in.Caller)
+		}
+		c.begin(from, now)
+	}
 	return c
 }
 
@@ -150,6 +165,9 @@ func (m *Method) NewLocalCall(ctx context.Context, h *rpc.Header, req proto.Mess
 	c.call.Header = *h
 	c.call.Progress().Admit() // its caller is inside, or has been let in for it
 	c.deadline = now.Add(effectiveBudget(h, m.rpc))
+	if m.meter != nil {
+		c.begin(m.meter.observer.caller(rpc.CallFrom(ctx)).number, now)
+	}
 	return c
 }
 
@@ -175,6 +193,9 @@ type ServerCall struct {
 	request proto.Message // nil until decoded
 	guest   admission.Call
 	arrived time.Duration // on the door's clock
+	ran     bool          // the handler was called
+	began   time.Time     // when it came
+	slot    *callgraph.Slot
 	kept    atomic.Int32 // payload kept, and admitted: the second of the two serves
 }
 
@@ -185,6 +206,9 @@ type ServerCall struct {
 func (c *ServerCall) Arrive(b *admit.Batch) (waits bool, refused *rpc.Error) {
 	for _, f := range c.method.arrive {
 		a := f(c, b)
+		if a.refused != nil {
+			c.End(a.refused, 0)
+		}
 		if a.refused != nil || a.waits {
 			return a.waits, a.refused
 		}
@@ -245,7 +269,9 @@ func (c *ServerCall) Admit() {
 // Refuse implements admit.Guest.
 func (c *ServerCall) Refuse(v admission.Verdict) admit.Flusher {
 	c.method.door.Forget(c.size)
-	c.origin.Refuse(c, admit.ErrorOf(v))
+	err := admit.ErrorOf(v)
+	c.End(err, 0)
+	c.origin.Refuse(c, err)
 	return c.origin
 }
 
@@ -282,6 +308,11 @@ func (c *ServerCall) Contract() *rpc.Method { return c.method.rpc }
 // as it is; anything else becomes Internal, and its text goes to the log alone.
 func (c *ServerCall) visible(err error) *rpc.Error {
 	if e, ok := errors.AsType[*rpc.Error](err); ok {
+		if c.ran && e.NotRun { // that of a call that the handler made: this one has run
+			passed := *e
+			passed.NotRun = false
+			e = &passed
+		}
 		if e.Code == 0 { // a handler's slip must not read as success
 			e = &rpc.Error{Code: rpc.Unknown, Message: e.Message, Details: e.Details}
 		}
@@ -299,6 +330,7 @@ func (c *ServerCall) visible(err error) *rpc.Error {
 }
 
 func callHandler(c *ServerCall) (proto.Message, error) {
+	c.ran = true
 	res, err := c.method.handler(c, c.request)
 	if err != nil {
 		return nil, err

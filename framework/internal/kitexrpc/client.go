@@ -104,6 +104,9 @@ func (c *Client) Call(ctx context.Context, call *interceptor.ClientCall) error {
 		call.Answered = false
 		err = conn.call(ctx, call, report)
 		again := c.returned(p, call, err, refusedBy != nil)
+		if err != errNotSent { //nolint:errorlint // our own sentinel, never wrapped
+			call.Attempted(err)
+		}
 		switch {
 		case err == errNotSent: //nolint:errorlint // our own sentinel, never wrapped
 			conn.stopUsing()

@@ -119,6 +119,7 @@ type pending struct {
 	res   proto.Message
 	level qos.Priority
 	heard bool // an answer has come
+	size  int  // of it, in bytes
 	seq   int32
 	conn  *clientConn
 	timer *time.Timer // fires expire at the deadline
@@ -174,7 +175,7 @@ func (c *clientConn) foreignDone(ctx context.Context) <-chan struct{} {
 
 //go:noinline
 func (c *clientConn) finish(p *pending, call *interceptor.ClientCall, err error) error {
-	call.Level, call.Answered = p.level, p.heard
+	call.Level, call.Answered, call.ResponseBytes = p.level, p.heard, p.size
 	p.res = nil
 	if p.timer.Stop() { // else expire may still be looking at p: leave it to the collector
 		p.conn = nil
@@ -202,7 +203,8 @@ func (c *clientConn) send(call *interceptor.ClientCall, report admission.Report)
 	for seq == 0 { // zero is for control frames
 		seq = c.seq.Add(1)
 	}
-	p.res, p.level, p.heard, p.seq, p.conn = call.Response, qos.LastPriority, false, seq, c
+	p.res, p.level, p.heard, p.size, p.seq, p.conn = call.Response, qos.LastPriority, false, 0, seq, c
+	call.RequestBytes = size
 	if err := c.begin(call.Deadline); err != nil {
 		p.res, p.conn = nil, nil
 		pendingPool.Put(p)
@@ -215,7 +217,7 @@ func (c *clientConn) send(call *interceptor.ClientCall, report admission.Report)
 		header = appendReport(header, report)
 	}
 	start := len(c.buf)
-	b := appendPrefix(c.buf, seq, typeCall, call.Method.Service, call.Method.Name, header, size)
+	b := appendPrefix(c.buf, seq, typeCall, call.Method.Service, call.Method.Name, call.Caller, header, size)
 	b, err := appendMessage(b, call.Request, size)
 	if err == nil && !c.put(seq, p) {
 		err = netpoll.ErrConnClosed
@@ -289,7 +291,7 @@ func (p *pending) answer(f *frame) error {
 	if len(f.header) >= replyHeaderLen && f.header[0] != 0 {
 		p.level = qos.Priority(be.Uint16(f.header[2:]))
 	}
-	p.heard = true
+	p.heard, p.size = true, f.size
 	if f.kind == typeException {
 		return parseError(f.payload)
 	}

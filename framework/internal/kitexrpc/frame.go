@@ -41,6 +41,9 @@ const (
 	// headerKey is the 16-bit key of our header, on calls and on replies. Kitex's
 	// own keys are small integers.
 	headerKey = 0x534C
+	// callerKey is kitex's key for the method that makes a call (transmeta.FromMethod).
+	// Ours is the full name; a client without our header is not believed to say one.
+	callerKey = 20
 	// serviceKey is kitex's string key for the name of the called service.
 	serviceKey = "isn"
 	// resetKey is kitex's string key by which a server says that it will close
@@ -63,6 +66,7 @@ type frame struct {
 	service    []byte
 	method     []byte
 	header     []byte // our own header, nil if there is none
+	caller     []byte // the calling method, empty if it is not told
 	bizStatus  []byte
 	bizMessage []byte
 	payload    []byte // what of it lies in the buffer
@@ -182,6 +186,8 @@ func (f *frame) note(number uint16, key, value []byte) {
 	switch {
 	case number == headerKey:
 		f.header = value
+	case number == callerKey:
+		f.caller = value
 	case key == nil:
 	case string(key) == serviceKey:
 		f.service = value
@@ -234,7 +240,7 @@ func newRefusal(err *rpc.Error) refusal {
 	payload := appendError(nil, err)
 	header := replyHeader(qos.LastPriority)
 	// A client of kitex reads the name of an exception, and wants there to be one.
-	b := appendPrefix(nil, 0, typeException, "", "refused", header[:], len(payload))
+	b := appendPrefix(nil, 0, typeException, "", "refused", "", header[:], len(payload))
 	return refusal{err: err, seq: len(b) - 4, frame: append(b, payload...)}
 }
 
@@ -248,11 +254,15 @@ func (r *refusal) append(b []byte, seq int32, level qos.Priority) []byte {
 }
 
 // appendPrefix appends everything before the message: size is the length the
-// message will have. header is nil or our own header.
-func appendPrefix(b []byte, seq int32, kind uint8, service, method string, header []byte, size int) []byte {
+// message will have. header is nil or our own header; with it goes
+// the name of the calling method, if any.
+func appendPrefix(b []byte, seq int32, kind uint8, service, method, caller string, header []byte, size int) []byte {
 	info := 2
 	if header != nil {
 		info += 1 + 2 + 4 + len(header)
+		if caller != "" {
+			info += 4 + len(caller)
+		}
 	}
 	if service != "" {
 		info += 1 + 2 + 2 + len(serviceKey) + 2 + len(service)
@@ -274,6 +284,12 @@ func appendPrefix(b []byte, seq int32, kind uint8, service, method string, heade
 		b = be.AppendUint16(b, headerKey)
 		b = be.AppendUint16(b, uint16(len(header)))
 		b = append(b, header...)
+		if caller != "" {
+			b[len(b)-len(header)-5] = 2 // values in this block
+			b = be.AppendUint16(b, callerKey)
+			b = be.AppendUint16(b, uint16(len(caller)))
+			b = append(b, caller...)
+		}
 	}
 	if service != "" {
 		b = append(b, infoStrings, 0, 1)

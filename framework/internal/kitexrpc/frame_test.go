@@ -29,7 +29,7 @@ func TestFrameRoundTrip(t *testing.T) {
 		{"nothing", "", "", nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := append(appendPrefix(nil, 77, typeCall, c.service, c.method, c.header, len(c.payload)), c.payload...)
+			b := append(appendPrefix(nil, 77, typeCall, c.service, c.method, "test.v1.Front/Show", c.header, len(c.payload)), c.payload...)
 			n, err := frameLen(b, 1<<20)
 			if err != nil || n != len(b) {
 				t.Fatalf("length %d, %v; want %d", n, err, len(b))
@@ -41,6 +41,9 @@ func TestFrameRoundTrip(t *testing.T) {
 			if f.seq != 77 || f.kind != typeCall || string(f.service) != c.service || string(f.method) != c.method ||
 				!bytes.Equal(f.header, c.header) || !bytes.Equal(f.payload, c.payload) {
 				t.Fatalf("got %+v", f)
+			}
+			if want := "test.v1.Front/Show"; c.header != nil && string(f.caller) != want || c.header == nil && f.caller != nil {
+				t.Fatalf("caller %q", f.caller)
 			}
 		})
 	}
@@ -58,7 +61,7 @@ func TestResetFrame(t *testing.T) {
 }
 
 func TestFrameLenRefuses(t *testing.T) {
-	long := appendPrefix(nil, 1, typeCall, "", "M", nil, 1<<20)
+	long := appendPrefix(nil, 1, typeCall, "", "M", "", nil, 1<<20)
 	for name, b := range map[string][]byte{
 		"http":     []byte("GET / HTTP/1.1\r\n"),
 		"too long": long,
@@ -132,9 +135,9 @@ func FuzzReport(f *testing.F) {
 }
 
 func FuzzFrame(f *testing.F) {
-	f.Add(appendPrefix(nil, 1, typeCall, "test.v1.Echo", "Echo", make([]byte, rpc.HeaderLen), 0))
+	f.Add(appendPrefix(nil, 1, typeCall, "test.v1.Echo", "Echo", "test.v1.Front/Show", make([]byte, rpc.HeaderLen), 0))
 	header := replyHeader(qos.LastPriority)
-	f.Add(appendPrefix(nil, 2, typeException, "", "Echo", header[:], 0))
+	f.Add(appendPrefix(nil, 2, typeException, "", "Echo", "", header[:], 0))
 	refusal := newRefusal(admit.Overloaded)
 	f.Add(refusal.append(nil, 3, 7))
 	f.Add(appendReset(nil))
@@ -151,7 +154,7 @@ func FuzzFrame(f *testing.F) {
 			return
 		}
 		// What was understood must survive being written and read again.
-		again := append(appendPrefix(nil, fr.seq, fr.kind, string(fr.service), string(fr.method), fr.header, len(fr.payload)), fr.payload...)
+		again := append(appendPrefix(nil, fr.seq, fr.kind, string(fr.service), string(fr.method), string(fr.caller), fr.header, len(fr.payload)), fr.payload...)
 		var second frame
 		if err := second.parse(again); err != nil {
 			t.Fatalf("%+v does not parse again: %v", fr, err)

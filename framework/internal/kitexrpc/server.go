@@ -439,7 +439,7 @@ func (c *serverConn) handle(f *frame) {
 	}
 	call := m.NewCall(&interceptor.Incoming{
 		Conn: c.ctx, Origin: c, Peer: c.peer, Seq: f.seq,
-		Trusted: c.server.cfg.Trusted, Header: f.header, Size: f.size,
+		Trusted: c.server.cfg.Trusted, Header: f.header, Caller: f.caller, Size: f.size,
 	}, c.spare, time.Now())
 	c.spare = nil
 	switch waits, refused := call.Arrive(&c.batch); {
@@ -483,14 +483,18 @@ func (c *serverConn) refuse(seq int32, err *rpc.Error, method []byte) {
 }
 
 func (c *serverConn) serve(call *interceptor.ServerCall) {
-	if c.ctx.Err() == nil { // else it has waited, and nobody waits for it any more
+	if c.ctx.Err() == nil {
+		sent := 0
 		res, err := call.Run()
 		if err == nil {
-			err = c.reply(call, res)
+			sent, err = c.reply(call, res)
 		}
 		if err != nil {
 			c.replyError(call.Seq, []byte(call.Contract().Name), err)
 		}
+		call.End(err, sent)
+	} else { // it has waited, and nobody waits for it any more
+		call.End(errGone, 0)
 	}
 	call.Leave()
 	c.server.release()
@@ -502,32 +506,35 @@ func (s *Server) release() {
 	}
 }
 
-// reply sends a response. It gives an error when the response cannot be sent but
-// an error reply still can; a dead connection is nobody's error any more.
+var errGone = &rpc.Error{Code: rpc.Canceled, Reason: rpc.ReasonCanceled, NotRun: true, Message: "the caller has gone"}
+
+// reply sends a response and gives its size. It gives an error when the response
+// cannot be sent but an error reply still can; a dead connection is nobody's error any
+// more.
 //
 // It is kept out of line: its frame must not stay on the stack of a blocked call.
 //
 //go:noinline
-func (c *serverConn) reply(call *interceptor.ServerCall, res proto.Message) *rpc.Error {
+func (c *serverConn) reply(call *interceptor.ServerCall, res proto.Message) (int, *rpc.Error) {
 	method := call.Contract().Name
 	size := proto.Size(res)
 	if size > c.server.cfg.MaxFrameBytes-maxFrameOverhead {
-		return &rpc.Error{Code: rpc.ResourceExhausted, Reason: rpc.ReasonDecode, Message: "the response is larger than MaxFrameBytes; ask for less, or page"}
+		return 0, &rpc.Error{Code: rpc.ResourceExhausted, Reason: rpc.ReasonDecode, Message: "the response is larger than MaxFrameBytes; ask for less, or page"}
 	}
 	if c.begin(time.Time{}) != nil {
-		return nil
+		return size, nil
 	}
 	start := len(c.buf)
 	header := replyHeader(c.server.cfg.Level())
-	b, err := appendMessage(appendPrefix(c.buf, call.Seq, typeReply, "", method, header[:], size), res, size)
+	b, err := appendMessage(appendPrefix(c.buf, call.Seq, typeReply, "", method, "", header[:], size), res, size)
 	if err != nil {
 		c.abort(start)
 		c.server.cfg.Log.Error("response not sent", slog.String("method", method), slog.Any("err", err))
-		return &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonDecode, Message: "the response could not be encoded"}
+		return 0, &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonDecode, Message: "the response could not be encoded"}
 	}
 	c.buf = b
 	c.end()
-	return nil
+	return size, nil
 }
 
 func (c *serverConn) replyError(seq int32, method []byte, e *rpc.Error) {
@@ -541,7 +548,7 @@ func (c *serverConn) replyError(seq int32, method []byte, e *rpc.Error) {
 func appendErrorReply(b []byte, seq int32, method []byte, level qos.Priority, e *rpc.Error) []byte {
 	payload := appendError(nil, e)
 	header := replyHeader(level)
-	return append(appendPrefix(b, seq, typeException, "", string(method), header[:], len(payload)), payload...)
+	return append(appendPrefix(b, seq, typeException, "", string(method), "", header[:], len(payload)), payload...)
 }
 
 // parseReport reads what a caller's header says of the calls that it has held back; n

@@ -6,8 +6,10 @@ package process
 
 import (
 	"sync"
+	"time"
 
 	"github.com/sluice-rpc/sluice/framework/metrics"
+	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
 var items = sync.OnceValue(func() *metrics.Registry {
@@ -15,6 +17,13 @@ var items = sync.OnceValue(func() *metrics.Registry {
 	r.Process()
 	return r
 })
+
+var graph = sync.OnceValue(func() *callgraph.Recorder {
+	return callgraph.NewRecorder(callgraph.Config{Process: callgraph.Process{Epoch: uint64(time.Now().UnixNano())}})
+})
+
+// Graph gives the recorder of all calls of this process.
+func Graph() *callgraph.Recorder { return graph() }
 
 // Items gives the registry of all items of this process.
 func Items() *metrics.Registry { return items() }
