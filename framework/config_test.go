@@ -232,7 +232,7 @@ func TestConfigFromFile(t *testing.T) {
 			t.Errorf("setting %s has no text", s.Name)
 		}
 	}
-	if len(server) != 9 || len(client) != 6 {
+	if len(server) != 10 || len(client) != 6 {
 		t.Errorf("%d settings of a server and %d of a client: a field lacks its tag", len(server), len(client))
 	}
 }

@@ -79,7 +79,7 @@ func (s *Server) Register(svc *rpc.Service, handlers []rpc.Handler) {
 	}
 	methods := make(map[string]*interceptor.Method, len(handlers))
 	for i, m := range svc.Methods {
-		method := interceptor.NewMethod(m, handlers[i], s.opts.interceptors, s.opts.log, s.admission, interceptor.ProcessObserver())
+		method := interceptor.NewMethod(m, handlers[i], s.opts.interceptors, s.opts.log, s.admission)
 		methods[m.Name] = method
 		if _, twice := s.byShort[m.Name]; twice {
 			method = nil // ambiguous: only a caller that names the service reaches it
@@ -203,7 +203,7 @@ func (s *Server) Run(ctx context.Context) error {
 	state := admin.NewState(s.opts.ready)
 	var g errgroup.Group
 	if adminLis != nil {
-		g.Go(func() error { return admin.Serve(adminCtx, adminLis, state, s.opts.admin) })
+		g.Go(func() error { return admin.Serve(adminCtx, adminLis, state, s.pages()) })
 	}
 	g.Go(func() error {
 		defer stopAdmin()
