@@ -79,7 +79,7 @@ func (s *Server) Register(svc *rpc.Service, handlers []rpc.Handler) {
 	}
 	methods := make(map[string]*interceptor.Method, len(handlers))
 	for i, m := range svc.Methods {
-		method := interceptor.NewMethod(m, handlers[i], s.opts.interceptors, s.opts.log, s.admission)
+		method := interceptor.NewMethod(m, handlers[i], s.opts.interceptors, s.opts.log, s.admission, interceptor.ProcessObserver())
 		methods[m.Name] = method
 		if _, twice := s.byShort[m.Name]; twice {
 			method = nil // ambiguous: only a caller that names the service reaches it
