@@ -15,7 +15,7 @@ DURATION ?= 20s
 GRAPH    ?=
 SEED     ?= 1
 
-.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-moments bench-overload build clean
+.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-moments bench-overload bench-overload-real build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,11 @@ bench-overload: ## overload control and its peers in virtual time, by SEED; FACT
 	@mkdir -p build
 	@$(GO) run -C qos/admission/bench . -seed $(SEED) -json ../../../build/bench-overload.jsonl \
 		$(foreach v,FACTOR X ENTRIES LEAVES SLOTS ONEWAY REJECTCOST DIST POLICIES ONLY,$(if $($v),-$(shell echo $v | tr A-Z a-z) $($v)))
+
+bench-overload-real: ## the same in real processes over loopback, pinned apart; what admitting, refusing and serving costs; ROUNDS=3 COUNT=2.5 (seconds a cell) ONLY=overload.cpu
+	@mkdir -p build
+	@$(GO) run -C framework/bench/overload . -seed $(SEED) -json ../../../build/bench-overload-real.jsonl \
+		$(foreach v,ROUNDS COUNT ONLY,$(if $($v),-$(shell echo $v | tr A-Z a-z) $($v)))
 
 clean: ## remove what was built (data is kept)
 	@rm -rf bin build
