@@ -215,7 +215,8 @@ func aView() *view {
 	}
 	v.figures.served.observe(2 * time.Second)
 	v.figures.err = fmt.Errorf("a long\nstory: %s", strings.Repeat("é", 200))
-	v.tiers[0] = tierState{Known: true, Done: 199_999, QoS: &qosState{Running: 9999, Waiting: 99_999, Limit: 9999, Level: qos.PriorityOf(qos.Unspecified, 127).String()}}
+	v.tiers[0] = tierState{Known: true, Done: 199_999, QoS: &qosState{Limit: 9999, Running: 19_998, Asleep: 9999, Waiting: 99_999}}
+	v.tiers[0].QoS.Level.Class, v.tiers[0].QoS.Level.User = qos.Interactive.String(), 127
 	return v
 }
 

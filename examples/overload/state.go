@@ -20,11 +20,25 @@ type tierState struct {
 
 // qosState is the part of /admin/qos that is shown; nil without admission.
 type qosState struct {
-	Running int    `json:"running"`
-	Waiting int    `json:"waiting"`
-	Limit   int    `json:"limit"`
-	Level   string `json:"level"`
+	Limit   int `json:"limit"`   // calls that may run and not sleep
+	Running int `json:"running"` // of these asleep: waiting for something other than a core
+	Asleep  int `json:"asleep"`
+	Waiting int `json:"waiting"`
+	Level   struct {
+		Class string `json:"class"` // "everyone" if nobody is kept out
+		User  uint8  `json:"user"`
+	} `json:"level"`
 }
+
+// level is the worst class, and the worst users of it, with a chance.
+func (q *qosState) level() string {
+	if q.Level.Class == everyone {
+		return everyone
+	}
+	return fmt.Sprintf("%s/%d", q.Level.Class, q.Level.User)
+}
+
+const everyone = "everyone"
 
 // askTime is short: the view goes on without a tier that is too busy to answer.
 const askTime = 300 * time.Millisecond

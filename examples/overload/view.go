@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/sluice-rpc/sluice/qos"
 )
 
 // view is one second, to be shown.
@@ -96,7 +94,7 @@ func (v *view) lines(s style) []string {
 	lines = append(lines, "",
 		fmt.Sprintf("answers  served p50 %s p99 %s      refused p50 %s p99 %s", at(&f.served, .5), at(&f.served, .99), at(&f.refused, .5), at(&f.refused, .99)),
 		"",
-		s.paint(dim, fmt.Sprintf("%-9s%6s%9s%9s  %-19s%s", "tier", "limit", "running", "waiting", "lets in as far as", "work done")))
+		s.paint(dim, fmt.Sprintf("%-9s%5s%7s%7s%8s  %-19s%s", "tier", "limit", "awake", "asleep", "waiting", "lets in as far as", "work done")))
 	for i, name := range []string{tierMiddle, tierLeaf} {
 		lines = append(lines, v.tiers[i].line(name, v.wasted(i)))
 	}
@@ -131,24 +129,17 @@ func (t *tierState) line(name string, wasted float64) string {
 	if !t.Known {
 		return fmt.Sprintf("%-9s  too busy to answer", name)
 	}
-	limit, running, waiting, level := "-", "-", "-", "-"
+	limit, awake, asleep, waiting, level := "-", "-", "-", "-", "-"
 	if q := t.QoS; q != nil {
-		limit, running, waiting, level = fmt.Sprint(q.Limit), fmt.Sprint(q.Running), fmt.Sprint(q.Waiting), levelName(q.Level)
+		limit, awake, asleep = fmt.Sprint(q.Limit), fmt.Sprint(q.Running-q.Asleep), fmt.Sprint(q.Asleep)
+		waiting, level = fmt.Sprint(q.Waiting), q.level()
 	}
 	// Calls under way at the ends of the second are no waste: a tenth is not shown.
 	work := fmt.Sprintf("%5d/s", t.Done)
 	if wasted > .1 {
 		work += fmt.Sprintf(", %.0f %% in vain", 100*wasted)
 	}
-	return fmt.Sprintf("%-9s%6s%9s%9s  %-19s%s", name, limit, running, waiting, level, work)
-}
-
-// levelName says what a level means.
-func levelName(level string) string {
-	if level == qos.LastPriority.String() {
-		return "everyone"
-	}
-	return level
+	return fmt.Sprintf("%-9s%5s%7s%7s%8s  %-19s%s", name, limit, awake, asleep, waiting, level, work)
 }
 
 // at gives a quantile in 7 columns.
@@ -190,7 +181,7 @@ func (v *view) line() string {
 	fmt.Fprintf(&b, " | served p99 %s, refused %s", at(&f.served, .99), at(&f.refused, .99))
 	for i, name := range []string{tierMiddle, tierLeaf} {
 		if q := v.tiers[i].QoS; q != nil {
-			fmt.Fprintf(&b, " | %s lets in %s, limit %d", name, levelName(q.Level), q.Limit)
+			fmt.Fprintf(&b, " | %s lets in %s, limit %d", name, q.level(), q.Limit)
 		}
 	}
 	fmt.Fprintf(&b, " | in vain: %.0f %% of middle, %.0f %% of leaf", 100*v.wasted(0), 100*v.wasted(1))
