@@ -18,7 +18,7 @@ SEED     ?= 1
 .PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-moments bench-overload bench-overload-real build clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## build Moments and bring it up on http://127.0.0.1:8080 (data in DATA=moments-data)
 	@echo "building bin/moments (the first time takes a few minutes, then seconds) ..."

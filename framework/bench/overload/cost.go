@@ -72,13 +72,16 @@ type echoLoad struct {
 	callers int
 	bytes   int
 	kinds   []string // of servers
+	kitex   bool     // the calls of a client of bare kitex
 }
 
 var echoLoads = []echoLoad{
-	{"c64", 64, 1000, []string{kindKitex, kindRefusing, kindOurs, kindOff}},
-	{"c1000", 1000, 1000, []string{kindKitex, kindRefusing, kindOurs, kindOff}},
-	{"1MB", 16, 1 << 20, []string{kindKitex, kindRefusing}},
-	{"empty", 64, 0, []string{kindRefusing}},
+	{name: "c64", callers: 64, bytes: 1000, kinds: []string{kindKitex, kindRefusing, kindOurs, kindOff}},
+	{name: "c1000", callers: 1000, bytes: 1000, kinds: []string{kindKitex, kindRefusing, kindOurs, kindOff}},
+	{name: "1MB", callers: 16, bytes: 1 << 20, kinds: []string{kindKitex, kindRefusing}},
+	{name: "empty", callers: 64, bytes: 0, kinds: []string{kindRefusing}},
+	{name: "c64.kitex_client", callers: 64, bytes: 1000, kinds: []string{kindKitex, kindRefusing}, kitex: true},
+	{name: "c1000.kitex_client", callers: 1000, bytes: 1000, kinds: []string{kindKitex, kindRefusing}, kitex: true},
 }
 
 // spent is what an answer costs a server.
@@ -101,7 +104,7 @@ func costPart(ctx context.Context, cfg config, res *results, round int) error {
 		}
 		for _, kind := range l.kinds {
 			of := func(f func(spent) float64) float64 { return median(got[l.name+kind], f) }
-			res.line("echo %-6s %-9s %8.0f/s  %7.2f µs  %6.2f allocs  %8.0f bytes a call; %.3f refused", l.name, kind,
+			res.line("echo %-18s %-9s %8.0f/s  %7.2f µs  %6.2f allocs  %8.0f bytes a call; %.3f refused", l.name, kind,
 				of(spent.rate), of(spent.cpu), of(spent.allocated), of(func(s spent) float64 { return s.bytes }), of(spent.share))
 			for _, s := range got[l.name+kind] {
 				// A machine that is busy otherwise may stall a server long enough for it to refuse some.
@@ -119,7 +122,7 @@ func costPart(ctx context.Context, cfg config, res *results, round int) error {
 		_, m, _ := quartiles(ratios)
 		return m
 	}
-	for _, load := range []string{"c64", "c1000"} {
+	for _, load := range []string{"c64", "c1000", "c64.kitex_client", "c1000.kitex_client"} {
 		res.add("qos.reject."+load+".cpu_ratio", "ratio", of(load, kindRefusing, kindKitex))
 	}
 	res.add("qos.reject.cpu_ratio_1MB", "ratio", of("1MB", kindRefusing, kindKitex))
@@ -154,7 +157,10 @@ func median(ss []spent, f func(spent) float64) float64 {
 // echoes measures one load against a server of each kind, which take turns: so other
 // work on the machine weighs on all of them.
 func echoes(ctx context.Context, cfg config, l echoLoad, round int, got map[string][]spent) (err error) {
-	const turns = 4
+	turns := 4
+	if l.kitex {
+		turns = 2 // a cross-check
+	}
 	gen, err := start(ctx, cfg.gen, "generator")
 	if err != nil {
 		return err
@@ -168,6 +174,9 @@ func echoes(ctx context.Context, cfg config, l echoLoad, round int, got map[stri
 			return err
 		}
 		ps = append(ps, server)
+		if l.kitex {
+			continue
+		}
 		r, err := gen.do(order{Op: opFrame, Addrs: []string{kind}, Bytes: l.bytes})
 		if err != nil {
 			return err
@@ -177,7 +186,7 @@ func echoes(ctx context.Context, cfg config, l echoLoad, round int, got map[stri
 	for turn := range turns {
 		for i := range l.kinds {
 			i = (i + turn + round) % len(l.kinds)
-			s, err := flooded(ctx, ps[1+i], gen, l.callers, frames[i])
+			s, err := flooded(ctx, ps[1+i], gen, l, frames[i])
 			if err != nil {
 				return fmt.Errorf("against %s: %w", l.kinds[i], err)
 			}
@@ -188,9 +197,9 @@ func echoes(ctx context.Context, cfg config, l echoLoad, round int, got map[stri
 }
 
 // flooded measures a server under a flood.
-func flooded(ctx context.Context, server, gen *proc, callers int, frame []byte) (s spent, err error) {
+func flooded(ctx context.Context, server, gen *proc, l echoLoad, frame []byte) (s spent, err error) {
 	const warmUp, window = 100 * time.Millisecond, 250 * time.Millisecond
-	if _, err := gen.do(order{Op: opFlood, Addrs: []string{server.first.Addr}, Callers: callers, Frame: frame}); err != nil {
+	if _, err := gen.do(order{Op: opFlood, Addrs: []string{server.first.Addr}, Callers: l.callers, Bytes: l.bytes, Frame: frame}); err != nil {
 		return s, err
 	}
 	var atServer, atGen [2]report

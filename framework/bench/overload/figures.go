@@ -17,6 +17,7 @@ type outcome struct {
 	Local     int     // calls refused before they were sent
 	Lag       float64 // p99 of how late tasks were begun, ms
 	ServerCPU float64 // of the server's cores, share that it used
+	PerCPU    float64 // calls done for a second of it
 }
 
 // figures are what a cell gives.

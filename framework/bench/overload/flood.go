@@ -30,7 +30,9 @@ import (
 const connections = 4
 
 // A flood sends one frame again and again, whatever the answers say of levels: the
-// next one for each answer, so that a fixed number is on its way.
+// next one for each answer, so that a fixed number is on its way. Without a frame it
+// is made of calls by a client of bare kitex, which knows no levels either; those come
+// more singly, but the client and not the server is then at its limit.
 type flood struct {
 	conns    []net.Conn
 	done     sync.WaitGroup
@@ -42,6 +44,9 @@ type flood struct {
 
 func (f *flood) start(o order) error {
 	f.ending.Store(false)
+	if o.Frame == nil {
+		return f.call(o)
+	}
 	for i := range connections {
 		c, err := net.Dial("tcp", o.Addrs[0])
 		if err != nil {
@@ -55,6 +60,25 @@ func (f *flood) start(o order) error {
 		f.done.Go(func() {
 			if err := f.send(c, o.Frame, n); err != nil && !f.ending.Load() {
 				f.err.CompareAndSwap(nil, &err)
+			}
+		})
+	}
+	return nil
+}
+
+func (f *flood) call(o order) error {
+	client, err := echoservice.NewClient("echo", kitexclient.WithHostPorts(o.Addrs[0]), kitexclient.WithMuxConnection(connections))
+	if err != nil {
+		return err
+	}
+	for range o.Callers {
+		f.done.Go(func() {
+			req := &echo.EchoRequest{Name: "benchmark", Data: make([]byte, o.Bytes)}
+			for !f.ending.Load() {
+				if _, err := client.Echo(context.Background(), req); err != nil {
+					f.refused.Add(1)
+				}
+				f.answered.Add(1)
 			}
 		})
 	}

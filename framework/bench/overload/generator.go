@@ -177,7 +177,7 @@ func saturate(o order) (float64, error) {
 		return 0, err
 	}
 	defer closeAll(conns)
-	const warmUp = 300 * time.Millisecond
+	const warmUp = 200 * time.Millisecond
 	var answered atomic.Int64
 	var failed atomic.Pointer[error]
 	var running sync.WaitGroup

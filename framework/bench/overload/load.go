@@ -15,7 +15,7 @@ const ratio = "of optimum"
 
 // Every cell begins at 0.7 of the capacity, as a process does that has run for long.
 const (
-	before = .8  // seconds of it
+	before = .6  // seconds of it
 	settle = 1.2 // seconds of the load that do not count
 	after  = .4  // seconds of it behind those that count: their tasks must not get the place of those who would have come
 )
@@ -162,7 +162,7 @@ func loadPart(ctx context.Context, cfg config, res *results, round int) error {
 		return nil
 	}
 	res.line("round %d of %d: capacity", round+1, cfg.rounds)
-	first, err := capacities(ctx, cfg, mixes)
+	first, perCPU, err := capacities(ctx, cfg, mixes)
 	if err != nil {
 		return err
 	}
@@ -175,10 +175,10 @@ func loadPart(ctx context.Context, cfg config, res *results, round int) error {
 		}
 		o := outcomes[i]
 		f := e.cell.measure(o, e.cell.Capacity)
-		res.line("%-18s %-8s goodput %.3f  waste %.3f  p99 %3.0f ms  top20 %.2f  refused there %d (p99 %.0f ms), here %d; server CPU %.2f, lag %.1f ms",
-			e.cell.Name, e.kind, f.goodput, f.waste, f.p99, f.top20, len(o.RefusedUS), f.refused, o.Local, o.ServerCPU, o.Lag)
+		res.line("%-18s %-8s goodput %.3f  waste %.3f  p99 %3.0f ms  top20 %.2f  refused there %d (p99 %.0f ms), here %d; server CPU %.2f, calls a CPU second %.2f of the closed loop's, lag %.1f ms",
+			e.cell.Name, e.kind, f.goodput, f.waste, f.p99, f.top20, len(o.RefusedUS), f.refused, o.Local, o.ServerCPU, o.PerCPU/perCPU[e.cell.Mix], o.Lag)
 	}
-	last, err := capacities(ctx, cfg, mixes)
+	last, _, err := capacities(ctx, cfg, mixes)
 	if err != nil {
 		return err
 	}
@@ -231,35 +231,37 @@ func summary(values map[string]float64, note func(metric)) {
 
 // capacities gives the best goodput of closed loops against a server without
 // admission, in calls/s: with a few more callers than cores, or with very many if they
-// sleep.
-func capacities(ctx context.Context, cfg config, mixes []mix) (best map[mix]float64, err error) {
-	const seconds = .7
-	best = map[mix]float64{}
+// sleep; and how many calls the server did for a second of CPU.
+func capacities(ctx context.Context, cfg config, mixes []mix) (best, perCPU map[mix]float64, err error) {
+	const seconds = .8
+	best, perCPU = map[mix]float64{}, map[mix]float64{}
 	for _, m := range mixes {
-		callers := []int{2, 4, 8}
-		if m == sleepy {
-			callers = []int{64}
-		}
+		callers := map[mix][]int{uniform: {2, 4, 8}, costs: {4}, sleepy: {64}}[m]
 		leaf, err := cfg.startServer(ctx, cfg.server, kindOff)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		gen, err := start(ctx, cfg.gen, "generator")
 		if err != nil {
-			return nil, errors.Join(err, leaf.stop())
+			return nil, nil, errors.Join(err, leaf.stop())
 		}
-		for _, n := range callers {
+		for _, n := range callers { // for each core
 			r, err := gen.do(order{Op: opSaturate, Cell: cell{Mix: m, X: 1}, Addrs: []string{leaf.first.Addr}, Callers: n * len(cfg.server), Seconds: seconds})
 			if err != nil {
-				return nil, errors.Join(fmt.Errorf("closed loop of %d: %w", n*len(cfg.server), err), stopAll(leaf, gen))
+				return nil, nil, errors.Join(fmt.Errorf("closed loop of %d: %w", n*len(cfg.server), err), stopAll(leaf, gen))
 			}
 			best[m] = max(best[m], r.Rate)
 		}
+		r, err := leaf.do(order{Op: opSample})
+		if err != nil {
+			return nil, nil, errors.Join(err, stopAll(leaf, gen))
+		}
+		perCPU[m] = float64(r.Ran) / (r.CPU - leaf.first.CPU).Seconds()
 		if err := stopAll(leaf, gen); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return best, nil
+	return best, perCPU, nil
 }
 
 // startServer starts a server of the load part.
@@ -314,6 +316,7 @@ func playOn(ctx context.Context, cfg config, kind string, c cell) (out outcome, 
 	}
 	out = r.Outcome
 	out.ServerCPU = (busy[1].CPU - busy[0].CPU).Seconds() / (busy[1].At - busy[0].At).Seconds() / float64(len(cfg.server))
+	out.PerCPU = float64(busy[1].Ran-busy[0].Ran) / (busy[1].CPU - busy[0].CPU).Seconds()
 	out.Done = make([]byte, len(out.Took))
 	for _, p := range ps[:len(ps)-1] {
 		if r, err = p.do(order{Op: opSample, Tasks: len(out.Took)}); err != nil {
