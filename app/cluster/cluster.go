@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -52,6 +51,7 @@ type Node struct {
 	jobs    []part // background work of the services
 	gateway *gateway.Gateway
 	door    net.Listener // of the gateway
+	admin   net.Listener // of the gateway's admin pages
 }
 
 // Start opens the stores, makes the services and binds all addresses. Nothing is
@@ -123,10 +123,7 @@ func adminSocket(r topology.Role) string { return string(r) + "-admin" }
 func (n *Node) checkSockets() error {
 	known := make([]string, 0, 2*len(n.cfg.Roles))
 	for _, r := range n.cfg.Roles {
-		known = append(known, string(r))
-		if r != topology.Gateway {
-			known = append(known, adminSocket(r))
-		}
+		known = append(known, string(r), adminSocket(r))
 	}
 	for name := range n.cfg.Sockets {
 		if !slices.Contains(known, name) {
@@ -268,23 +265,36 @@ func (n *Node) comments() momentsv1.CommentServiceClient {
 func (n *Node) openDoor(ctx context.Context) error {
 	door := n.cfg.Topology.Gateway
 	var err error
+	if n.door, err = n.bind(ctx, string(topology.Gateway), door.Listen); err != nil {
+		return err
+	}
+	if n.admin, err = n.bind(ctx, adminSocket(topology.Gateway), door.Admin); err != nil {
+		return err
+	}
 	n.gateway, err = gateway.New(gateway.Config{
 		Accounts: n.accounts(), Posts: n.posts(), Timelines: n.timelines(), Comments: n.comments(),
-		Limits: door.Limits,
-		HTTP:   edge.ServerConfig{CertFile: door.TLSCert, KeyFile: door.TLSKey},
-		Log:    n.log.With("service", "gateway"),
+		Limits:       door.Limits,
+		AdmissionOff: door.Admission == framework.AdmissionOff, Key: door.Key(), Classes: door.QoSTable,
+		Admin: n.admin,
+		HTTP:  edge.ServerConfig{CertFile: door.TLSCert, KeyFile: door.TLSKey},
+		Log:   n.log.With("service", "gateway"),
 	})
 	if err != nil {
 		return fmt.Errorf("start gateway: %w", err)
 	}
-	if lis := n.cfg.Sockets[string(topology.Gateway)]; lis != nil {
-		n.door = lis
-		return nil
-	}
-	if n.door, err = new(net.ListenConfig).Listen(ctx, "tcp", loopback(door.Listen)); err != nil {
-		return listenError("gateway", err)
-	}
 	return nil
+}
+
+// bind gives the socket of that name, or one at an address.
+func (n *Node) bind(ctx context.Context, name, addr string) (net.Listener, error) {
+	if lis := n.cfg.Sockets[name]; lis != nil {
+		return lis, nil
+	}
+	lis, err := new(net.ListenConfig).Listen(ctx, "tcp", loopback(addr))
+	if err != nil {
+		return nil, listenError(name, err)
+	}
+	return lis, nil
 }
 
 // loopback makes an address without a host one of this machine alone: 0.0.0.0 must
@@ -321,6 +331,14 @@ func (n *Node) URL() string {
 	return scheme + n.door.Addr().String()
 }
 
+// GatewayAdmin gives where the admin pages of this process's gateway are, empty without one.
+func (n *Node) GatewayAdmin() string {
+	if n.admin == nil {
+		return ""
+	}
+	return n.admin.Addr().String()
+}
+
 // Accounts gives a client of the account service that this process uses.
 func (n *Node) Accounts() momentsv1.AccountServiceClient { return n.accounts() }
 
@@ -340,7 +358,7 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 	}
 	err := runParts(ctx, steps)
-	n.door = nil // closed by the gateway
+	n.door, n.admin = nil, nil // closed by the gateway
 	return errors.Join(err, n.close())
 }
 
@@ -355,8 +373,10 @@ func (n *Node) close() error {
 			errs = append(errs, fmt.Errorf("close the store of %s: %w", r, err))
 		}
 	}
-	if n.door != nil {
-		errs = append(errs, io.Closer(n.door).Close())
+	for _, lis := range []net.Listener{n.door, n.admin} {
+		if lis != nil {
+			errs = append(errs, lis.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -282,6 +282,35 @@ func TestRolesApart(t *testing.T) {
 	}
 }
 
+// TestClassesOfRoutes: a node takes the gateway's table, and refuses to start with one
+// that is wrong.
+func TestClassesOfRoutes(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "qos.yaml")
+	cfg := testConfig(openData(t, t.TempDir()), topology.Roles()...)
+	cfg.Topology.Gateway.QoSTable = file
+	if err := os.WriteFile(file, []byte("classes:\n  GET /timeline: best\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cluster.Start(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "qos.yaml:2: classes.GET /timeline") {
+		t.Errorf("start with a wrong table: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("classes:\n  GET /timeline: critical\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n, _ := runNode(t, cfg)
+	res, err := http.Get("http://" + n.GatewayAdmin() + "/admin/qos")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	for _, want := range []string{"service gateway: admission on", "service timeline: admission on", "critical"} {
+		if err != nil || !strings.Contains(string(page), want) {
+			t.Errorf("%v, no %q on the page:\n%s", err, want, page)
+		}
+	}
+}
+
 // bind gives a listener that a node takes over.
 func bind(t *testing.T) net.Listener {
 	t.Helper()

@@ -4,6 +4,8 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +25,8 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/topology"
 	"github.com/sluice-rpc/sluice/framework/activation"
+	"github.com/sluice-rpc/sluice/framework/config"
+	"github.com/sluice-rpc/sluice/qos"
 )
 
 const (
@@ -98,6 +102,11 @@ func NewSplit(ctx context.Context, cfg SplitConfig) (_ *Split, err error) {
 	if err := s.addGateways(ctx); err != nil {
 		return nil, err
 	}
+	if s.cfg.Topology.Gateway.QoSKey == "" { // a user has one level, whichever gateway he comes to
+		key := make([]byte, qos.KeySize)
+		_, _ = rand.Read(key) // never fails, by its documentation
+		s.cfg.Topology.Gateway.QoSKey = config.Secret(hex.EncodeToString(key))
+	}
 	if err := writeFile(s.file, s.yaml(), 0o600); err != nil {
 		return nil, fmt.Errorf("write the configuration of the processes: %w", err)
 	}
@@ -117,7 +126,11 @@ func (s *Split) addGateways(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.state.Gateways = append(s.state.Gateways, GatewayState{URL: scheme + addr})
+		admin, err := c.bind(ctx, adminSocket(topology.Gateway), "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		s.state.Gateways = append(s.state.Gateways, GatewayState{URL: scheme + addr, Admin: admin})
 		if scheme == "http://" { // a certificate may be anybody's: then the services' health must do
 			c.health = scheme + addr + "/readyz"
 		}
@@ -135,7 +148,8 @@ func (s *Split) yaml() []byte {
 		at := t.Service(r)
 		b = fmt.Appendf(b, "%s:\n  listen: %q\n  admin: %q\n  addrs: [%q]\n", r, at.Listen, at.Admin, at.Addrs[0])
 	}
-	return fmt.Appendf(b, "gateway:\n  limits: %t\n  tls-cert: %q\n  tls-key: %q\n", t.Gateway.Limits, t.Gateway.TLSCert, t.Gateway.TLSKey)
+	return fmt.Appendf(b, "gateway:\n  limits: %t\n  tls-cert: %q\n  tls-key: %q\n  admission: %s\n  qos-key: %q\n  qos-table: %q\n",
+		t.Gateway.Limits, t.Gateway.TLSCert, t.Gateway.TLSKey, t.Gateway.Admission, string(t.Gateway.QoSKey), t.Gateway.QoSTable)
 }
 
 // nextPort gives the address of the next gateway: the next port, any free one if any

@@ -27,8 +27,9 @@ type State struct {
 
 // GatewayState is a running gateway.
 type GatewayState struct {
-	URL string `json:"url"` // of the page and the API
-	PID int    `json:"pid"`
+	URL   string `json:"url"`   // of the page and the API
+	Admin string `json:"admin"` // of its admin pages
+	PID   int    `json:"pid"`
 }
 
 // Running is a running service.

@@ -49,6 +49,8 @@ type Config struct {
 	// Classes is a file of classes by route, see edge.Entry.ReadClasses; empty for none.
 	Classes string
 
+	// Admin is where Run serves the admin pages; nil for none. Run closes it.
+	Admin net.Listener
 	// HTTP is how Run listens: certificate, time limits, readiness.
 	HTTP edge.ServerConfig
 	// Log receives what goes wrong inside. Nil means slog.Default().
@@ -66,6 +68,7 @@ type Gateway struct {
 	writes   *limits // nil without limits
 	requests *limits // nil without limits
 	entry    *edge.Entry
+	admin    net.Listener // nil for none
 	mux      *http.ServeMux
 	server   *edge.Server
 }
@@ -81,6 +84,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		accounts: cfg.Accounts, posts: cfg.Posts, timelines: cfg.Timelines, comments: cfg.Comments,
 		sessions: newSessions(cfg.Accounts, time.Now),
+		admin:    cfg.Admin,
 		mux:      http.NewServeMux(),
 	}
 	if cfg.Limits {
@@ -124,6 +128,9 @@ func (g *Gateway) Run(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	var all errgroup.Group
 	all.Go(func() error { return g.entry.Run(entry) })
+	if g.admin != nil {
+		all.Go(func() error { return g.entry.ServeAdmin(entry, g.admin, nil) })
+	}
 	all.Go(func() error {
 		defer stop()
 		return g.server.Serve(ctx, ln)

@@ -11,7 +11,9 @@ import (
 	"strings"
 
 	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/framework"
 	"github.com/sluice-rpc/sluice/framework/config"
+	"github.com/sluice-rpc/sluice/qos"
 )
 
 // Role is a part of Moments that can be a process of its own.
@@ -106,12 +108,37 @@ type Door struct {
 	Limits  bool   `config:"limits" doc:"whether each user's writes are limited"`
 	TLSCert string `config:"tls-cert" doc:"PEM file of the certificate; with it the gateway speaks HTTPS only"`
 	TLSKey  string `config:"tls-key" doc:"PEM file of the certificate's key"`
+	Admin   string `config:"admin" doc:"host:port of the gateway's admin pages; port 0 takes a free one"`
+
+	Admission string        `config:"admission" doc:"on or off: whether an overloaded gateway refuses what matters least"`
+	QoSKey    config.Secret `config:"qos-key" doc:"64 hexadecimal digits, the same for all gateways and nobody else: the secret behind the levels of users; empty for one that each gateway makes for itself"`
+	QoSTable  string        `config:"qos-table" doc:"YAML file with the classes of routes that have another one than their contract says, read again when it changes; empty for none"`
+}
+
+// Key gives the secret behind the levels of users, zero if there is none.
+func (d Door) Key() qos.Key {
+	k, err := qos.ParseKey(string(d.QoSKey))
+	if err != nil { // Validate has said so
+		return qos.Key{}
+	}
+	return k
 }
 
 // Validate finds contradictions.
 func (d Door) Validate() error {
 	if (d.TLSCert == "") != (d.TLSKey == "") {
 		return config.Wrong("tls-cert", "give both tls-cert and tls-key, or neither")
+	}
+	if d.Admission != framework.AdmissionOn && d.Admission != framework.AdmissionOff {
+		return config.Wrong("admission", "%q: want on or off", d.Admission)
+	}
+	if d.QoSKey != "" {
+		if _, err := qos.ParseKey(string(d.QoSKey)); err != nil {
+			return config.Wrong("qos-key", "%v", err)
+		}
+	}
+	if err := checkAddr("admin", d.Admin); err != nil {
+		return err
 	}
 	return checkAddr("listen", d.Listen)
 }
@@ -129,7 +156,7 @@ func Default() Config {
 	return Config{
 		Region:  Region{Number: 1, Name: "local"},
 		Account: s, Post: s, Timeline: s, Comment: s,
-		Gateway: Door{Listen: "127.0.0.1:8080", Limits: true},
+		Gateway: Door{Listen: "127.0.0.1:8080", Admin: "127.0.0.1:0", Limits: true, Admission: framework.AdmissionOn},
 	}
 }
 

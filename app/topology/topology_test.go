@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sluice-rpc/sluice/app/topology"
+	"github.com/sluice-rpc/sluice/qos"
 )
 
 func TestLoad(t *testing.T) {
@@ -58,6 +59,17 @@ func TestDeployedExample(t *testing.T) {
 	}
 }
 
+func TestKey(t *testing.T) {
+	text := strings.Repeat("0a", qos.KeySize)
+	got, err := topology.Load("", []string{"gateway.qos-key=" + text})
+	if err != nil || got.Gateway.Key()[0] != 10 {
+		t.Errorf("key of %s: %v", text, err)
+	}
+	if k := topology.Default().Gateway.Key(); k != (qos.Key{}) {
+		t.Error("a key out of nothing")
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
 	for _, c := range []struct{ name, setting, want string }{
 		{"no equals sign", "gateway.listen", "name=value"},
@@ -67,6 +79,8 @@ func TestLoadRefuses(t *testing.T) {
 		{"region 0", "region.number=0", "region.number"},
 		{"a region too large", "region.number=65536", "region.number"},
 		{"a region's name with a space", "region.name=hong kong", "region.name"},
+		{"admission that is neither", "gateway.admission=maybe", "want on or off"},
+		{"a key too short", "gateway.qos-key=0a0b", "gateway.qos-key"},
 		{"a certificate without its key", "gateway.tls-cert=cert.pem", "tls-key"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

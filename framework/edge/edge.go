@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
@@ -53,6 +54,9 @@ type Config struct {
 	// Requests of nobody get the level of their address, as it comes from the
 	// connection: behind a proxy that is one level for all of them.
 	User func(*http.Request) string
+	// AdminToken must come with what changes the process through ServeAdmin. Without one
+	// such changes are taken from this machine alone.
+	AdminToken config.Secret
 	// Key is the secret behind user levels; all entries of a system should share one.
 	// The zero key means one that the entry makes for itself.
 	Key qos.Key
@@ -67,6 +71,7 @@ type Entry struct {
 	key       qos.Key
 	ownKey    bool
 	service   *admit.Service // nil without admission
+	token     config.Secret  // of the admin pages
 	lookEvery time.Duration  // at the table of classes; 0 is config's default
 
 	mu        sync.Mutex
@@ -78,7 +83,7 @@ type Entry struct {
 // New makes an entry. While it is used Run should run, else admission knows neither
 // delay nor demand and lets nearly everything in.
 func New(cfg Config) *Entry {
-	e := &Entry{log: cfg.Log, maxBody: cfg.MaxBody, explain: cfg.Explain, user: cfg.User, key: cfg.Key}
+	e := &Entry{log: cfg.Log, maxBody: cfg.MaxBody, explain: cfg.Explain, user: cfg.User, key: cfg.Key, token: cfg.AdminToken}
 	if e.key == (qos.Key{}) {
 		e.key, e.ownKey = newKey(), true
 	}

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/admin"
+	"github.com/sluice-rpc/sluice/framework/internal/process"
 	"github.com/sluice-rpc/sluice/tracing"
 )
 
@@ -147,6 +149,18 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		err = fmt.Errorf("edge: requests still running after %v were cut: %w", s.cfg.Drain, errors.Join(err, s.http.Close()))
 	}
 	return errors.Join(err, closed(<-done))
+}
+
+// ServeAdmin serves what framework.Server has on its admin port, for a process of
+// which the entry is all there is: /livez, /readyz, /metrics, /admin/items and
+// /admin/qos, with what pages adds under patterns of http.ServeMux. It ends with ctx,
+// closes ln and then returns nil. ready may be nil.
+func (e *Entry) ServeAdmin(ctx context.Context, ln net.Listener, ready func(context.Context) error) error {
+	qos := &admin.QoS{Items: process.Items(), Token: string(e.token), Log: e.log}
+	if e.service != nil {
+		qos.Door = e.service.Door()
+	}
+	return admin.Serve(ctx, ln, admin.NewState(ready), admin.Pages(qos))
 }
 
 // closed drops the error that says no more than that Shutdown was called.

@@ -141,6 +141,17 @@ func TestUpSplit(t *testing.T) {
 	if len(state.Gateways) != 2 || len(state.Services) != 4 || !state.Split {
 		t.Fatalf("state %+v, want 2 gateways and 4 services", state)
 	}
+	for _, g := range state.Gateways { // each its own page
+		res, err := http.Get("http://" + g.Admin + "/admin/qos")
+		if err != nil {
+			t.Fatal(err)
+		}
+		page, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if err != nil || !strings.Contains(string(page), "service gateway: admission on") {
+			t.Errorf("%v, %s: %s", err, res.Status, page)
+		}
+	}
 	post := state.Services[topology.Post]
 	if err := syscall.Kill(post.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)

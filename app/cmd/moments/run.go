@@ -89,7 +89,7 @@ ROLE-admin (FileDescriptorName=), instead of the addresses in the configuration.
 				if at, ok := node.Running(r); ok {
 					_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s on %s, admin http://%s\n", r, at.Addr, at.Admin)
 				} else {
-					_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s on %s\n", r, node.URL())
+					_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s on %s, admin http://%s\n", r, node.URL(), node.GatewayAdmin())
 				}
 			}
 			return node.Run(ctx)

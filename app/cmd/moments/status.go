@@ -64,7 +64,7 @@ func status(ctx context.Context, state *cluster.State, w io.Writer) error {
 		row(string(r), s.PID, s.Addr, s.Admin, "http://"+s.Admin+"/readyz")
 	}
 	for _, g := range state.Gateways {
-		row(string(topology.Gateway), g.PID, g.URL, "", g.URL+"/readyz")
+		row(string(topology.Gateway), g.PID, g.URL, g.Admin, g.URL+"/readyz")
 	}
 	if err := table.Flush(); err != nil {
 		return err

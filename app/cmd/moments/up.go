@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,7 @@ type upFlags struct {
 	split           bool
 	limits, cost    string
 	tlsCert, tlsKey string
+	table           string
 }
 
 func newUpCmd() *cobra.Command {
@@ -48,13 +50,14 @@ finish. Nothing acknowledged is lost by ending it in any other way.`,
 	flags.StringVar(&f.cost, "password-cost", "default", "cost of new passwords: default, or min which protects nothing and is for benches")
 	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM file of a certificate: serve HTTPS only")
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM file of the certificate's key")
+	flags.StringVar(&f.table, "qos-table", "", "YAML file with other classes of routes than their contracts say, read again when it changes")
 	return cmd
 }
 
 // config turns the flags into what a cluster takes.
 func (f *upFlags) config(stderr io.Writer) (_ topology.Config, cheap bool, _ error) {
 	t := topology.Default()
-	t.Gateway = topology.Door{Listen: f.addr, TLSCert: f.tlsCert, TLSKey: f.tlsKey}
+	t.Gateway.Listen, t.Gateway.TLSCert, t.Gateway.TLSKey, t.Gateway.QoSTable = f.addr, f.tlsCert, f.tlsKey, f.table
 	var err error
 	if t.Gateway.Limits, err = parseLimits(f.limits); err != nil {
 		return t, false, err
@@ -121,7 +124,7 @@ func upOne(ctx context.Context, t topology.Config, cheap bool, data *cluster.Dat
 	go func() { ended <- node.Run(ctx) }() // waited for on every way out
 	state := cluster.State{
 		PID: os.Getpid(), Started: time.Now().UTC(), Region: t.Region.Number,
-		Gateways: []cluster.GatewayState{{URL: node.URL(), PID: os.Getpid()}},
+		Gateways: []cluster.GatewayState{{URL: node.URL(), Admin: node.GatewayAdmin(), PID: os.Getpid()}},
 		Services: map[topology.Role]cluster.Running{},
 	}
 	for _, r := range topology.Services() {
@@ -183,6 +186,9 @@ func printUp(w io.Writer, f upFlags, data *cluster.Data, s *cluster.State, d dem
 	_, _ = fmt.Fprintf(w, "  %-13s %s/openapi.yaml\n", "API document", s.Gateways[0].URL)
 	for _, r := range topology.Services() {
 		_, _ = fmt.Fprintf(w, "  %-13s %s, admin http://%s\n", string(r), s.Services[r].Addr, s.Services[r].Admin)
+	}
+	for _, g := range s.Gateways {
+		_, _ = fmt.Fprintf(w, "  %-13s %s, admin http://%s\n", "gateway", strings.TrimPrefix(strings.TrimPrefix(g.URL, "http://"), "https://"), g.Admin)
 	}
 	if f.limits == "off" {
 		_, _ = fmt.Fprintf(w, "  %-13s off\n", "user limits")

@@ -27,6 +27,15 @@ func NewState(check func(context.Context) error) *State { return &State{check: c
 // Drain makes /readyz say that no more calls should be sent here.
 func (s *State) Drain() { s.draining.Store(true) }
 
+// Pages gives the pages about the process that every admin port has.
+func Pages(q *QoS) map[string]http.Handler {
+	return map[string]http.Handler{
+		"/metrics":     q.Items.Handler(),
+		"/admin/items": q.Items.CatalogueHandler(),
+		"/admin/qos":   q.Handler(),
+	}
+}
+
 const (
 	checkTimeout  = time.Second
 	headerTimeout = 5 * time.Second
