@@ -33,7 +33,7 @@ func readKeys(f *os.File) (keys <-chan byte, restore func() error, err error) {
 		var b [1]byte
 		for {
 			n, err := unix.Read(fd, b[:])
-			if err != nil && err != unix.EINTR { //nolint:errorlint // an errno, as it is
+			if err != nil && err != unix.EINTR {
 				n = 0
 				<-done // the terminal is gone; nobody types any more
 			}

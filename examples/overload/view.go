@@ -58,10 +58,6 @@ func (s style) bar(width int, parts ...float64) string {
 	return b.String() + strings.Repeat(" ", width-drawn)
 }
 
-func (v *view) offeredLoad() string {
-	return fmt.Sprintf("%gx the usual load", v.Load)
-}
-
 // goodput is tasks served in a second as a part of the capacity.
 func (v *view) goodput() float64 {
 	all := v.figures.all()
@@ -94,7 +90,7 @@ func (v *view) lines(s style) []string {
 	lines = append(lines, "",
 		fmt.Sprintf("answers  served p50 %s p99 %s      refused p50 %s p99 %s", at(&f.served, .5), at(&f.served, .99), at(&f.refused, .5), at(&f.refused, .99)),
 		"",
-		s.paint(dim, fmt.Sprintf("%-9s%5s%7s%7s%8s  %-19s%s", "tier", "limit", "awake", "asleep", "waiting", "lets in as far as", "work done")))
+		s.paint(dim, fmt.Sprintf("%-9s%5s%8s%7s%8s  %-18s%s", "tier", "limit", "running", "asleep", "waiting", "lets in as far as", "work done")))
 	for i, name := range []string{tierMiddle, tierLeaf} {
 		lines = append(lines, v.tiers[i].line(name, v.wasted(i)))
 	}
@@ -129,9 +125,9 @@ func (t *tierState) line(name string, wasted float64) string {
 	if !t.Known {
 		return fmt.Sprintf("%-9s  too busy to answer", name)
 	}
-	limit, awake, asleep, waiting, level := "-", "-", "-", "-", "-"
+	limit, running, asleep, waiting, level := "-", "-", "-", "-", "-"
 	if q := t.QoS; q != nil {
-		limit, awake, asleep = fmt.Sprint(q.Limit), fmt.Sprint(q.Running-q.Asleep), fmt.Sprint(q.Asleep)
+		limit, running, asleep = fmt.Sprint(q.Limit), fmt.Sprint(q.Running), fmt.Sprint(q.Asleep)
 		waiting, level = fmt.Sprint(q.Waiting), q.level()
 	}
 	// Calls under way at the ends of the second are no waste: a tenth is not shown.
@@ -139,7 +135,7 @@ func (t *tierState) line(name string, wasted float64) string {
 	if wasted > .1 {
 		work += fmt.Sprintf(", %.0f %% in vain", 100*wasted)
 	}
-	return fmt.Sprintf("%-9s%5s%7s%7s%8s  %-19s%s", name, limit, awake, asleep, waiting, level, work)
+	return fmt.Sprintf("%-9s%5s%8s%7s%8s  %-18s%s", name, limit, running, asleep, waiting, level, work)
 }
 
 // at gives a quantile in 7 columns.
