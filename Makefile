@@ -15,7 +15,7 @@ DURATION ?= 20s
 GRAPH    ?=
 SEED     ?= 1
 
-.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-moments bench-overload bench-overload-real build clean
+.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-moments bench-overload bench-overload-real drill-midnight build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,11 @@ bench-overload-real: ## the same in real processes over loopback, pinned apart; 
 	@mkdir -p build
 	@$(GO) run -C framework/bench/overload . -seed $(SEED) -json ../../../build/bench-overload-real.jsonl \
 		$(foreach v,ROUNDS COUNT ONLY,$(if $($v),-$(shell echo $v | tr A-Z a-z) $($v)))
+
+drill-midnight: DURATION = 60s
+drill-midnight: ## Moments, each service a process, under five times its usual load for DURATION=60s; QUICK=1 for a short look, MIX=20/10/70 for another mix of timelines/posts/albums
+	@mkdir -p build
+	@$(GO) run -C app/bench . drill -spike $(DURATION) $(if $(QUICK),-quick) $(if $(MIX),-mix $(MIX)) -json ../../build/drill-midnight.jsonl
 
 clean: ## remove what was built (data is kept)
 	@rm -rf bin build

@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/redis/go-redis/v9 v9.17.2
 	github.com/sluice-rpc/sluice v0.0.0
+	golang.org/x/sys v0.48.0
 )
 
 require (

@@ -18,6 +18,10 @@
 // every page; user limits are off and passwords are hashed at the least cost, for the generator is not what those are for. Redis
 // flushes its append-only file before it answers and does neither of the others. CPU is user plus system time of all processes of a
 // system; the generator's is not counted, but it shares the cores.
+//
+//	go run . drill -json ../../build/drill-midnight.jsonl
+//
+// is midnight of New Year's Eve, on Moments alone: five times the usual calls for a minute; see drill.go.
 package main
 
 import (
@@ -60,8 +64,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := func() error {
-		if len(os.Args) > 1 && os.Args[1] == frontArg {
-			return front(ctx, os.Args[2:])
+		if len(os.Args) > 1 {
+			switch os.Args[1] {
+			case frontArg:
+				return front(ctx, os.Args[2:])
+			case "drill":
+				return drillMain(ctx, os.Args[2:], os.Stdout)
+			}
 		}
 		return bench(ctx, os.Args[1:], os.Stdout)
 	}()
@@ -154,7 +163,11 @@ func bench(ctx context.Context, args []string, out io.Writer) (err error) {
 		}
 	}()
 	if c.only != "ref" {
-		s, err := startMoments(ctx, c, root, dir, graph, out)
+		path, err := buildMoments(ctx, c.moments, root, dir, out)
+		if err != nil {
+			return err
+		}
+		s, err := startMoments(ctx, path, c.split, dir, graph)
 		if err != nil {
 			return fmt.Errorf("moments: %w", err)
 		}

@@ -14,22 +14,27 @@ import (
 	"github.com/sluice-rpc/sluice/app/load"
 )
 
-// startMoments builds the moments command, unless one is named, and brings Moments up on a new data directory.
-func startMoments(ctx context.Context, c *config, root, dir string, graph *load.Graph, out io.Writer) (*system, error) {
-	path := c.moments
-	if path == "" {
-		path = filepath.Join(dir, "moments.bin")
-		began := time.Now()
-		build := exec.CommandContext(ctx, "go", "build", "-C", root, "-o", path, "./app/cmd/moments")
-		if msg, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("building the moments command: %w\n%s", err, msg)
-		}
-		fmt.Fprintf(out, "moments built in %v\n", time.Since(began).Round(time.Second))
+// buildMoments builds the moments command, unless one is named, and returns its path.
+func buildMoments(ctx context.Context, named, root, dir string, out io.Writer) (string, error) {
+	if named != "" {
+		return named, nil
 	}
+	path := filepath.Join(dir, "moments.bin")
+	began := time.Now()
+	build := exec.CommandContext(ctx, "go", "build", "-C", root, "-o", path, "./app/cmd/moments")
+	if msg, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the moments command: %w\n%s", err, msg)
+	}
+	fmt.Fprintf(out, "moments built in %v\n", time.Since(began).Round(time.Second))
+	return path, nil
+}
+
+// startMoments brings Moments up on a new data directory in dir, by the command at path.
+func startMoments(ctx context.Context, path string, split bool, dir string, graph *load.Graph) (*system, error) {
 	data := filepath.Join(dir, "moments")
 	args := []string{"up", "--data", data, "--addr", "127.0.0.1:0", "--limits", "off", "--password-cost", "min"}
 	about := "moments up: flushed before the answer, authenticated, filtered; user limits off, passwords hashed at the least cost"
-	if c.split {
+	if split {
 		args = append(args, "--split")
 		about = "moments up --split: each service a process, two gateways;" + about[len("moments up:"):]
 	}

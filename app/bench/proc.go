@@ -31,8 +31,9 @@ func start(name, path string, args ...string) (*process, error) {
 	p := &process{name: name, log: &tail{}, done: make(chan struct{})}
 	p.cmd = exec.Command(path, args...) //nolint:noctx // ended in order by stop, not killed with a context
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	// In a group of its own, or a Ctrl-C at the terminal would end the servers under the running measurement.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	// In a session of its own, or a Ctrl-C at the terminal would end the servers under the running measurement, and the kernel would
+	// give them one share of the processors together with the generator (autogroup, sched(7)).
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
@@ -164,4 +165,47 @@ func parseStat(line []byte) (parent int, ticks int64, err error) {
 		ticks += n
 	}
 	return parent, ticks, nil
+}
+
+// cpuOfOne returns user plus system time of one process, without its children.
+func cpuOfOne(pid int) (time.Duration, error) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	_, ticks, err := parseStat(stat)
+	return time.Duration(ticks) * clockTick, err
+}
+
+// residentOf returns the bytes of memory that a process has, 0 if there is none.
+func residentOf(pid int) int64 {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0
+	}
+	var size, resident int64
+	if _, err := fmt.Sscan(string(b), &size, &resident); err != nil {
+		return 0
+	}
+	return resident * int64(os.Getpagesize())
+}
+
+// starvedOf returns how long the threads of a process have been ready to run and did not, for want of a processor; 0 if there is none.
+func starvedOf(pid int) time.Duration {
+	threads, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+	if err != nil {
+		return 0
+	}
+	var sum time.Duration
+	for _, t := range threads {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + t.Name() + "/schedstat")
+		if err != nil {
+			continue
+		}
+		var ran, waited int64
+		if _, err := fmt.Sscan(string(b), &ran, &waited); err == nil {
+			sum += time.Duration(waited)
+		}
+	}
+	return sum
 }
