@@ -209,7 +209,7 @@ func (g *Gateway) serve(rt route) edge.HandlerFunc {
 				return err
 			}
 		}
-		if limit != nil && edge.User(c.ctx()) == "" { // else it has been asked already
+		if limit != nil && edge.User(r.Context()) == "" { // else it has been asked already
 			if err := limit(c.user); err != nil {
 				return err
 			}

@@ -49,25 +49,7 @@ func (e *Entry) newRoute(name string, m *rpc.Method) *route {
 	return rt
 }
 
-// entered is the context of a request: what the entry knows of it.
-type entered struct {
-	context.Context
-	call rpc.Call
-	user string
-}
-
 type userKey struct{}
-
-// Value implements context.Context.
-func (c *entered) Value(key any) any {
-	switch key {
-	case rpc.CallKey:
-		return &c.call
-	case userKey{}:
-		return c.user
-	}
-	return c.Context.Value(key)
-}
 
 // User gives what Config.User has said of the request that ctx belongs to.
 func User(ctx context.Context) string {
@@ -75,21 +57,22 @@ func User(ctx context.Context) string {
 	return user
 }
 
-// rank gives the request its class and its user's level. What the request itself says
-// of its importance is not read.
-func (e *Entry) rank(c *entered, rt *route, r *http.Request) {
+// rank gives the request its class and its user's level, and tells who that is. What
+// the request itself says of its importance is not read.
+func (e *Entry) rank(call *rpc.Call, rt *route, r *http.Request) (user string) {
 	if rt.method == nil {
-		return
+		return ""
 	}
 	if e.user != nil {
-		c.user = e.user(r)
+		user = e.user(r)
 	}
-	who := c.user
+	who := user
 	if who == "" {
 		who = address(r.RemoteAddr)
 	}
-	c.call.Class = qos.Class(rt.class.Load())
-	c.call.UserLevel = e.key.UserLevel(who, time.Now())
+	call.Class = qos.Class(rt.class.Load())
+	call.UserLevel = e.key.UserLevel(who, time.Now())
+	return user
 }
 
 // address gives what stands for somebody who is not logged in: the address, or of an
@@ -110,15 +93,15 @@ func address(remote string) string {
 
 // enter lets a request in, after a wait if need be. If the error is nil the caller
 // must call leave.
-func (e *Entry) enter(ctx context.Context, c *entered, rt *route) (leave func(), err error) {
+func (e *Entry) enter(ctx context.Context, call *rpc.Call, rt *route) (leave func(), err error) {
 	if rt.pass == nil {
 		return func() {}, nil
 	}
-	c.call.Progress().Admit() // calls within the process do not queue again
+	call.Progress().Admit() // calls within the process do not queue again
 	if rt.pass.Open() {
 		return func() {}, nil
 	}
-	leave, refused := e.service.Door().Enter(ctx, qos.PriorityOf(c.call.Class, c.call.UserLevel), 0, rt.pass.Number())
+	leave, refused := e.service.Door().Enter(ctx, qos.PriorityOf(call.Class, call.UserLevel), 0, rt.pass.Number())
 	if refused != nil {
 		// Too late for the deadline is too much to do, too: the deadline is our own.
 		return nil, admit.Overloaded

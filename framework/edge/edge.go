@@ -121,9 +121,7 @@ func (e *Entry) Handle(name string, m *rpc.Method, next HandlerFunc) http.Handle
 func (e *Entry) HandleLimited(name string, m *rpc.Method, limit func(user string) error, next HandlerFunc) http.Handler {
 	rt := e.newRoute(name, m)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &entered{Context: r.Context()}
-		call := &c.call
-		call.Header = rt.head
+		call := &rpc.Call{Header: rt.head}
 		call.Trace, call.Span = traceOf(r.Header)
 		out := &answer{ResponseWriter: w}
 		out.Header().Set("Traceparent", tracing.Traceparent(call.Trace, call.Span, false))
@@ -135,20 +133,23 @@ func (e *Entry) HandleLimited(name string, m *rpc.Method, limit func(user string
 			e.fail(out, r, name, call, tooLarge(e.maxBody))
 			return
 		}
-		e.rank(c, rt, r)
+		user := e.rank(call, rt, r)
 		if limit != nil {
-			if err := limit(c.user); err != nil {
+			if err := limit(user); err != nil {
 				e.fail(out, r, name, call, err)
 				return
 			}
 		}
-		ctx := context.Context(c)
+		ctx := rpc.WithCall(r.Context(), call)
+		if user != "" {
+			ctx = context.WithValue(ctx, userKey{}, user)
+		}
 		if m != nil {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, call.Budget)
 			defer cancel()
 		}
-		leave, err := e.enter(ctx, c, rt)
+		leave, err := e.enter(ctx, call, rt)
 		if err != nil {
 			e.fail(out, r, name, call, err)
 			return
