@@ -5,6 +5,7 @@ package edge_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -328,4 +330,65 @@ func TestOperatorsMayOverride(t *testing.T) {
 	want(503, 503)
 	do2(admit.Override{Action: admit.Unpin})
 	want(200, 200)
+}
+
+// TestSaturation offers over HTTP a multiple of what the machine can do: what matters is
+// served, the rest is told so with both times to wait, and nobody gets anything else.
+func TestSaturation(t *testing.T) {
+	e := edge.New(edge.Config{Log: quiet()})
+	run(t, e)
+	mux := http.NewServeMux()
+	spin := func(http.ResponseWriter, *http.Request) error {
+		for end := time.Now().Add(5 * time.Millisecond); time.Now().Before(end); {
+		}
+		return nil
+	}
+	first := &rpc.Method{Service: "test.v1.Posts", Name: "First", Class: qos.Critical, Timeout: 2 * time.Second}
+	last := &rpc.Method{Service: "test.v1.Posts", Name: "Last", Class: qos.Background, Timeout: 2 * time.Second}
+	mux.Handle("GET /first", e.Handle("GET /first", first, spin))
+	mux.Handle("GET /last", e.Handle("GET /last", last, spin))
+	addr, _ := start(t, edge.ServerConfig{}, mux)
+	tr := &http.Transport{MaxIdleConnsPerHost: 64}
+	t.Cleanup(tr.CloseIdleConnections)
+	c := &http.Client{Transport: tr}
+	var served, refused [2]atomic.Int64
+	var g sync.WaitGroup
+	for i := range 64 {
+		g.Go(func() {
+			path, important := "/last", 0
+			if i%16 == 0 {
+				path, important = "/first", 1
+			}
+			for range 30 {
+				res, err := c.Get("http://" + addr + path)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				var p edge.Problem
+				switch res.StatusCode {
+				case 200:
+					served[important].Add(1)
+				case 503:
+					refused[important].Add(1)
+					if err := json.NewDecoder(res.Body).Decode(&p); err != nil || p.Type != "overload" || p.RetryAfterMS < 1 || res.Header.Get("Retry-After") != "1" {
+						t.Errorf("%v: %+v, Retry-After %q", err, p, res.Header.Get("Retry-After"))
+					}
+				default:
+					t.Errorf("%s: %s", path, res.Status)
+				}
+				_, _ = io.Copy(io.Discard, res.Body)
+				_ = res.Body.Close()
+			}
+		})
+	}
+	g.Wait()
+	t.Logf("served %d of the last and %d of the first class, refused %d and %d",
+		served[0].Load(), served[1].Load(), refused[0].Load(), refused[1].Load())
+	if refused[0].Load() == 0 {
+		t.Error("nothing was refused under a multiple of what the machine can do")
+	}
+	if served[1].Load() < 100 {
+		t.Errorf("%d of 120 requests that matter were served", served[1].Load())
+	}
 }
