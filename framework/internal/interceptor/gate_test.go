@@ -4,10 +4,14 @@ package interceptor
 
 import (
 	"context"
+	"log/slog"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/tracing"
@@ -106,6 +110,10 @@ func TestGateForgets(t *testing.T) {
 
 // TestGateIsBounded: more entries and services than it holds are let through untested.
 func TestGateIsBounded(t *testing.T) {
+	t.Cleanup(func() {
+		processGate.habits.Clear()
+		processGate.kinds.Store(0)
+	})
 	var many []*callee
 	for range maxCallees + 10 {
 		many = append(many, newCallee(t))
@@ -118,5 +126,53 @@ func TestGateIsBounded(t *testing.T) {
 	}
 	if n := processGate.kinds.Load(); n > maxHabits {
 		t.Errorf("%d habits are kept", n)
+	}
+}
+
+// origin is a connection that nothing waits on.
+type origin struct{}
+
+func (origin) Payload() ([]byte, bool)        { return nil, true }
+func (origin) Serve(*ServerCall)              {}
+func (origin) Refuse(*ServerCall, *rpc.Error) {}
+func (origin) Flush()                         {}
+
+// TestGateAtTheDoor: a call is refused on arrival if a service that its method is
+// known to call would refuse it: otherwise its own work is in vain.
+func TestGateAtTheDoor(t *testing.T) {
+	leaf := newCallee(t)
+	served := &rpc.Method{Service: "test.v1.Middle", Name: "Serve", Class: qos.Post, NewRequest: func() proto.Message { return new(emptypb.Empty) }}
+	method := NewMethod(served, nil, nil, slog.New(slog.DiscardHandler), admit.New(2).NewService("middle"), nil)
+	arrive := func(ticket uint16) *rpc.Error {
+		var header [rpc.HeaderLen]byte
+		(&rpc.Header{Class: qos.Post, Ticket: ticket, Budget: time.Second}).Put(header[:])
+		c := method.NewCall(&Incoming{Conn: t.Context(), Origin: origin{}, Trusted: true, Header: header[:]}, nil, time.Now())
+		_, refused := c.Arrive(new(admit.Batch))
+		c.Leave()
+		if refused != nil && refused.Reason == rpc.ReasonDecode { // there is nothing to decode into
+			refused = nil
+		}
+		return refused
+	}
+	leaf.refuses = true
+	if err := arrive(0); err != nil {
+		t.Fatalf("nothing is known of the method: %v", err)
+	}
+	leaf.refuses = false
+	for range 100 {
+		in := &rpc.Call{Header: rpc.Header{Class: qos.Post}, Method: served, Peer: "192.0.2.1:1"}
+		if err := leaf.call(rpc.WithCall(t.Context(), in)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := arrive(0); err != nil {
+		t.Errorf("the leaf admits it: %v", err)
+	}
+	leaf.refuses = true
+	if err := arrive(0); err != admit.Overloaded {
+		t.Errorf("the leaf would refuse it: %v", err)
+	}
+	if err := arrive(1); err != nil {
+		t.Errorf("a task that leaves have worked for: %v", err)
 	}
 }

@@ -65,6 +65,7 @@ type Method struct {
 	door    *admit.Door // nil without admission
 	pass    *admit.Pass // its way to the door, or past it
 	meter   *serverMeter
+	habit   *habit // what its calls call
 }
 
 // NewMethod applies the server's list, then the user's interceptors, to a handler.
@@ -74,7 +75,7 @@ func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *
 	for i := len(user) - 1; i >= 0; i-- {
 		h = user[i](m, h)
 	}
-	method := &Method{rpc: m, handler: h, log: log, meter: o.server(m)}
+	method := &Method{rpc: m, handler: h, log: log, meter: o.server(m), habit: processGate.habitOf(kind{method: m})}
 	if service != nil {
 		method.door, method.pass = service.Door(), service.Method(m.FullName(), m)
 	}
@@ -155,13 +156,16 @@ func (m *Method) NewCall(in *Incoming, c *ServerCall, now time.Time) *ServerCall
 	return c
 }
 
+// localPeer is the Peer of a call of a caller in the same process.
+const localPeer = "local"
+
 // NewLocalCall makes the call of a caller in the same process. Cancellation
 // crosses from ctx, its values do not.
 func (m *Method) NewLocalCall(ctx context.Context, h *rpc.Header, req proto.Message, now time.Time) *ServerCall {
 	c := &ServerCall{method: m, request: req}
 	c.conn = cancelOnly{ctx}
 	c.call.Method = m.rpc
-	c.call.Peer = "local"
+	c.call.Peer = localPeer
 	c.call.Header = *h
 	c.call.Progress().Admit() // its caller is inside, or has been let in for it
 	c.deadline = now.Add(effectiveBudget(h, m.rpc))
@@ -227,8 +231,12 @@ func atTheDoor(c *ServerCall, b *admit.Batch) arrival {
 		return arrival{}
 	}
 	h := &c.call.Header
+	priority := qos.PriorityOf(h.Class, h.UserLevel)
+	if h.Ticket == 0 && processGate.refuses(m.habit, 0, priority) {
+		return arrival{refused: admit.Overloaded}
+	}
 	c.guest = admission.Call{
-		Priority: qos.PriorityOf(h.Class, h.UserLevel), Ticket: qos.Ticket(h.Ticket),
+		Priority: priority, Ticket: qos.Ticket(h.Ticket),
 		Method: m.pass.Number(), Deadline: m.door.At(c.deadline), Frame: c,
 	}
 	switch v := m.door.Arrive(c.arrived, &c.guest, b); v {
