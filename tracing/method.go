@@ -4,7 +4,7 @@ package tracing
 
 import (
 	"cmp"
-	"math/rand/v2"
+	"encoding/binary"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -72,24 +72,32 @@ var keepNames = [...]string{
 // String gives the reasons by name.
 func (k Keep) String() string { return keepNames[k&7] }
 
+// Ended is what Keep is told of a call.
+type Ended struct {
+	Class   uint8         // zero for success, else one of fifteen ways to fail that are told apart in what is kept
+	Sampled bool          // the request is traced
+	Took    time.Duration // from start to end
+	At      time.Time     // when it ended
+	Span    SpanID        // of the call or of its caller: what differs from call to call serves as chance
+}
+
 // Keep says whether a call that has ended is worth a record, and is asked for each of
-// them: most often the answer is no, and costs a few nanoseconds. The class is zero for
-// success, else one of fifteen ways to fail, which are told apart in what is kept.
-func (m *Method) Keep(class uint8, sampled bool, took time.Duration) Keep {
-	if class != 0 {
-		return m.keepError(class, sampled)
+// them: most often the answer is no, and costs a few nanoseconds.
+func (m *Method) Keep(c *Ended) Keep {
+	if c.Class != 0 {
+		return m.keepError(c)
 	}
 	slow := m.threshold.Load()
-	if int64(took) <= slow {
-		if rand.Uint32() < downShare {
-			m.threshold.Store(max(slow-slow>>thresholdShift, int64(minThreshold)))
-		}
-		if sampled {
-			return KeepSampled
-		}
-		return 0
+	if int64(c.Took) > slow {
+		return m.keepSlow(slow, c)
 	}
-	return m.keepSlow(slow, sampled, took)
+	if uint32((binary.NativeEndian.Uint64(c.Span[:])^uint64(c.Took))*golden>>32) < downShare {
+		m.threshold.Store(max(slow-slow>>thresholdShift, int64(minThreshold)))
+	}
+	if c.Sampled {
+		return KeepSampled
+	}
+	return 0
 }
 
 // The threshold of slowness is an estimate of the 99th percentile that needs no
@@ -103,40 +111,43 @@ const (
 	minThreshold   = 1024 * time.Nanosecond
 	// downShare is of 1<<32: .01 ln(17/16) / (.99 ln(16/15)).
 	downShare = 40_752_800
+	// golden is 2^64 divided by the golden ratio: it spreads what differs in any bits
+	// over the upper ones (Knuth, The Art of Computer Programming, volume 3, 6.4).
+	golden = 0x9E3779B97F4A7C15
 )
 
-func (m *Method) keepSlow(threshold int64, sampled bool, took time.Duration) (k Keep) {
-	if sampled {
+func (m *Method) keepSlow(threshold int64, c *Ended) (k Keep) {
+	if c.Sampled {
 		k = KeepSampled
 	}
 	if threshold == 0 { // the first call: there is nothing to compare it with
-		m.threshold.CompareAndSwap(0, max(int64(took), int64(minThreshold)))
+		m.threshold.CompareAndSwap(0, max(int64(c.Took), int64(minThreshold)))
 		return k
 	}
 	m.threshold.Store(threshold + threshold>>thresholdShift)
-	if took < m.tracer.floor {
+	if c.Took < m.tracer.floor {
 		return k
 	}
-	if !sampled && !m.slowLimit.allow(m.tracer.now()) && int64(took) <= m.bar.Load() {
+	// One that is slower than all that are shown is kept in any case.
+	if !c.Sampled && !m.slowLimit.allow(m.tracer.since(c.At)) && int64(c.Took) <= m.bar.Load() {
 		m.limit()
 		return k
 	}
 	return k | KeepSlow
 }
 
-func (m *Method) keepError(class uint8, sampled bool) Keep {
-	class = min(class, numClasses-1)
-	k := Keep(class) << keepClass
-	if m.errorLimits[class].allow(m.tracer.now()) {
-		k |= KeepError
+func (m *Method) keepError(c *Ended) (k Keep) {
+	class := min(c.Class, numClasses-1)
+	if m.errorLimits[class].allow(m.tracer.since(c.At)) {
+		k = KeepError
 	} else {
 		m.limit()
 	}
-	if sampled {
+	if c.Sampled {
 		k |= KeepSampled
 	}
-	if k&(KeepError|KeepSampled) == 0 {
-		return 0
+	if k != 0 {
+		k |= Keep(class) << keepClass
 	}
 	return k
 }
@@ -146,14 +157,14 @@ func (m *Method) limit() {
 	m.tracer.limited.Add(1)
 }
 
-func (t *Tracer) now() time.Duration { return time.Since(t.start) }
+func (t *Tracer) since(at time.Time) time.Duration { return at.Sub(t.start) }
 
 // Add keeps a record for the reasons that Keep gave: the process holds it for a while
-// and the exporter gets it. The record is given away. Kind, Method, Seq and Kept are
-// set here.
+// and the exporter gets it. The record is given away. Kind, Method,
+// Named, Seq and Kept are set here.
 func (m *Method) Add(k Keep, r Record) {
 	t := m.tracer
-	r.Kind, r.Method, r.Kept = m.kind, m.name, k.String()
+	r.Kind, r.Method, r.Named, r.Kept = m.kind, m.name, t.EntryName(r.Entry), k.String()
 	r.bound()
 	kept := &r
 	t.made.Add(1)
@@ -189,7 +200,7 @@ func (m *Method) show(k Keep, r *Record) {
 }
 
 func (m *Method) showSlow(r *Record) {
-	if now := m.tracer.now(); now >= m.ends {
+	if now := m.tracer.since(time.Now()); now >= m.ends {
 		before := m.slowest[0]
 		if now >= m.ends+slowPeriod {
 			before = nil

@@ -28,7 +28,7 @@ func (n *Notes) Set(key, value string) {
 		n.made.CompareAndSwap(nil, &notes{})
 		l = n.made.Load()
 	}
-	key, value = cut(key, maxNameLen), cut(value, maxMessageLen)
+	key, value = cut(key, maxNoteKey), cut(value, maxNoteValue)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.list {

@@ -61,20 +61,22 @@ type Record struct {
 
 	Kind   Kind   `json:"kind"`
 	Entry  Entry  `json:"entry,omitzero"`
-	Method string `json:"method"`          // the callee's full name; at an HTTP entry the route, "POST /posts"
-	Caller string `json:"caller,omitzero"` // the caller's full name, if known
-	Peer   string `json:"peer,omitzero"`   // address of the other end
+	Named  string `json:"entry_name,omitzero"` // set by the Tracer: Tracer.EntryName
+	Method string `json:"method"`              // the callee's full name; at an HTTP entry the route, "POST /posts"
+	Caller string `json:"caller,omitzero"`     // the caller's full name, if known
+	Peer   string `json:"peer,omitzero"`       // address of the other end
 
 	Start    int64         `json:"start_ns"` // Unix time in ns
 	Duration time.Duration `json:"duration_ns"`
 
-	Class   string `json:"class"`              // how it ended, in the words of the call graph: "ok", "timeout"
-	Code    string `json:"code,omitzero"`      // as gRPC names it, in lower case; empty for success
-	Reason  string `json:"reason,omitzero"`    // who made the error
-	Message string `json:"message,omitzero"`   // of the error
-	Status  int    `json:"status,omitzero"`    // of an HTTP answer
-	HTTP    string `json:"http_path,omitzero"` // path of an HTTP request, without its query; makes the span one of HTTP
-	Attempt int    `json:"attempt,omitzero"`   // of a client: counts from 1; 0 when nothing was sent
+	Class   string `json:"class"`            // how it ended, in the words of the call graph: "ok", "timeout"
+	Code    string `json:"code,omitzero"`    // as gRPC names it, in lower case; empty for success
+	Reason  string `json:"reason,omitzero"`  // who made the error
+	Message string `json:"message,omitzero"` // of the error
+	Status  int    `json:"status,omitzero"`  // of an HTTP answer
+	Path    string `json:"path,omitzero"`    // of an HTTP request, without its query; makes the call one of HTTP
+	Scheme  string `json:"scheme,omitzero"`  // of an HTTP request; empty means "http"
+	Attempt int    `json:"attempt,omitzero"` // of a client: counts from 1; 0 when nothing was sent
 
 	RequestBytes  int64 `json:"request_bytes,omitzero"`
 	ResponseBytes int64 `json:"response_bytes,omitzero"`
@@ -93,7 +95,9 @@ const (
 	maxNameLen    = 200
 	maxMessageLen = 256
 	maxLinks      = 32
-	maxNotes      = 32
+	maxNotes      = 16
+	maxNoteKey    = 64
+	maxNoteValue  = 128
 )
 
 // bound cuts what comes from outside: the memory of a ring is that of its records.
@@ -101,14 +105,15 @@ const (
 func (r *Record) bound() {
 	r.Method, r.Caller, r.Peer = cut(r.Method, maxNameLen), cut(r.Caller, maxNameLen), cut(r.Peer, maxNameLen)
 	r.Class, r.Code, r.Reason = cut(r.Class, maxNameLen), cut(r.Code, maxNameLen), cut(r.Reason, maxNameLen)
-	r.Message, r.HTTP = cut(r.Message, maxMessageLen), cut(r.HTTP, maxMessageLen)
+	r.Message, r.Path = cut(r.Message, maxMessageLen), cut(r.Path, maxMessageLen)
+	r.Scheme = cut(r.Scheme, maxNoteKey)
 	if len(r.State) > MaxTracestate {
 		r.State = ""
 	}
 	r.Links = r.Links[:min(len(r.Links), maxLinks):min(len(r.Links), maxLinks)]
 	r.Notes = r.Notes[:min(len(r.Notes), maxNotes):min(len(r.Notes), maxNotes)]
 	for i := range r.Notes {
-		r.Notes[i] = Note{Key: cut(r.Notes[i].Key, maxNameLen), Value: cut(r.Notes[i].Value, maxMessageLen)}
+		r.Notes[i] = Note{Key: cut(r.Notes[i].Key, maxNoteKey), Value: cut(r.Notes[i].Value, maxNoteValue)}
 	}
 }
 

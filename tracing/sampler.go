@@ -54,7 +54,7 @@ func (s *Sampler) Sample(now time.Time, force bool) bool {
 		s.tracer.forced.Add(1)
 		return true
 	}
-	if s.reservoir.allow(now.Sub(s.tracer.start)) || s.byRatio() {
+	if s.reservoir.allow(s.tracer.since(now)) || s.byRatio() {
 		s.tracer.sampled.Add(1)
 		return true
 	}

@@ -18,9 +18,10 @@ type Exporter interface {
 	Export(*Record) bool
 	// ContextValue is what the context of a call answers to a key that is not the
 	// framework's own: the exporter may know it as that of the current span, which is
-	// the call's own. The user's attributes go into notes.
+	// the call's own. The user's attributes go into notes. Nil means no such value.
 	ContextValue(key any, current Identity, notes *Notes) any
-	// SpanOf gives the span that user code has begun in ctx, if there is one.
+	// SpanOf gives the current span of ctx, be it the user's or that of
+	// ContextValue, if there is one.
 	SpanOf(ctx context.Context) (Identity, bool)
 }
 
@@ -196,15 +197,19 @@ func (t *Tracer) ContextValue(key any, current Identity, notes *Notes) any {
 	return t.exporter.ContextValue(key, current, notes)
 }
 
-// SpanOf gives the span that user code has begun in ctx: the parent of the calls that
-// it makes, or, outside of any request, the trace to join. It reports false when there
-// is none, and the call's own span is the parent. It is worth asking only when the
-// request is sampled, or outside of any.
-func (t *Tracer) SpanOf(ctx context.Context) (Identity, bool) {
+// Parent gives the parent of a call that is made with ctx: the span that user code has
+// begun there, else current, which is the span of the request being worked on. Outside
+// of any request current is zero, and the call joins the user's trace if Parent gives
+// one. It is worth asking only when the request is sampled, or outside of any.
+func (t *Tracer) Parent(ctx context.Context, current Identity) Identity {
 	if t == nil || t.exporter == nil {
-		return Identity{}, false
+		return current
 	}
-	return t.exporter.SpanOf(ctx)
+	id, ok := t.exporter.SpanOf(ctx)
+	if !ok || (id.Trace != current.Trace && !current.Trace.IsZero()) {
+		return current // a trace that user code has begun for itself is not the request's
+	}
+	return id
 }
 
 // Stats counts what a Tracer has done since the process started.

@@ -166,18 +166,18 @@ func TestNotTraced(t *testing.T) {
 	s, m := tr.Sampler("GET /"), tr.Method(tracing.Server, "hello.v1.Greeter/Greet")
 	now := time.Now()
 	s.Sample(now, false)
-	m.Keep(0, false, time.Millisecond)
+	m.Keep(&tracing.Ended{Took: time.Millisecond, At: now})
 	if n := testing.AllocsPerRun(1000, func() {
 		s.Sample(now, false)
-		if m.Keep(0, false, 100*time.Nanosecond) != 0 {
+		if m.Keep(&tracing.Ended{Took: 100 * time.Nanosecond, At: now, Span: tracing.NewSpanID()}) != 0 {
 			t.Fatal("kept")
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 	if n := testing.AllocsPerRun(1000, func() {
-		m.Keep(5, false, time.Second) // beyond the limit
-		m.Keep(0, false, time.Second)
+		m.Keep(&tracing.Ended{Class: 5, Took: time.Second, At: now}) // beyond the limit
+		m.Keep(&tracing.Ended{Took: time.Second, At: now})
 	}); n != 0 {
 		t.Errorf("%v allocations to keep nothing of a failure", n)
 	}
@@ -186,41 +186,41 @@ func TestNotTraced(t *testing.T) {
 // TestSlow proves that about one call in a hundred is slow, whatever the scale, and
 // that the threshold follows when the scale changes.
 func TestSlow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		tr := newTracer(t, tracing.Config{KeepPerSecond: 1e6, SlowFloor: time.Nanosecond})
-		m := tr.Method(tracing.Server, "a.B/C")
-		n := 0
-		// Latencies are evenly spread from scale to 2*scale: the 99th percentile is 1.99.
-		call := func(scale time.Duration) bool {
-			n = (n + 7919) % 10007
-			time.Sleep(10 * time.Microsecond)
-			return m.Keep(0, false, scale+scale*time.Duration(n)/10007)&tracing.KeepSlow != 0
+	tr := newTracer(t, tracing.Config{KeepPerSecond: 1e6, SlowFloor: time.Nanosecond})
+	m := tr.Method(tracing.Server, "a.B/C")
+	n := 0
+	now := time.Now()
+	// Latencies are evenly spread from scale to 2*scale: the 99th percentile is 1.99.
+	call := func(scale time.Duration) bool {
+		n = (n + 7919) % 10007
+		now = now.Add(10 * time.Microsecond)
+		c := tracing.Ended{Took: scale + scale*time.Duration(n)/10007, At: now, Span: tracing.NewSpanID()}
+		return m.Keep(&c)&tracing.KeepSlow != 0
+	}
+	for _, scale := range []time.Duration{time.Millisecond, time.Second, 10 * time.Microsecond} {
+		for range 60_000 {
+			call(scale)
 		}
-		for _, scale := range []time.Duration{time.Millisecond, time.Second, 10 * time.Microsecond} {
-			for range 60_000 {
-				call(scale)
-			}
-			slow := 0
-			for range 100_000 {
-				if call(scale) {
-					slow++
-				}
-			}
-			if slow < 300 || slow > 2500 {
-				t.Errorf("%d of 100,000 calls of %v are slow", slow, scale)
-			}
-			if at := tr.Methods()[0].Slow; at < scale*17/10 || at > scale*23/10 {
-				t.Errorf("calls of %v to %v: slow is what takes longer than %v", scale, 2*scale, at)
+		slow := 0
+		for range 100_000 {
+			if call(scale) {
+				slow++
 			}
 		}
-	})
+		if slow < 300 || slow > 2500 {
+			t.Errorf("%d of 100,000 calls of %v are slow", slow, scale)
+		}
+		if at := tr.Methods()[0].Slow; at < scale*17/10 || at > scale*23/10 {
+			t.Errorf("calls of %v to %v: slow is what takes longer than %v", scale, 2*scale, at)
+		}
+	}
 }
 
 func TestSlowFloor(t *testing.T) {
 	tr := newTracer(t, tracing.Config{SlowFloor: time.Hour})
 	m := tr.Method(tracing.Client, "a.B/C")
 	for i := range 100 {
-		if k := m.Keep(0, false, time.Duration(i)*time.Second); k != 0 {
+		if k := m.Keep(&tracing.Ended{Took: time.Duration(i) * time.Second, At: time.Now()}); k != 0 {
 			t.Fatalf("kept for %q below the floor", k)
 		}
 	}
@@ -231,7 +231,7 @@ func TestErrorsAreKept(t *testing.T) {
 		tr := newTracer(t, tracing.Config{KeepPerSecond: 4, MaxRecords: 64})
 		m := tr.Method(tracing.Server, "a.B/C")
 		fail := func(class uint8, code string) {
-			if k := m.Keep(class, false, time.Millisecond); k != 0 {
+			if k := m.Keep(&tracing.Ended{Class: class, Took: time.Millisecond, At: time.Now()}); k != 0 {
 				m.Add(k, tracing.Record{Trace: tracing.NewTraceID(), Span: tracing.NewSpanID(), Class: fmt.Sprint(class), Code: code})
 			}
 		}
@@ -261,7 +261,7 @@ func TestSlowestAreShown(t *testing.T) {
 		tr := newTracer(t, tracing.Config{KeepPerSecond: 1})
 		m := tr.Method(tracing.Server, "a.B/C")
 		call := func(d time.Duration) {
-			if k := m.Keep(0, false, d); k != 0 {
+			if k := m.Keep(&tracing.Ended{Took: d, At: time.Now(), Span: tracing.NewSpanID()}); k != 0 {
 				m.Add(k, tracing.Record{Duration: d})
 			}
 		}
@@ -294,7 +294,7 @@ func TestRecordsAreBounded(t *testing.T) {
 	m := tr.Method(tracing.Client, strings.Repeat("m", 10_000))
 	long := strings.Repeat("界", 10_000) + "\xff"
 	m.Add(tracing.KeepSampled, tracing.Record{
-		Message: long, Caller: long, Peer: long, HTTP: long, State: long, Code: "a\xffb",
+		Message: long, Caller: long, Peer: long, Path: long, State: long, Code: "a\xffb",
 		Links: make([]tracing.Identity, 1000), Notes: make([]tracing.Note, 1000),
 	})
 	records, _, _ := tr.Since(0, 10)
@@ -372,7 +372,7 @@ func TestNotes(t *testing.T) {
 	wg.Wait()
 	first := n.All()[0].Key
 	n.Set(first, strings.Repeat("y", 1000))
-	if all := n.All(); len(all) != 32 || len(all[0].Value) != 256 {
+	if all := n.All(); len(all) != 16 || len(all[0].Value) != 128 {
 		t.Errorf("%d notes, the first %q", len(all), all[0])
 	}
 }
@@ -390,7 +390,7 @@ func TestEntryName(t *testing.T) {
 func BenchmarkNotTraced(b *testing.B) {
 	tr := newTracer(b, tracing.Config{})
 	s, m := tr.Sampler("GET /"), tr.Method(tracing.Server, "hello.v1.Greeter/Greet")
-	now := time.Now()
+	now, span := time.Now(), tracing.NewSpanID()
 	b.Run("sample", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -400,13 +400,13 @@ func BenchmarkNotTraced(b *testing.B) {
 	b.Run("keep", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			m.Keep(0, false, 100*time.Nanosecond)
+			m.Keep(&tracing.Ended{Took: 100 * time.Nanosecond, At: now, Span: span})
 		}
 	})
 	b.Run("limited error", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			m.Keep(5, false, 100*time.Nanosecond)
+			m.Keep(&tracing.Ended{Class: 5, Took: 100 * time.Nanosecond, At: now, Span: span})
 		}
 	})
 	b.Run("add", func(b *testing.B) {
