@@ -9,7 +9,7 @@ import (
 )
 
 // Kind is the part that the recording process has in a call. The names are those of
-// OpenTelemetry's span kinds.
+// OpenTelemetry's span kinds; the first four have the numbers of callgraph.Side.
 type Kind uint8
 
 // The kinds.

@@ -179,8 +179,15 @@ func resourceOf(c Config) *resource.Resource {
 // global one (otel.SetTracerProvider) has the spans of its libraries, too.
 func (e *Exporter) TracerProvider() trace.TracerProvider { return e.users }
 
-// Export implements tracing.Exporter.
-func (e *Exporter) Export(r *tracing.Record) bool { return e.put(item{record: r}) }
+// Export implements tracing.Exporter. A record without ids is dropped: a receiver may
+// refuse all that comes with it.
+func (e *Exporter) Export(r *tracing.Record) bool {
+	if r.Trace.IsZero() || r.Span.IsZero() {
+		e.dropped.Add(1)
+		return false
+	}
+	return e.put(item{record: r})
+}
 
 func (e *Exporter) put(i item) bool {
 	if !e.closed.Load() {

@@ -77,18 +77,20 @@ func (*batch) ForceFlush(context.Context) error                { return nil }
 // makeSpan makes the span of a record. It arrives in e.made.
 func (e *Exporter) makeSpan(ctx context.Context, r *tracing.Record) {
 	ctx = recordContext{ctx, r}
-	if !r.Parent.IsZero() {
+	name, attributes := describe(r)
+	start := time.Unix(0, r.Start)
+	options := []trace.SpanStartOption{
+		trace.WithTimestamp(start), trace.WithSpanKind(kinds[min(r.Kind, tracing.Internal)]), trace.WithAttributes(attributes...),
+	}
+	if r.Parent.IsZero() {
+		options = append(options, trace.WithNewRoot()) // whatever span New was called in
+	} else {
 		// What cannot be parsed is from outside: it is the trace that matters.
 		state, _ := trace.ParseTraceState(r.State)
 		ctx = trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
 			TraceID: trace.TraceID(r.Trace), SpanID: trace.SpanID(r.Parent), TraceFlags: trace.FlagsSampled, TraceState: state,
 			Remote: r.Kind == tracing.Server || r.Kind == tracing.Consumer,
 		}))
-	}
-	name, attributes := describe(r)
-	start := time.Unix(0, r.Start)
-	options := []trace.SpanStartOption{
-		trace.WithTimestamp(start), trace.WithSpanKind(kinds[min(r.Kind, tracing.Internal)]), trace.WithAttributes(attributes...),
 	}
 	if len(r.Links) > 0 {
 		options = append(options, trace.WithLinks(linksOf(r)...))
