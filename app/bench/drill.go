@@ -342,7 +342,8 @@ func (d *drill) quiet(ctx context.Context) error {
 // second is what the servers had used at its end.
 type second struct {
 	cpu time.Duration
-	own time.Duration // of the generator
+	per []time.Duration // of cpu, each server
+	own time.Duration   // of the generator
 	// starved is how long threads of the servers, and of the generator, were ready to run without a processor.
 	starved, ownStarved time.Duration
 	rss                 []int64 // of each server, bytes
@@ -408,10 +409,11 @@ func (d *drill) midnight(ctx context.Context, crowd *load.Crowd, best closed) (*
 
 // look reads what the servers use; one that has died uses nothing, and restarts tells of it.
 func (d *drill) look() second {
-	s := second{own: cpuOfSelf(), ownStarved: starvedOf(os.Getpid()), rss: make([]int64, len(d.servers))}
+	s := second{own: cpuOfSelf(), ownStarved: starvedOf(os.Getpid()), per: make([]time.Duration, len(d.servers)), rss: make([]int64, len(d.servers))}
 	for i, p := range d.servers {
 		if t, err := cpuOfOne(p.pid); err == nil {
 			s.cpu += t
+			s.per[i] = t
 		}
 		s.starved += starvedOf(p.pid)
 		s.rss[i] = residentOf(p.pid)
@@ -501,36 +503,53 @@ func (d *drill) report(best closed, n *night, check load.Completeness) {
 	add("generator_late_share", "ratio", float64(spike.Late.Count())/float64(sum.Offered), nil)
 	add("generator_late_p99_ms", "ms", millis(spike.Late.Quantile(.99)), nil)
 	add("missing", "", float64(check.Missing+check.Strange), atMost(0))
-	first, last := n.servers[0].rss, n.servers[len(n.servers)-1].rss
+	d.each(add, n)
+}
+
+// each tells what every server used: processors, and memory before, at most and in the end.
+func (d *drill) each(add func(name, unit string, v float64, g *goal) *metric, n *night) {
+	const mb = 1 << 20
+	before, calmEnd, spikeEnd, last := n.servers[0], n.servers[n.spike[0]], n.servers[n.spike[1]], n.servers[len(n.servers)-1]
+	fmt.Fprintf(d.out, "\n%-10s %10s %11s %10s %10s %10s\n", "process", "CPU, calm", "CPU, spike", "MB before", "MB at most", "MB after")
+	mostOfAll := int64(0)
 	for i, s := range d.servers {
-		add("memory."+s.name+".growth_mb", "MB", float64(last[i]-first[i])/(1<<20), nil)
+		most := int64(0)
+		for _, at := range n.servers {
+			most = max(most, at.rss[i])
+		}
+		fmt.Fprintf(d.out, "%-10s %10.3f %11.3f %10.0f %10.0f %10.0f\n", s.name,
+			(calmEnd.per[i]-before.per[i]).Seconds()/calmTime.Seconds(),
+			(spikeEnd.per[i]-calmEnd.per[i]).Seconds()/float64(n.spike[1]-n.spike[0]),
+			float64(before.rss[i])/mb, float64(most)/mb, float64(last.rss[i])/mb)
+		add("memory."+s.name+".growth_mb", "MB", float64(last.rss[i]-before.rss[i])/mb, nil)
 	}
-	most := int64(0)
-	for _, s := range n.servers {
-		most = max(most, total(s.rss))
+	for _, at := range n.servers {
+		mostOfAll = max(mostOfAll, total(at.rss))
 	}
-	add("memory.before_mb", "MB", float64(total(first))/(1<<20), nil)
-	add("memory.most_mb", "MB", float64(most)/(1<<20), nil)
-	add("memory.ratio", "ratio", float64(total(last))/float64(total(first)), atMost(1.5))
+	add("memory.before_mb", "MB", float64(total(before.rss))/mb, nil)
+	add("memory.most_mb", "MB", float64(mostOfAll)/mb, nil)
+	add("memory.ratio", "ratio", float64(total(last.rss))/float64(total(before.rss)), atMost(1.5))
+	fmt.Fprintln(d.out)
 }
 
 // classes judges who yielded first: extras may be served by halves only while nearly all reads are, and posts fall behind reads
 // only when reads, which rank above them, are not all served either.
 func (d *drill) classes(add func(name, unit string, v float64, g *goal) *metric, reads, posts, extras float64) {
-	const nearlyAll, behind, half = .90, .05, .50
+	const nearlyAll, behind, half, none = .90, .05, .50, .05
 	var readsGoal, postsGoal *goal
 	extrasGoal := atMost(half)
 	if reads >= nearlyAll {
-		extrasGoal = atMost(reads)
+		extrasGoal, postsGoal = atMost(reads), atLeast(reads-behind)
 	}
 	if extras > half {
 		readsGoal = atLeast(nearlyAll)
 	}
-	if reads >= nearlyAll {
-		postsGoal = atLeast(reads - behind)
-	} else if posts < reads-behind {
-		fmt.Fprintf(d.out, "reads alone are %.1f of the capacity and rank above posts: posts starve by design\n",
-			calm*factor*float64(d.mix[load.VerbHome])/100)
+	switch offered := calm * factor * float64(d.mix[load.VerbHome]) / 100; {
+	case reads >= nearlyAll:
+	case extras > none:
+		fmt.Fprintln(d.out, "extras were served while reads were refused: classes do not yield strictly in order")
+	case posts < reads-behind:
+		fmt.Fprintf(d.out, "reads alone are %.1f of the capacity and rank above posts: posts starve by design\n", offered)
 	}
 	add("reads_share", "ratio", reads, readsGoal)
 	add("posts_share", "ratio", posts, postsGoal)
