@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/internal/kitexrpc"
+	"github.com/sluice-rpc/sluice/framework/internal/process"
 	"github.com/sluice-rpc/sluice/framework/internal/runner"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
@@ -121,6 +122,9 @@ func (s *Server) Listen() error {
 	defer s.mu.Unlock()
 	if s.err != nil || s.lis != nil {
 		return s.err
+	}
+	if err := process.Items().Err(); err != nil {
+		return fmt.Errorf("framework: service %s: items: %w", s.cfg.Service, err)
 	}
 	lis, adminLis := s.opts.lis, s.opts.adminLis
 	var err error

@@ -120,10 +120,12 @@ func (e *Entry) Handle(name string, m *rpc.Method, next HandlerFunc) http.Handle
 // the answer. It must not block.
 func (e *Entry) HandleLimited(name string, m *rpc.Method, limit func(user string) error, next HandlerFunc) http.Handler {
 	rt := e.newRoute(name, m)
+	meter := newMeter(name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call := &rpc.Call{Header: rt.head}
 		call.Trace, call.Span = traceOf(r.Header)
 		out := &answer{ResponseWriter: w}
+		defer meter.began(out, r).ended()
 		out.Header().Set("Traceparent", tracing.Traceparent(call.Trace, call.Span, false))
 		defer e.recoverPanic(out, r, name, call)
 
@@ -214,20 +216,26 @@ func (e *Entry) recoverPanic(w *answer, r *http.Request, name string, call *rpc.
 	p.Write(w)
 }
 
-// answer remembers whether anything has been written.
+// answer remembers whether anything has been written, and how much.
 type answer struct {
 	http.ResponseWriter
-	wrote bool
+	wrote  bool
+	status int // 0 until it is written, and for an implicit 200
+	bytes  int // of the body
 }
 
 func (a *answer) WriteHeader(status int) {
-	a.wrote = a.wrote || status >= 200
+	if status >= 200 {
+		a.wrote, a.status = true, status
+	}
 	a.ResponseWriter.WriteHeader(status)
 }
 
 func (a *answer) Write(b []byte) (int, error) {
 	a.wrote = true
-	return a.ResponseWriter.Write(b)
+	n, err := a.ResponseWriter.Write(b)
+	a.bytes += n
+	return n, err
 }
 
 // Unwrap lets http.ResponseController reach the connection.
