@@ -47,7 +47,7 @@ func (c cell) measure(o outcome, could float64) figures {
 	var costAll, costGood [int(qos.MaxClass) + 1][2]float64
 	tasks := c.tasks()
 	for i, t := range tasks {
-		if b := t.born.Seconds(); b < c.From || b >= c.To {
+		if !c.counts(&t) {
 			continue
 		}
 		weight := c.Mix.weight(t.method)

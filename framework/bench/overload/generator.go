@@ -143,7 +143,7 @@ func (e *entry) task(t *task, number int, at time.Time) bool {
 			if err == nil {
 				break
 			}
-			if !e.failed(err, time.Since(began)) || again >= e.cell.Resends {
+			if !e.failed(err, t, time.Since(began)) || again >= e.cell.Resends {
 				return false
 			}
 		}
@@ -152,15 +152,20 @@ func (e *entry) task(t *task, number int, at time.Time) bool {
 }
 
 // failed takes note of a call that failed; true if it may be made again.
-func (e *entry) failed(err error, took time.Duration) (again bool) {
+func (e *entry) failed(err error, t *task, took time.Duration) (again bool) {
+	counts := e.cell.counts(t)
 	switch {
 	case err == error(admit.Overloaded): // the client's own answer: it was not sent
-		e.local.Add(1)
+		if counts {
+			e.local.Add(1)
+		}
 		return true
 	case rpc.ReasonOf(err) == rpc.ReasonOverload:
-		e.mu.Lock()
-		e.refused = append(e.refused, int32(took.Microseconds()))
-		e.mu.Unlock()
+		if counts {
+			e.mu.Lock()
+			e.refused = append(e.refused, int32(took.Microseconds()))
+			e.mu.Unlock()
+		}
 		return true
 	case rpc.CodeOf(err) == rpc.DeadlineExceeded:
 	default:

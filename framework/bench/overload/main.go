@@ -81,6 +81,7 @@ func once(make func() (report, error)) error {
 // config is what the command line says.
 type config struct {
 	rounds int
+	turns  int     // of each server under a flood, in a round
 	count  float64 // seconds of a cell that count
 	seed   uint64
 	json   string
@@ -98,7 +99,7 @@ func (c config) wants(names ...string) bool {
 }
 
 func parse(args []string) (config, error) {
-	var c config
+	c := config{turns: 4}
 	f := flag.NewFlagSet("overload", flag.ContinueOnError)
 	f.IntVar(&c.rounds, "rounds", 3, "interleaved rounds; figures are their medians")
 	f.Float64Var(&c.count, "count", 2.5, "seconds of a cell that count, 1 to 60")

@@ -25,11 +25,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestRun measures one cell and the costs once. What the figures are is not its
+// TestRun measures one cell once. What the figures are is not its
 // business: other tests may run beside it.
 func TestRun(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out", "overload.jsonl")
-	cfg, err := parse(strings.Fields("-rounds 1 -count 1 -only overload.cpu.f4,qos -json " + path))
+	cfg, err := parse(strings.Fields("-rounds 1 -count 1 -only overload.cpu.f4,qos.admit.ns -json " + path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestRun(t *testing.T) {
 	}
 	for _, name := range []string{
 		"overload.cpu.capacity.uniform", "overload.cpu.f4.goodput", "overload.cpu.top20", "overload.real.steady.f4.x1.p99_ms",
-		"qos.admit.ns", "qos.reject.c64.cpu_ratio", "qos.reject.cpu_ratio_1MB", "qos.served.cpu_ratio_vs_off",
+		"qos.admit.ns",
 	} {
 		if m, ok := got[name]; !ok || m.Value <= 0 || math.IsNaN(m.Value) {
 			t.Errorf("%s = %v, %v", name, m.Value, ok)
@@ -61,6 +61,27 @@ func TestRun(t *testing.T) {
 	}
 	if _, ok := got["overload.real.fair"]; ok {
 		t.Error("a cell that was not asked for was played")
+	}
+}
+
+// TestFlood lets every kind of server answer a flood: one refuses, the others serve.
+func TestFlood(t *testing.T) {
+	cfg := config{turns: 1}
+	var err error
+	if cfg.server, cfg.gen, err = halves(); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]spent{}
+	for _, l := range []echoLoad{echoLoads[0], echoLoads[4]} { // the raw one, and kitex's client
+		if err := echoes(t.Context(), cfg, l, 0, got); err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range l.kinds {
+			s := got[l.name+kind]
+			if len(s) != 1 || s[0].micros <= 0 || (s[0].refused == 1) != (kind == kindRefusing) {
+				t.Errorf("%s against %s: %+v", l.name, kind, s)
+			}
+		}
 	}
 }
 

@@ -106,6 +106,12 @@ type task struct {
 	sleep    [maxCalls]time.Duration
 }
 
+// counts says whether a task is one of those that the figures are of.
+func (c cell) counts(t *task) bool {
+	b := t.born.Seconds()
+	return b >= c.From && b < c.To
+}
+
 var classShares = []struct {
 	upTo  float64
 	class qos.Class
