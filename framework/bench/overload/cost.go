@@ -128,8 +128,9 @@ func costPart(ctx context.Context, cfg config, res *results, round int) error {
 	res.add("qos.reject.cpu_ratio_1MB", "ratio", of("1MB", kindRefusing, kindKitex))
 	allocs := func(load string) float64 { return median(got[load+kindRefusing], spent.allocated) }
 	res.add("qos.reject.allocs", "allocs", max(allocs("c64"), allocs("c1000")))
-	// What is less than a hundredth is what the rest of the process does meanwhile.
-	res.add("qos.reject.payload_allocs", "allocs", max(0, math.Trunc((allocs("c64")-allocs("empty"))*100)/100))
+	// One for each payload would be 1. Less than a tenth is what the rest of the process
+	// does meanwhile.
+	res.add("qos.reject.payload_allocs", "allocs", max(0, math.Trunc((allocs("c64")-allocs("empty"))*10)/10))
 	worst := 0.
 	for _, load := range []string{"c64", "c1000"} {
 		v := of(load, kindOurs, kindOff)

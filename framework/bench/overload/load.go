@@ -162,7 +162,7 @@ func loadPart(ctx context.Context, cfg config, res *results, round int) error {
 		return nil
 	}
 	res.line("round %d of %d: capacity", round+1, cfg.rounds)
-	first, perCPU, err := capacities(ctx, cfg, mixes)
+	first, perCPU, err := capacities(ctx, cfg, res, mixes)
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func loadPart(ctx context.Context, cfg config, res *results, round int) error {
 		res.line("%-18s %-8s goodput %.3f  waste %.3f  p99 %3.0f ms  top20 %.2f  refused there %d (p99 %.0f ms), here %d; server CPU %.2f, calls a CPU second %.2f of the closed loop's, lag %.1f ms",
 			e.cell.Name, e.kind, f.goodput, f.waste, f.p99, f.top20, len(o.RefusedUS), f.refused, o.Local, o.ServerCPU, o.PerCPU/perCPU[e.cell.Mix], o.Lag)
 	}
-	last, _, err := capacities(ctx, cfg, mixes)
+	last, _, err := capacities(ctx, cfg, res, mixes)
 	if err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func summary(values map[string]float64, note func(metric)) {
 // capacities gives the best goodput of closed loops against a server without
 // admission, in calls/s: with a few more callers than cores, or with very many if they
 // sleep; and how many calls the server did for a second of CPU.
-func capacities(ctx context.Context, cfg config, mixes []mix) (best, perCPU map[mix]float64, err error) {
+func capacities(ctx context.Context, cfg config, res *results, mixes []mix) (best, perCPU map[mix]float64, err error) {
 	const seconds = .8
 	best, perCPU = map[mix]float64{}, map[mix]float64{}
 	for _, m := range mixes {
@@ -255,6 +255,9 @@ func capacities(ctx context.Context, cfg config, mixes []mix) (best, perCPU map[
 		r, err := leaf.do(order{Op: opSample})
 		if err != nil {
 			return nil, nil, errors.Join(err, stopAll(leaf, gen))
+		}
+		if m != sleepy {
+			res.add(cpuShare, "of its cores", (r.CPU-leaf.first.CPU).Seconds()/(r.At-leaf.first.At).Seconds()/float64(len(cfg.server)))
 		}
 		perCPU[m] = float64(r.Ran) / (r.CPU - leaf.first.CPU).Seconds()
 		if err := stopAll(leaf, gen); err != nil {

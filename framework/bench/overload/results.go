@@ -113,6 +113,13 @@ func (r *results) line(format string, args ...any) {
 	fmt.Fprintf(r.w, "%5.0fs  %s\n", time.Since(r.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
+// cpuShare is what of its cores the server got in the closed loops, which ask for all.
+// The rest of a few hundredths is the time in which nobody called.
+const (
+	cpuShare = "overload.cpu.capacity.cpu_share"
+	leastCPU = .85
+)
+
 // add takes a value of a round.
 func (r *results) add(name, unit string, value float64) {
 	if _, known := r.units[name]; !known {
@@ -174,6 +181,9 @@ func (r *results) table() {
 		}
 	}
 	fmt.Fprintln(r.w)
+	if _, share, _ := quartiles(r.values[cpuShare]); len(r.values[cpuShare]) > 0 && share < leastCPU {
+		r.line("THE MACHINE WAS BUSY OTHERWISE: a saturated server got %.2f of its cores; goodputs, times and the goals they meet or miss say nothing", share)
+	}
 	r.line("%d metrics, %d goals missed, load average %s after the run", len(ms), missed, loadAverage())
 }
 
