@@ -132,7 +132,7 @@ func TestGateIsBounded(t *testing.T) {
 // origin is a connection that nothing waits on.
 type origin struct{}
 
-func (origin) Payload() ([]byte, bool)        { return nil, true }
+func (origin) Payload() ([]byte, bool, error) { return nil, true, nil }
 func (origin) Serve(*ServerCall)              {}
 func (origin) Refuse(*ServerCall, *rpc.Error) {}
 func (origin) Flush()                         {}

@@ -101,8 +101,9 @@ func (m *Method) Contract() *rpc.Method { return m.rpc }
 // An Origin is where calls come from and where their answers go: a connection.
 type Origin interface {
 	// Payload gives the raw request of the call that is arriving. Unless it is said to
-	// be the call's own it is only borrowed until Arrive has returned.
-	Payload() (p []byte, own bool)
+	// be the call's own it is only borrowed until Arrive has returned. After an error
+	// the call must not run.
+	Payload() (p []byte, own bool, err error)
 	// Serve runs a call that has waited, in a goroutine of its own.
 	Serve(c *ServerCall)
 	// Refuse answers a call that has waited. The answer stays in a buffer until Flush.
@@ -247,7 +248,10 @@ func atTheDoor(c *ServerCall, b *admit.Batch) arrival {
 			m.door.Forget(c.size)
 			return arrival{refused: admit.Overloaded}
 		}
-		c.keepPayload()
+		if c.keepPayload() != nil && m.door.Withdraw(&c.guest) {
+			m.door.Forget(c.size)
+			return arrival{refused: errLost}
+		}
 		if c.kept.Add(1) == 2 {
 			c.origin.Serve(c)
 		}
@@ -257,12 +261,13 @@ func atTheDoor(c *ServerCall, b *admit.Batch) arrival {
 	}
 }
 
-func (c *ServerCall) keepPayload() {
-	p, own := c.origin.Payload()
+func (c *ServerCall) keepPayload() error {
+	p, own, err := c.origin.Payload()
 	if !own {
 		p = append([]byte(nil), p...)
 	}
 	c.payload = p
+	return err
 }
 
 // Admit implements admit.Guest. The door may be quicker than the reader, who still
@@ -395,15 +400,20 @@ func checkDeadline(next serverFunc) serverFunc {
 // connection's other calls: it is copied and decoded in its own goroutine.
 const smallPayload = 8 << 10
 
+var errLost = &rpc.Error{Code: rpc.Canceled, Reason: rpc.ReasonCanceled, NotRun: true, Message: "the connection was lost before the whole request came"}
+
 func decodeSmall(c *ServerCall, _ *admit.Batch) arrival {
 	if c.request != nil {
 		return arrival{} // a local call
 	}
 	if c.size > smallPayload {
-		c.keepPayload()
-		return arrival{}
+		if c.keepPayload() == nil {
+			return arrival{}
+		}
+		c.Leave()
+		return arrival{refused: errLost}
 	}
-	c.payload, _ = c.origin.Payload()
+	c.payload, _, _ = c.origin.Payload() // a small one has come as a whole
 	err := c.decode()
 	if err != nil {
 		c.Leave()

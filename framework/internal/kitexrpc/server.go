@@ -293,10 +293,12 @@ type serverConn struct {
 	stock  atomic.Bool // the client does not send our header
 
 	// The rest is the reading goroutine's.
-	frame frame                   // that is being read
-	large netpoll.Reader          // its bytes, if they are too many to lie in one piece
-	spare *interceptor.ServerCall // one that was refused: the next may have its memory
-	batch admit.Batch             // whose answers stand in buffers because of what was read
+	frame    frame                   // that is being read
+	large    netpoll.Reader          // where its payload still is, if that is large
+	left     int                     // bytes of a large frame that have not been read
+	largeErr error                   // of reading it
+	spare    *interceptor.ServerCall // one that was refused: the next may have its memory
+	batch    admit.Batch             // whose answers stand in buffers because of what was read
 }
 
 var _ interceptor.Origin = (*serverConn)(nil)
@@ -322,6 +324,12 @@ func (c *serverConn) read() error {
 	defer c.batch.Flush()
 	r := c.conn.Reader()
 	for r.Len() > 0 {
+		if c.left > 0 {
+			if err := errors.Join(c.discard(r), r.Release()); err != nil {
+				return err
+			}
+			continue
+		}
 		head, err := r.Peek(minFrame) // waits for a peer that sends in small pieces, at most the read timeout
 		if err != nil {
 			return err
@@ -358,48 +366,54 @@ func (c *serverConn) readSmall(r netpoll.Reader, n int) error {
 }
 
 const (
-	largeFrame = 64 << 10 // from here on a frame is not brought into one piece to be refused
-	largeHead  = 4 << 10  // what of it is looked at
+	largeFrame = 64 << 10 // from here on a frame is decided about before all of it has come
+	largeHead  = 4 << 10  // what is looked at for that
 )
 
-// readLarge reads a frame that lies in pieces, and copies nothing if it is refused.
+// readLarge reads a frame whose payload is left where it is unless the call is let in:
+// a refused one costs no memory. One that is let in, and whose peer sends slowly, holds
+// a slot that is seen to be asleep.
 func (c *serverConn) readLarge(r netpoll.Reader, n int) error {
-	body, err := r.Slice(n) // waits for all of it: who sends slowly holds no slot
+	p, err := r.Peek(largeHead)
 	if err != nil {
 		return err
 	}
-	p, err := body.Peek(largeHead)
-	if err != nil {
+	switch err = c.frame.parseHead(p, n); {
+	case errors.Is(err, errShort): // a header of unusual length
+		return c.readSmall(r, n)
+	case err != nil:
 		return err
 	}
-	if err = c.frame.parseHead(p, n); errors.Is(err, errShort) { // a header of unusual length
-		if p, err = body.Next(n); err == nil {
-			err = c.frame.parse(p)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	c.large = body
+	c.large, c.left = r, n
 	c.handle(&c.frame)
 	c.large = nil
-	return body.Release()
+	return c.largeErr
+}
+
+// discard skips what has come of a payload that nobody wants.
+func (c *serverConn) discard(r netpoll.Reader) error {
+	n := min(c.left, r.Len())
+	c.left -= n
+	return r.Skip(n)
 }
 
 // Payload implements interceptor.Origin.
-func (c *serverConn) Payload() (p []byte, own bool) {
+func (c *serverConn) Payload() (p []byte, own bool, err error) {
 	f := &c.frame
-	if c.large == nil || len(f.payload) == f.size {
-		return f.payload, false
+	if c.large == nil {
+		return f.payload, false, nil
 	}
-	if err := c.large.Skip(c.large.Len() - f.size); err != nil {
-		return nil, true // nothing is missing of it: Slice has waited
+	size := f.size // the head dies with the next read
+	if err = c.large.Skip(c.left - size); err == nil {
+		p, err = c.large.ReadBinary(size)
 	}
-	p, err := c.large.ReadBinary(f.size)
+	c.left = 0
 	if err != nil {
-		return nil, true
+		c.largeErr = err
+		c.cancel() // a call that has been let in meanwhile must not run on half a request
+		return nil, true, errGone
 	}
-	return p, true
+	return p, true, nil
 }
 
 // handle decides about one frame. When it returns nothing refers to the read
