@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/sluice-rpc/sluice/framework"
 	"github.com/sluice-rpc/sluice/framework/internal/testpb"
@@ -345,4 +346,80 @@ func TestDrain(t *testing.T) {
 	}
 	close(done)
 	callers.Wait()
+}
+
+// TestHalfARequestNeverRuns cuts a large call off in the middle: it is decided about
+// before all of it has come, and what has come must not be taken for the whole.
+func TestHalfARequestNeverRuns(t *testing.T) {
+	ran := make(chan int, 1)
+	addr, stop := start(t, framework.ServerConfig{ReadTimeout: time.Minute}, func(r rpc.Registrar) {
+		testpb.RegisterEchoServer(r, lengths{ran: ran})
+	})
+	frame := wireCall(1 << 20)
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Write(frame[:len(frame)/2]); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := stop(); err != nil { // waits for all that has been let in
+		t.Error(err)
+	}
+	select {
+	case n := <-ran:
+		t.Errorf("the handler ran on %d bytes", n)
+	default:
+	}
+}
+
+type lengths struct {
+	testpb.UnimplementedEchoServer
+	ran chan<- int
+}
+
+func (l lengths) Echo(_ context.Context, req *testpb.EchoRequest) (*testpb.EchoResponse, error) {
+	l.ran <- len(req.GetData())
+	return &testpb.EchoResponse{}, nil
+}
+
+// wireCall gives a call of Echo with n bytes of data as a stranger would write it.
+func wireCall(n int) []byte {
+	method, service := "Echo", testpb.EchoDesc.Name
+	message := protowire.AppendTag(nil, 3, protowire.BytesType)
+	message = protowire.AppendBytes(message, make([]byte, n))
+	be := binary.BigEndian
+	info := []byte{0, 0, 0x01, 0, 1, 0, 3, 'i', 's', 'n'}
+	info = append(be.AppendUint16(info, uint16(len(service))), service...)
+	for len(info)%4 != 0 {
+		info = append(info, 0)
+	}
+	payload := be.AppendUint32(nil, 0x9001<<16|1)
+	payload = append(be.AppendUint32(payload, uint32(len(method))), method...)
+	payload = append(be.AppendUint32(payload, 7), message...)
+	b := be.AppendUint32(nil, uint32(10+len(info)+4+len(payload)))
+	b = be.AppendUint16(be.AppendUint16(b, 0x1000), 1)
+	b = be.AppendUint16(be.AppendUint32(b, 7), uint16(len(info)/4))
+	b = append(b, info...)
+	return append(be.AppendUint32(b, uint32(len(payload))), payload...)
+}
+
+// TestWholeRequestRuns sees that wireCall is a call, or the test above proves nothing.
+func TestWholeRequestRuns(t *testing.T) {
+	ran := make(chan int, 1)
+	addr, _ := start(t, framework.ServerConfig{}, func(r rpc.Registrar) { testpb.RegisterEchoServer(r, lengths{ran: ran}) })
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = nc.Close() }()
+	if _, err := nc.Write(wireCall(1 << 20)); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-ran; n != 1<<20 {
+		t.Errorf("%d bytes have come", n)
+	}
 }
