@@ -88,7 +88,7 @@ func TestParse(t *testing.T) {
 }
 
 // openMetricsLine is the grammar of OpenMetrics 1.0 as far as we use it.
-var openMetricsLine = regexp.MustCompile(`^(# (HELP|TYPE|UNIT) [a-z][a-z0-9_]* .+|# EOF|[a-z][a-z0-9_]*(\{[a-z_]+="([^"\\\n]|\\["\\n])*"(,[a-z_]+="([^"\\\n]|\\["\\n])*")*\})? (NaN|[+-]?Inf|-?[0-9.]+(e[+-][0-9]+)?))$`)
+var openMetricsLine = regexp.MustCompile(`^(# (HELP|TYPE|UNIT) [a-z][a-z0-9_]* .+|# EOF|[a-z][a-z0-9_]*(\{[a-z_][a-z0-9_]*="([^"\\\n]|\\["\\n])*"(,[a-z_][a-z0-9_]*="([^"\\\n]|\\["\\n])*")*\})? (NaN|[+-]?Inf|-?[0-9.]+(e[+-][0-9]+)?))$`)
 
 func TestOpenMetricsGrammar(t *testing.T) {
 	r := everything(t)
