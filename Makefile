@@ -15,6 +15,10 @@ DURATION ?= 20s
 GRAPH    ?=
 SEED     ?= 1
 
+# The race detector lets every process sleep a second before it ends, and the tests
+# start hundreds.
+export GORACE ?= atexit_sleep_ms=50
+
 .PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-moments bench-overload bench-overload-real drill-midnight build clean
 
 help: ## list the targets
