@@ -71,12 +71,13 @@ type Door struct {
 	level  atomic.Uint32 // of the last tick
 	pinned atomic.Int32  // by an operator; unpinned for none
 	signal signal
+	kernel runDelay
 	active active
 	items  *metrics.Admission // nil records nothing
 
 	overrides overrides
 
-	refusedByPin [int(qos.MaxClass) + 1]atomic.Uint64
+	refusedByLevel [int(qos.MaxClass) + 1]atomic.Uint64
 
 	users   int           // who has it open; guarded by mu
 	stop    chan struct{} // closed to end the ticking; guarded by mu
@@ -182,7 +183,7 @@ func (d *Door) Suppressed(n uint16, p qos.Priority, id uint32) {
 // after Admit. After Queue the guest may be admitted or refused before Arrive returns.
 func (d *Door) Arrive(now time.Duration, call *admission.Call, b *Batch) admission.Verdict {
 	if p := d.pinned.Load(); p != unpinned && call.Ticket.Fresh() && call.Priority > qos.Priority(p) {
-		d.refusedByPin[call.Priority.Class()].Add(1)
+		d.refusedByLevel[call.Priority.Class()].Add(1)
 		return admission.Refuse
 	}
 	var room [4]admission.Decision
@@ -200,6 +201,20 @@ func (d *Door) Arrive(now time.Duration, call *admission.Call, b *Batch) admissi
 	}
 	d.carry(now, out[:last], b)
 	return v
+}
+
+// excluded says whether the level leaves somebody who would begin a task no chance, and
+// if so counts him as held back. Callers in other processes know the level and ask
+// themselves; those of this process, and people, are asked here.
+func (d *Door) excluded(p qos.Priority, t qos.Ticket, m admission.Method) bool {
+	if !t.Fresh() || p <= d.Level() {
+		return false
+	}
+	d.refusedByLevel[p.Class()].Add(1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ctl.Suppressed(1, p, m)
+	return true
 }
 
 // Done gives a guest's slot back. A guest that holds none is left alone.
@@ -320,7 +335,7 @@ func (d *Door) tick(stop <-chan struct{}, done chan<- struct{}) {
 			pump.Reset(pumpEvery)
 			continue
 		case <-tick.C:
-			delay := d.signal.delay()
+			delay := d.delay()
 			d.mu.Lock()
 			now := d.Now()
 			out = d.ctl.Tick(now, delay, out[:0])
@@ -351,13 +366,22 @@ func (d *Door) tick(stop <-chan struct{}, done chan<- struct{}) {
 	}
 }
 
+// delay is the mean wait for a core since the last tick, Go's and the kernel's.
+func (d *Door) delay() time.Duration {
+	mean := d.signal.delay()
+	if kernel := d.kernel.mean(); kernel > 0 {
+		return max(mean, 0) + kernel
+	}
+	return mean
+}
+
 // State gives what pages and metrics show.
 func (d *Door) State() admission.State {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.ctl.State()
-	for class := range d.refusedByPin {
-		s.Counts[admission.Refuse][class] += d.refusedByPin[class].Load()
+	for class := range d.refusedByLevel {
+		s.Counts[admission.Refuse][class] += d.refusedByLevel[class].Load()
 	}
 	return s
 }

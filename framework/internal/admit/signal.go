@@ -3,6 +3,7 @@
 package admit
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"runtime"
@@ -63,6 +64,47 @@ func (s *signal) delay() time.Duration {
 		return -1
 	}
 	return time.Duration(sum / float64(n) * float64(time.Second))
+}
+
+// runDelay reads how long the process's threads that could run have waited for a core:
+// Go's own figure knows nothing of other processes on the same cores.
+type runDelay struct {
+	before map[string]threadTimes
+}
+
+// threadTimes is what /proc/self/task/N/schedstat says of a thread since it began.
+type threadTimes struct{ waited, slices uint64 }
+
+// mean gives the mean wait for a core of the times that threads ran since the last
+// call, zero if that is not known. It reads a small file a thread: about 5 µs each.
+func (r *runDelay) mean() time.Duration {
+	const dir = "/proc/self/task/"
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return 0
+	}
+	now := make(map[string]threadTimes, len(threads))
+	var waited, slices uint64
+	for _, thread := range threads {
+		b, err := os.ReadFile(dir + thread.Name() + "/schedstat") // nanoseconds run, nanoseconds waited, times run
+		if err != nil {
+			continue // it has ended
+		}
+		var t threadTimes
+		if _, err := fmt.Sscanf(string(b), "%d %d %d", new(uint64), &t.waited, &t.slices); err != nil {
+			continue
+		}
+		now[thread.Name()] = t
+		if old, ok := r.before[thread.Name()]; ok && t.slices >= old.slices && t.waited >= old.waited {
+			waited += t.waited - old.waited
+			slices += t.slices - old.slices
+		}
+	}
+	r.before = now
+	if slices == 0 {
+		return 0
+	}
+	return time.Duration(waited / slices)
 }
 
 // active counts the goroutines that use a processor or wait for one. The calls inside

@@ -56,6 +56,9 @@ func (v *visit) Refuse(verdict admission.Verdict) Flusher {
 // Enter lets in a caller that has a goroutine of its own, after a wait if need be. If
 // the error is nil the caller must call leave.
 func (d *Door) Enter(ctx context.Context, p qos.Priority, t qos.Ticket, m admission.Method) (leave func(), refused *rpc.Error) {
+	if d.excluded(p, t, m) {
+		return nil, Overloaded
+	}
 	v := visits.Get().(*visit)
 	v.Call = admission.Call{Priority: p, Ticket: t, Method: m, Frame: v}
 	if deadline, ok := ctx.Deadline(); ok {

@@ -176,6 +176,7 @@ func classOf(e *rpc.Error, sent, answered bool) callgraph.Class {
 			if metrics.ServerResultOf(e, true) == metrics.ServerBizError {
 				return callgraph.BusinessError
 			}
+		default:
 		}
 		return callgraph.Internal
 	}
@@ -203,6 +204,7 @@ func classOf(e *rpc.Error, sent, answered bool) callgraph.Class {
 		return callgraph.BadRequest
 	case rpc.ReasonShuttingDown:
 		return callgraph.Draining
+	default:
+		return callgraph.Internal
 	}
-	return callgraph.Internal
 }
