@@ -531,3 +531,19 @@ func ExampleController() {
 	// post/17 run
 	// 0 class-15/127
 }
+
+// TestLongCallsWaitLonger: a wait that is most of one call's time is nothing to another.
+func TestLongCallsWaitLonger(t *testing.T) {
+	s := newServer(t, admission.Config{Cores: 1})
+	s.narrow()
+	s.fill()
+	short, long := call(qos.Post, 1), call(qos.Post, 1)
+	short.Deadline, long.Deadline = s.now+2*time.Second, s.now+time.Minute
+	s.arrive(short)
+	s.arrive(long)
+	s.now += time.Second
+	s.sweep()
+	if s.last[short] != admission.Expire || s.last[long] != admission.Queue {
+		t.Errorf("after a second: %v with 2 s to go, %v with a minute", s.last[short], s.last[long])
+	}
+}

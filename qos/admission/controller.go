@@ -78,6 +78,13 @@ const (
 	// fullShare of the longest wait is when whoever goes in turn has waited too long
 	// for the queue to be kept: the worst must leave it. At .8 p99 was 260 ms.
 	fullShare = .72
+	// usualBudget is up to what time to go the waits above are meant for. Who has longer
+	// may wait longer in proportion, and takes the less room: 2 s of waiting are nothing
+	// to a call of a minute.
+	usualBudget = 2 * time.Second
+	// calmAfter is how long nobody must have been refused for the demand alone to say
+	// nothing: as long as a level is believed.
+	calmAfter = levelLasts
 	// lateShare of its method's mean time must remain to a call that starts: the
 	// mean itself would drop the quicker half of the calls wrongly.
 	lateShare = .7
@@ -172,8 +179,10 @@ type Controller struct {
 
 	// Since the tick, as work.
 	arrived, begun, evicted, evictedTicket float64
-	idle, reached                          bool // a slot was idle; the limit was reached
-	crowded                                bool // a call waited here, or was held back by its caller
+	idle, reached                          bool          // a slot was idle; the limit was reached
+	crowded                                bool          // a call waited here, or was held back by its caller
+	lastRefused                            time.Duration // when a call was refused here, or held back by its caller
+	refused                                bool          // that has ever been
 
 	methods  []method // one for all unknown, then one a method
 	counts   Counts
@@ -254,7 +263,10 @@ func (c *Controller) Arrive(now time.Duration, call *Call, out []Decision) []Dec
 	}
 	c.advance(now)
 	m := c.method(call.Method)
-	call.cost, call.arrived = m.cost, c.now
+	call.cost, call.arrived, call.patience = m.cost, c.now, 1
+	if budget := call.Deadline - c.now; call.Deadline > 0 && budget > usualBudget {
+		call.patience = float64(budget) / float64(usualBudget)
+	}
 	c.fresh[min(call.Priority, qos.LastPriority)] += call.cost
 	c.arrived += call.cost
 
@@ -267,7 +279,7 @@ func (c *Controller) Arrive(now time.Duration, call *Call, out []Decision) []Dec
 	c.reached, c.crowded = true, true
 	c.queue.push(call)
 	bound := c.bound()
-	for c.queue.n > 1 && c.queue.cost > bound || c.queue.n > c.maxWaiting {
+	for c.queue.n > 1 && c.queue.room > bound || c.queue.n > c.maxWaiting {
 		v := c.queue.worst()
 		c.drop(v)
 		if v == call {
@@ -313,6 +325,9 @@ func (c *Controller) Withdraw(call *Call) bool {
 func (c *Controller) Suppressed(n uint16, p qos.Priority, m Method) {
 	c.fresh[min(p, qos.LastPriority)] += float64(n) * c.method(m).cost
 	c.crowded = c.crowded || n > 0
+	if n > 0 {
+		c.refused, c.lastRefused = true, c.now
+	}
 	c.held += uint64(n)
 }
 
@@ -421,6 +436,9 @@ func (c *Controller) drop(call *Call) {
 }
 
 func (c *Controller) decide(call *Call, v Verdict, out []Decision) []Decision {
+	if v.Refused() {
+		c.refused, c.lastRefused = true, c.now
+	}
 	if v == Late {
 		c.method(call.Method).late++
 	}
@@ -444,7 +462,7 @@ func (c *Controller) overdue(call *Call, longest time.Duration) Verdict {
 	switch {
 	case c.late(call):
 		return Late
-	case call.Ticket.Fresh() && c.now-call.arrived > longest:
+	case call.Ticket.Fresh() && float64(c.now-call.arrived) > float64(longest)*call.patience:
 		return Expire
 	}
 	return Run
@@ -633,8 +651,8 @@ func (c *Controller) adjustLevel(window float64) {
 	c.ratio = total / max(1, c.capacity)
 	c.usual += usualGain * (c.ratio - c.usual)
 	c.level = qos.LastPriority
-	if !c.measured || total <= budget || !c.crowded {
-		return // nobody waits: calls that take their time are no overload
+	if !c.measured || total <= budget || !c.refused || c.now-c.lastRefused > calmAfter {
+		return // nobody is turned away: calls that take their time are no overload
 	}
 	// The priority in which the budget ends is let in: one that holds most of the
 	// demand would otherwise leave the server idle for its sake.

@@ -34,7 +34,7 @@ type queue struct {
 	summary      uint64        // bit w: filled[w] is not zero (64 words, 64 bits)
 	going, fresh arrivals      // those with a ticket, and those without
 	n            int
-	cost         float64 // sum of their costs
+	room         float64 // sum of what they take of it
 }
 
 func (q *queue) push(c *Call) {
@@ -59,7 +59,7 @@ func (q *queue) push(c *Call) {
 	}
 	a.newest = c
 	q.n++
-	q.cost += c.cost
+	q.room += c.cost / c.patience
 }
 
 func (q *queue) remove(c *Call) {
@@ -94,9 +94,9 @@ func (q *queue) remove(c *Call) {
 	c.next, c.prev, c.newer, c.older = nil, nil, nil, nil
 	c.state = outside
 	q.n--
-	q.cost -= c.cost
+	q.room -= c.cost / c.patience
 	if q.n == 0 {
-		q.cost = 0 // what rounding has left behind
+		q.room = 0 // what rounding has left behind
 	}
 }
 
