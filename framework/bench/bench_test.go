@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-rpc/sluice/framework/bench/figure"
 )
 
 // TestMain lets the test binary be the server and client processes of a run.
@@ -34,9 +36,9 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]metric{}
+	got := map[string]figure.Metric{}
 	for line := range bytes.Lines(b) {
-		var m metric
+		var m figure.Metric
 		if err := json.Unmarshal(line, &m); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
@@ -94,7 +96,7 @@ func TestQuartiles(t *testing.T) {
 		{"odd, unsorted", []float64{5, 1, 4, 2, 3}, 2, 3, 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if q1, m, q3 := quartiles(tt.values); q1 != tt.q1 || m != tt.median || q3 != tt.q3 {
+			if q1, m, q3 := figure.Quartiles(tt.values); q1 != tt.q1 || m != tt.median || q3 != tt.q3 {
 				t.Errorf("quartiles(%v) = %v, %v, %v, want %v, %v, %v", tt.values, q1, m, q3, tt.q1, tt.median, tt.q3)
 			}
 		})

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/sluice-rpc/sluice/framework/bench/figure"
 )
 
 // A command is one line of JSON that a child process is sent.
@@ -210,7 +212,7 @@ func (c *process) time(n int) float64 {
 		}
 		nanos[i] = float64(time.Since(begin)) / batchCalls
 	}
-	_, median, _ := quartiles(nanos)
+	_, median, _ := figure.Quartiles(nanos)
 	return median
 }
 

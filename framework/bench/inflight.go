@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sluice-rpc/sluice/framework/bench/figure"
 )
 
 // heldPeers are the frameworks that the in-flight part compares.
@@ -143,6 +145,6 @@ func helloPart(ctx context.Context, cfg config, rep *report) error {
 		return err
 	}
 	rep.title("go build -trimpath %s", example)
-	rep.metric("hello.binary_mb", "MB", []float64{float64(info.Size()) / 1e6}, atMost(30))
+	rep.metric("hello.binary_mb", "MB", []float64{float64(info.Size()) / 1e6}, figure.AtMost(30))
 	return nil
 }

@@ -3,55 +3,19 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
-	"math"
-	"os"
-	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/sluice-rpc/sluice/framework/bench/figure"
 )
-
-// metric is one line of the JSON file: the median of N values with quartiles.
-type metric struct {
-	Name  string  `json:"metric"`
-	Value float64 `json:"value"`
-	Unit  string  `json:"unit"`
-	Q1    float64 `json:"q1"`
-	Q3    float64 `json:"q3"`
-	N     int     `json:"n"`
-	Goal  *goal   `json:"goal,omitempty"`
-	Met   *bool   `json:"met,omitempty"`
-	Cores int     `json:"cores"`
-	Go    string  `json:"go"`
-}
-
-// goal is a limit that a median should keep.
-type goal struct {
-	Op    string  `json:"op"` // "<=" or ">="
-	Limit float64 `json:"limit"`
-}
-
-func atMost(limit float64) *goal  { return &goal{"<=", limit} }
-func atLeast(limit float64) *goal { return &goal{">=", limit} }
-
-func (g *goal) met(v float64) bool {
-	if g.Op == "<=" {
-		return v <= g.Limit
-	}
-	return v >= g.Limit
-}
-
-func (g *goal) String() string { return fmt.Sprintf("%s %v", g.Op, g.Limit) }
 
 // report prints for people as the run goes and keeps the metrics for the end.
 type report struct {
 	w       io.Writer
-	metrics []metric
+	metrics []figure.Metric
 	calls   int64 // answered and checked
 }
 
@@ -65,11 +29,7 @@ func (r *report) title(format string, args ...any) {
 
 // machine says what the figures were measured on, and of whom.
 func (r *report) machine(cfg config) {
-	load := "unknown"
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		load = string(bytes.Fields(b)[0])
-	}
-	r.line("%s, %d cores, %s/%s, load average %s before the run", runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, load)
+	r.line("%s, %d cores, %s/%s, load average %s before the run", runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, figure.LoadAverage())
 	for _, name := range cfg.peers {
 		if p, err := peerNamed(name); err == nil {
 			r.line("  %-7s %s", p.name, p.about)
@@ -78,21 +38,18 @@ func (r *report) machine(cfg config) {
 }
 
 // metric keeps a metric and prints it. A nil goal means that none was set.
-func (r *report) metric(name, unit string, values []float64, g *goal) {
-	q1, median, q3 := quartiles(values)
-	m := metric{
-		Name: name, Value: round(median), Unit: unit, Q1: round(q1), Q3: round(q3), N: len(values),
-		Goal: g, Cores: runtime.NumCPU(), Go: runtime.Version(),
-	}
+func (r *report) metric(name, unit string, values []float64, g *figure.Goal) {
+	m := figure.Of(name, unit, values)
 	if g != nil {
-		met := g.met(median)
-		m.Met = &met
+		_, median, _ := figure.Quartiles(values)
+		m.Judge(g, median)
 	}
 	r.metrics = append(r.metrics, m)
-	r.line("  %s", m)
+	r.line("  %s", row(m))
 }
 
-func (m metric) String() string {
+// row gives a metric as the tables show it.
+func row(m figure.Metric) string {
 	s := fmt.Sprintf("%-40s %10v %-12s", m.Name, m.Value, m.Unit)
 	if m.N > 1 {
 		s += fmt.Sprintf(" [%v, %v] n=%d", m.Q1, m.Q3, m.N)
@@ -112,7 +69,7 @@ func (r *report) throughput(part string, names []string, got map[string][]window
 	r.title("%s: medians of %d rounds", part, len(got[names[0]]))
 	r.line("  %-8s %10s %12s %12s %14s %14s", "", "calls/s", "server µs", "client µs", "server allocs", "client allocs")
 	for _, name := range names {
-		of := func(f func(window) float64) float64 { _, m, _ := quartiles(each(got[name], f)); return m }
+		of := func(f func(window) float64) float64 { _, m, _ := figure.Quartiles(each(got[name], f)); return m }
 		r.line("  %-8s %10.0f %12.1f %12.1f %14.1f %14.1f", name, of(perSecond), of(serverCPU), of(clientCPU),
 			of(func(w window) float64 { return w.server.allocs }), of(func(w window) float64 { return w.client.allocs }))
 	}
@@ -121,12 +78,12 @@ func (r *report) throughput(part string, names []string, got map[string][]window
 		return
 	}
 	prefix := "rpc." + part + "."
-	var cpuGoal, clientGoal, qpsGoal *goal
+	var cpuGoal, clientGoal, qpsGoal *figure.Goal
 	if part != "c1" {
-		cpuGoal = atMost(0.85)
+		cpuGoal = figure.AtMost(0.85)
 	}
 	if part == "c100" {
-		clientGoal, qpsGoal = atMost(0.65), atLeast(2.5)
+		clientGoal, qpsGoal = figure.AtMost(0.65), figure.AtLeast(2.5)
 	}
 	if kitex := got["kitex"]; kitex != nil {
 		r.metric(prefix+"cpu_ratio_vs_kitex", "ratio", ratios(ours, kitex, serverCPU), cpuGoal)
@@ -144,8 +101,8 @@ func (r *report) throughput(part string, names []string, got map[string][]window
 	if part != "c100" {
 		return
 	}
-	r.metric("rpc.allocs_server", "allocs/call", each(ours, func(w window) float64 { return w.server.allocs }), atMost(10))
-	r.metric("rpc.allocs_client", "allocs/call", each(ours, func(w window) float64 { return w.client.allocs }), atMost(8))
+	r.metric("rpc.allocs_server", "allocs/call", each(ours, func(w window) float64 { return w.server.allocs }), figure.AtMost(10))
+	r.metric("rpc.allocs_client", "allocs/call", each(ours, func(w window) float64 { return w.client.allocs }), figure.AtMost(8))
 	r.metric("rpc.alloc_bytes_server", "bytes/call", each(ours, func(w window) float64 { return w.server.bytes }), nil)
 	r.metric("rpc.alloc_bytes_client", "bytes/call", each(ours, func(w window) float64 { return w.client.bytes }), nil)
 }
@@ -156,16 +113,16 @@ func (r *report) inflight(calls int, name string, idleServer, server, idleClient
 	if calls%1000 == 0 {
 		prefix = fmt.Sprintf("inflight.%dk.", calls/1000)
 	}
-	var serverGoal, clientGoal *goal
+	var serverGoal, clientGoal *figure.Goal
 	if name == "sluice" {
-		serverGoal, clientGoal = atMost(4500), atMost(6500)
+		serverGoal, clientGoal = figure.AtMost(4500), figure.AtMost(6500)
 	} else {
 		prefix += name + "."
 	}
 	for _, end := range []struct {
 		name       string
 		idle, held sample
-		goal       *goal
+		goal       *figure.Goal
 	}{{"server", idleServer, server, serverGoal}, {"client", idleClient, client, clientGoal}} {
 		per := func(from, to uint64) []float64 { return []float64{(float64(to) - float64(from)) / float64(calls)} }
 		r.metric(prefix+end.name+"_bytes_per_call", "bytes", per(uint64(end.idle.RSS), uint64(end.held.RSS)), end.goal)
@@ -182,25 +139,14 @@ func (r *report) goals() {
 	r.title("goals")
 	for _, m := range r.metrics {
 		if m.Goal != nil {
-			r.line("  %s", m)
+			r.line("  %s", row(m))
 		}
 	}
 }
 
 // writeJSON writes the metrics to path, one object a line.
 func (r *report) writeJSON(path string) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	for _, m := range r.metrics {
-		if err := enc.Encode(m); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+	if err := figure.Write(path, r.metrics); err != nil {
 		return err
 	}
 	r.line("\n%d metrics written to %s at %s", len(r.metrics), path, time.Now().Format(time.RFC3339))
@@ -226,28 +172,4 @@ func ratios(a, b []window, f func(window) float64) []float64 {
 		vs[i] = f(a[i]) / f(b[i])
 	}
 	return vs
-}
-
-// quartiles interpolates linearly between ranks. It gives zeros for no values.
-func quartiles(values []float64) (q1, median, q3 float64) {
-	if len(values) == 0 {
-		return 0, 0, 0
-	}
-	vs := slices.Sorted(slices.Values(values))
-	at := func(q float64) float64 {
-		pos := q * float64(len(vs)-1)
-		low := int(pos)
-		high := min(low+1, len(vs)-1)
-		return vs[low] + (pos-float64(low))*(vs[high]-vs[low])
-	}
-	return at(0.25), at(0.5), at(0.75)
-}
-
-// round keeps what a reader can use: three decimals of small values, none of
-// large ones.
-func round(v float64) float64 {
-	if math.Abs(v) >= 1000 {
-		return math.Round(v)
-	}
-	return math.Round(v*1000) / 1000
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sluice-rpc/sluice/framework/bench/figure"
 )
 
 // loop is one closed loop of the throughput part.
@@ -178,7 +180,7 @@ func localPart(ctx context.Context, cfg config, rep *report) (err error) {
 	}
 	rep.title("a call within the process, %d bytes, request and response cloned, one caller; a round is the median of %d batches of %d calls",
 		echoBytes, batches, batchCalls)
-	rep.metric("rpc.local.ns", "ns/call", nanos, atMost(3000))
+	rep.metric("rpc.local.ns", "ns/call", nanos, figure.AtMost(3000))
 	rep.metric("rpc.local.allocs", "allocs/call", allocs, nil)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/bench/figure"
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/qos/admission"
@@ -119,7 +120,7 @@ func costPart(ctx context.Context, cfg config, res *results, round int) error {
 		for i, s := range got[load+a] {
 			ratios = append(ratios, s.micros/got[load+b][i].micros)
 		}
-		_, m, _ := quartiles(ratios)
+		_, m, _ := figure.Quartiles(ratios)
 		return m
 	}
 	for _, load := range []string{"c64", "c1000", "c64.kitex_client", "c1000.kitex_client"} {
@@ -151,7 +152,7 @@ func median(ss []spent, f func(spent) float64) float64 {
 	for _, s := range ss {
 		vs = append(vs, f(s))
 	}
-	_, m, _ := quartiles(vs)
+	_, m, _ := figure.Quartiles(vs)
 	return m
 }
 

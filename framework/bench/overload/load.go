@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/sluice-rpc/sluice/framework/bench/figure"
 )
 
 const ratio = "of optimum"
@@ -42,23 +44,23 @@ func (c config) wave(name string, x int) cell {
 type experiment struct {
 	cell   cell
 	kind   string
-	read   func(figures) []metric
+	read   func(figures) []figure.Metric
 	single bool // in the first round alone: what a peer gives there says enough
 }
 
 // experiments is the table. The steady cells of one call a task are those of
 // overload.cpu, too.
 func (c config) experiments() []experiment {
-	steady := func(f float64, x int, more ...func(figures) []metric) experiment {
+	steady := func(f float64, x int, more ...func(figures) []figure.Metric) experiment {
 		e := c.steady(f, x)
-		return experiment{cell: e, kind: kindOurs, read: func(g figures) []metric {
+		return experiment{cell: e, kind: kindOurs, read: func(g figures) []figure.Metric {
 			name := "overload.real." + e.Name
-			ms := []metric{
+			ms := []figure.Metric{
 				{Name: name + ".goodput", Value: g.goodput, Unit: ratio},
 				{Name: name + ".waste", Value: g.waste, Unit: "of calls"}, {Name: name + ".p99_ms", Value: g.p99, Unit: "ms"},
 			}
 			if x == 1 {
-				ms = append(ms, metric{Name: fmt.Sprintf("overload.cpu.f%g.goodput", f), Value: g.goodput, Unit: ratio})
+				ms = append(ms, figure.Metric{Name: fmt.Sprintf("overload.cpu.f%g.goodput", f), Value: g.goodput, Unit: ratio})
 			}
 			for _, m := range more {
 				ms = append(ms, m(g)...)
@@ -66,18 +68,18 @@ func (c config) experiments() []experiment {
 			return ms
 		}}
 	}
-	goodput := func(name string) func(figures) []metric {
-		return func(g figures) []metric { return []metric{{Name: name, Value: g.goodput, Unit: ratio}} }
+	goodput := func(name string) func(figures) []figure.Metric {
+		return func(g figures) []figure.Metric { return []figure.Metric{{Name: name, Value: g.goodput, Unit: ratio}} }
 	}
-	burst := func(name string) func(figures) []metric {
-		return func(g figures) []metric {
-			return []metric{{Name: name + ".goodput", Value: g.goodput, Unit: ratio}, {Name: name + ".recover_ms", Value: g.recover, Unit: "ms"}}
+	burst := func(name string) func(figures) []figure.Metric {
+		return func(g figures) []figure.Metric {
+			return []figure.Metric{{Name: name + ".goodput", Value: g.goodput, Unit: ratio}, {Name: name + ".recover_ms", Value: g.recover, Unit: "ms"}}
 		}
 	}
 	es := []experiment{
 		steady(1.2, 1), steady(2, 1),
-		steady(4, 1, func(g figures) []metric {
-			return []metric{
+		steady(4, 1, func(g figures) []figure.Metric {
+			return []figure.Metric{
 				{Name: "overload.cpu.top20", Value: g.top20, Unit: ratio},
 				{Name: "overload.cpu.admitted_p99_ms", Value: g.p99, Unit: "ms"},
 				{Name: "overload.cpu.refused_p99_ms", Value: g.refused, Unit: "ms"},
@@ -86,7 +88,9 @@ func (c config) experiments() []experiment {
 		steady(8, 1),
 		{cell: c.wave("burst5.x1", 1), kind: kindOurs, read: burst("overload.cpu.burst5")},
 		steady(2, 2),
-		steady(4, 2, func(g figures) []metric { return []metric{{Name: "overload.real.top20", Value: g.top20, Unit: ratio}} }),
+		steady(4, 2, func(g figures) []figure.Metric {
+			return []figure.Metric{{Name: "overload.real.top20", Value: g.top20, Unit: ratio}}
+		}),
 	}
 	fair := c.cell("fair", 0, 3)
 	fair.Phases[1].Seconds += c.count // of four kinds of tasks
@@ -99,29 +103,29 @@ func (c config) experiments() []experiment {
 	mixed.Phases[1].Seconds += c.count // dear tasks are few
 	mixed.To += c.count
 	es = append(es,
-		experiment{cell: fair, kind: kindOurs, read: func(g figures) []metric {
-			return []metric{{Name: "overload.real.fair", Value: g.fairX, Unit: "min/max"}}
+		experiment{cell: fair, kind: kindOurs, read: func(g figures) []figure.Metric {
+			return []figure.Metric{{Name: "overload.real.fair", Value: g.fairX, Unit: "min/max"}}
 		}},
 		experiment{cell: c.wave("burst5.x2", 2), kind: kindOurs, read: burst("overload.real.burst5")},
 		experiment{cell: brown, kind: kindOurs, read: goodput("overload.real.brownout4.goodput")},
 		experiment{cell: resend, kind: kindOurs, read: goodput("overload.real.resend3.goodput")},
-		experiment{cell: mixed, kind: kindOurs, read: func(g figures) []metric {
-			return []metric{{Name: "overload.real.mixedcost.goodput", Value: g.goodput, Unit: ratio}, {Name: "overload.real.mixedcost.fair", Value: g.fairCost, Unit: "min/max"}}
+		experiment{cell: mixed, kind: kindOurs, read: func(g figures) []figure.Metric {
+			return []figure.Metric{{Name: "overload.real.mixedcost.goodput", Value: g.goodput, Unit: ratio}, {Name: "overload.real.mixedcost.fair", Value: g.fairCost, Unit: "min/max"}}
 		}},
 	)
 	for _, f := range []float64{1.5, 4} {
 		chain := c.cell(fmt.Sprintf("chain2.f%g", f), 2, f)
 		chain.InRow = true
-		es = append(es, experiment{cell: chain, kind: kindOurs, read: func(g figures) []metric {
+		es = append(es, experiment{cell: chain, kind: kindOurs, read: func(g figures) []figure.Metric {
 			name := "overload.real." + chain.Name
-			return []metric{{Name: name + ".goodput", Value: g.goodput, Unit: ratio}, {Name: name + ".waste", Value: g.waste, Unit: "of calls"}}
+			return []figure.Metric{{Name: name + ".goodput", Value: g.goodput, Unit: ratio}, {Name: name + ".waste", Value: g.waste, Unit: "of calls"}}
 		}})
 	}
 	sleepers := c.cell("mix", 1, 4)
 	sleepers.Mix = sleepy
 	for _, kind := range []string{kindOurs, kindFixed} {
-		es = append(es, experiment{cell: sleepers, kind: kind, read: func(g figures) []metric {
-			return []metric{{Name: "overload.cpu.mix." + kind + "_per_s", Value: g.good, Unit: "tasks/s"}}
+		es = append(es, experiment{cell: sleepers, kind: kind, read: func(g figures) []figure.Metric {
+			return []figure.Metric{{Name: "overload.cpu.mix." + kind + "_per_s", Value: g.good, Unit: "tasks/s"}}
 		}})
 	}
 	slow := c.steady(4, 1)
@@ -183,13 +187,13 @@ func loadPart(ctx context.Context, cfg config, res *results, round int) error {
 		return err
 	}
 	values := map[string]float64{}
-	note := func(m metric) {
+	note := func(m figure.Metric) {
 		values[m.Name] = m.Value
 		res.add(m.Name, m.Unit, m.Value)
 	}
 	for _, m := range mixes {
 		res.line("capacity, %s: %.0f calls/s before, %.0f after", m, first[m], last[m])
-		note(metric{Name: "overload.cpu.capacity." + string(m), Value: max(first[m], last[m]), Unit: "calls/s"})
+		note(figure.Metric{Name: "overload.cpu.capacity." + string(m), Value: max(first[m], last[m]), Unit: "calls/s"})
 	}
 	for i, e := range wanted {
 		for _, m := range e.read(e.cell.measure(outcomes[i], max(first[e.cell.Mix], last[e.cell.Mix]))) {
@@ -201,7 +205,7 @@ func loadPart(ctx context.Context, cfg config, res *results, round int) error {
 }
 
 // summary adds what is drawn from several cells of a round.
-func summary(values map[string]float64, note func(metric)) {
+func summary(values map[string]float64, note func(figure.Metric)) {
 	var good, waste, p99 []float64
 	for _, f := range []float64{1.2, 2, 4, 8} {
 		for x := 1; x <= 2; x++ {
@@ -216,16 +220,16 @@ func summary(values map[string]float64, note func(metric)) {
 		for _, v := range good {
 			sum += v
 		}
-		note(metric{Name: "overload.real.steady.mean", Value: sum / float64(len(good)), Unit: ratio})
-		note(metric{Name: "overload.real.steady.worst", Value: slices.Min(good), Unit: ratio})
-		note(metric{Name: "overload.real.steady.waste", Value: slices.Max(waste), Unit: "of calls"})
-		note(metric{Name: "overload.real.steady.p99_ms", Value: slices.Max(p99), Unit: "ms"})
+		note(figure.Metric{Name: "overload.real.steady.mean", Value: sum / float64(len(good)), Unit: ratio})
+		note(figure.Metric{Name: "overload.real.steady.worst", Value: slices.Min(good), Unit: ratio})
+		note(figure.Metric{Name: "overload.real.steady.waste", Value: slices.Max(waste), Unit: "of calls"})
+		note(figure.Metric{Name: "overload.real.steady.p99_ms", Value: slices.Max(p99), Unit: "ms"})
 	}
 	if a, ok := values["overload.real.chain2.f1.5.waste"]; ok {
-		note(metric{Name: "overload.real.chain2.waste", Value: max(a, values["overload.real.chain2.f4.waste"]), Unit: "of calls"})
+		note(figure.Metric{Name: "overload.real.chain2.waste", Value: max(a, values["overload.real.chain2.f4.waste"]), Unit: "of calls"})
 	}
 	if fixed := values["overload.cpu.mix.fixed_per_s"]; fixed > 0 {
-		note(metric{Name: "overload.cpu.mix_ratio_vs_fixed", Value: values["overload.cpu.mix.ours_per_s"] / fixed, Unit: "ratio"})
+		note(figure.Metric{Name: "overload.cpu.mix_ratio_vs_fixed", Value: values["overload.cpu.mix.ours_per_s"] / fixed, Unit: "ratio"})
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/bench/figure"
 	"github.com/sluice-rpc/sluice/qos"
 )
 
@@ -40,9 +41,9 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]metric{}
+	got := map[string]figure.Metric{}
 	for line := range bytes.Lines(b) {
-		var m metric
+		var m figure.Metric
 		if err := json.Unmarshal(line, &m); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
@@ -113,7 +114,7 @@ func TestGoals(t *testing.T) {
 			}
 		}
 	}
-	summary(values, func(m metric) { given[m.Name] = true })
+	summary(values, func(m figure.Metric) { given[m.Name] = true })
 	for name := range goals {
 		if !given[name] && !strings.HasPrefix(name, "qos.") {
 			t.Errorf("nothing gives %s", name)
