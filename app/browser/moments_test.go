@@ -3,48 +3,15 @@
 package browser_test
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	"github.com/sluice-rpc/sluice/app/cluster"
-	"github.com/sluice-rpc/sluice/app/topology"
+	"github.com/sluice-rpc/sluice/app/cluster/clustertest"
 )
-
-// startMoments runs all of Moments in this process, on a directory of the test, and
-// gives the address of its page.
-func startMoments(t *testing.T) string {
-	t.Helper()
-	data, err := cluster.OpenData(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	top := topology.Default()
-	top.Gateway.Listen = "127.0.0.1:0"
-	top.Gateway.Limits = false
-	node, err := cluster.Start(t.Context(), cluster.Config{
-		Topology: top, Roles: topology.Roles(), Data: data, Log: slog.New(slog.DiscardHandler), CheapPasswords: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := node.URL() // known until the node runs
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- node.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
-	return address
-}
 
 // soon asks for what is new until a friend's post has come.
 func (p *person) soon(want string) {
@@ -97,7 +64,7 @@ func TestMoments(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short")
 	}
-	b := startBrowser(t, startMoments(t))
+	b := startBrowser(t, clustertest.Start(t))
 	mary, li := b.open("mary"), b.open("li")
 	mary.picture("login")
 	mary.register("mary", "Mary")

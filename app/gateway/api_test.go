@@ -23,6 +23,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluice-rpc/sluice/app/cluster/clustertest"
 	"github.com/sluice-rpc/sluice/app/gateway"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/framework/edge"
@@ -344,7 +345,7 @@ func TestContractCatches(t *testing.T) {
 // The whole life of a post, every answer held against the contract.
 func TestAPI(t *testing.T) {
 	t.Run("alone", func(t *testing.T) { testAPI(t, newFake(t).gateway(t)) })
-	t.Run("with the services", func(t *testing.T) { testAPI(t, at(t, startSystem(t))) })
+	t.Run("with the services", func(t *testing.T) { testAPI(t, at(t, clustertest.Start(t))) })
 }
 
 func testAPI(t *testing.T, g http.Handler) {
@@ -499,7 +500,7 @@ func TestBadInput(t *testing.T) {
 		f := newFake(t)
 		testBadInput(t, f.gateway(t), func() string { return strconv.Itoa(f.writes) })
 	})
-	t.Run("with the services", func(t *testing.T) { testBadInput(t, at(t, startSystem(t)), nil) })
+	t.Run("with the services", func(t *testing.T) { testBadInput(t, at(t, clustertest.Start(t)), nil) })
 }
 
 // testBadInput tries bad requests. After each, stored must tell the same as before;

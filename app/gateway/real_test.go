@@ -4,7 +4,6 @@ package gateway_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,39 +15,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluice-rpc/sluice/app/cluster"
-	"github.com/sluice-rpc/sluice/app/topology"
+	"github.com/sluice-rpc/sluice/app/cluster/clustertest"
 )
-
-// startSystem runs all of Moments in this process, on a directory of the test, and
-// gives the address of its gateway.
-func startSystem(t testing.TB) string {
-	t.Helper()
-	data, err := cluster.OpenData(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	top := topology.Default()
-	top.Gateway.Listen = "127.0.0.1:0"
-	top.Gateway.Limits = false
-	node, err := cluster.Start(t.Context(), cluster.Config{
-		Topology: top, Roles: topology.Roles(), Data: data, Log: slog.New(slog.DiscardHandler), CheapPasswords: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := node.URL() // known until the node runs
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- node.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
-	return address
-}
 
 // at is the gateway at an address as a handler.
 func at(t *testing.T, address string) http.Handler {
@@ -73,7 +41,7 @@ func at(t *testing.T, address string) http.Handler {
 // comments and five likes, over one connection: the time of one read by a client
 // that does nothing else, services included.
 func BenchmarkTimelineOfServices(b *testing.B) {
-	address := startSystem(b)
+	address := clustertest.Start(b)
 	ask := func(method, path, token string, body, into any) {
 		b.Helper()
 		in, err := json.Marshal(body)
