@@ -31,10 +31,11 @@ type Client struct {
 	epoch time.Time
 	peers []*peer
 
-	mu      sync.Mutex
-	up      []*peer              // of the running pick; guarded by mu
-	known   []*admission.Replica // of up; guarded by mu
-	retries float64              // tokens for second attempts; guarded by mu
+	mu       sync.Mutex
+	replicas []*admission.Replica // of all peers; guarded by mu
+	up       []*peer              // of the running pick; guarded by mu
+	known    []*admission.Replica // of up; guarded by mu
+	retries  float64              // tokens for second attempts; guarded by mu
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -62,7 +63,7 @@ func Dial(cfg ClientConfig) *Client {
 			p.links = append(p.links, l)
 			c.done.Go(func() { l.run(ctx) })
 		}
-		c.peers = append(c.peers, p)
+		c.peers, c.replicas = append(c.peers, p), append(c.replicas, &p.replica)
 	}
 	return c
 }
@@ -76,14 +77,13 @@ func (c *Client) Close() {
 // Refuses says whether one instance drawn at random would refuse a fresh task, as far
 // as it has told; if so the task is counted as held back there.
 func (c *Client) Refuses(p qos.Priority) bool {
-	peer := c.peers[rand.IntN(len(c.peers))]
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if peer.replica.Admits(c.now(), p, 0) {
-		return false
+	i, admits := admission.Gate(c.now(), c.replicas, p, rand.IntN)
+	if !admits {
+		c.replicas[i].Hold(p, unknownMethod, rand.IntN)
 	}
-	peer.replica.Hold(p, unknownMethod, rand.IntN)
-	return true
+	return !admits
 }
 
 // unknownMethod is no method's id: the server takes such a call for one of mean cost.
