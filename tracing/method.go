@@ -172,7 +172,7 @@ func (m *Method) Add(k Keep, r Record) {
 	if k&(KeepError|KeepSlow) != 0 {
 		m.show(k, kept)
 	}
-	if t.exporter != nil && !t.exporter.Export(kept) {
+	if e := t.exporter.Load(); e != nil && !(*e).Export(kept) {
 		t.dropped.Add(1)
 	}
 }

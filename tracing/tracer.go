@@ -62,7 +62,7 @@ type Tracer struct {
 	start    time.Time
 	floor    time.Duration
 	keepRate float64
-	exporter Exporter
+	exporter atomic.Pointer[Exporter] // nil for none
 	records  ring
 	rings    atomic.Int64 // rings of errors that methods may still make
 
@@ -87,17 +87,27 @@ func New(c Config) (*Tracer, error) {
 		start:    time.Now(),
 		floor:    cmp.Or(max(c.SlowFloor, 0), DefaultSlowFloor),
 		keepRate: cmp.Or(max(c.KeepPerSecond, 0), DefaultKeepPerSecond),
-		exporter: c.Exporter,
 		samplers: map[string]*Sampler{},
 		names:    map[Entry]string{},
 		methods:  map[methodKey]*Method{},
 	}
 	t.records.cells = make([]*Record, cmp.Or(max(c.MaxRecords, 0), DefaultMaxRecords))
 	t.rings.Store(maxErrorRings)
+	t.SetExporter(c.Exporter)
 	if err := t.SetRates(c.Rate, c.Rates); err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+// SetExporter makes e take the records from now on; nil for nobody. One that is no
+// longer wanted is shut down by whoever made it.
+func (t *Tracer) SetExporter(e Exporter) {
+	if e == nil {
+		t.exporter.Store(nil)
+		return
+	}
+	t.exporter.Store(&e)
 }
 
 // SetRates changes what is traced from now on: rate for the entries that rates does
@@ -191,10 +201,14 @@ func (t *Tracer) Method(kind Kind, name string) *Method {
 // not the framework's: with an Exporter the user's own spans join the trace by it.
 // Notes are those of the call; they belong into its Record.
 func (t *Tracer) ContextValue(key any, current Identity, notes *Notes) any {
-	if t == nil || t.exporter == nil {
+	if t == nil {
 		return nil
 	}
-	return t.exporter.ContextValue(key, current, notes)
+	e := t.exporter.Load()
+	if e == nil {
+		return nil
+	}
+	return (*e).ContextValue(key, current, notes)
 }
 
 // Parent gives the parent of a call that is made with ctx: the span that user code has
@@ -202,10 +216,14 @@ func (t *Tracer) ContextValue(key any, current Identity, notes *Notes) any {
 // of any request current is zero, and the call joins the user's trace if Parent gives
 // one. It is worth asking only when the request is sampled, or outside of any.
 func (t *Tracer) Parent(ctx context.Context, current Identity) Identity {
-	if t == nil || t.exporter == nil {
+	if t == nil {
 		return current
 	}
-	id, ok := t.exporter.SpanOf(ctx)
+	e := t.exporter.Load()
+	if e == nil {
+		return current
+	}
+	id, ok := (*e).SpanOf(ctx)
 	if !ok || (id.Trace != current.Trace && !current.Trace.IsZero()) {
 		return current // a trace that user code has begun for itself is not the request's
 	}

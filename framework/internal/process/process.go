@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-rpc/sluice/framework/metrics"
+	"github.com/sluice-rpc/sluice/tracing"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
@@ -22,8 +23,20 @@ var graph = sync.OnceValue(func() *callgraph.Recorder {
 	return callgraph.NewRecorder(callgraph.Config{Process: callgraph.Process{Epoch: uint64(time.Now().UnixNano())}})
 })
 
+var tracer = sync.OnceValue(func() *tracing.Tracer {
+	t, err := tracing.New(tracing.Config{})
+	if err != nil {
+		panic(err) //nolint:forbidigo // the zero configuration is a valid one
+	}
+	return t
+})
+
 // Graph gives the recorder of all calls of this process.
 func Graph() *callgraph.Recorder { return graph() }
 
 // Items gives the registry of all items of this process.
 func Items() *metrics.Registry { return items() }
+
+// Tracer gives what decides which requests of this process are traced, and keeps the
+// records of its calls. Rates and exporter may be changed at any time.
+func Tracer() *tracing.Tracer { return tracer() }
