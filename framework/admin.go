@@ -17,7 +17,7 @@ func (s *Server) pages() map[string]http.Handler {
 	if s.admission != nil {
 		qos.Door = s.admission.Door()
 	}
-	pages := admin.Pages(qos)
+	pages := admin.Pages(qos, process.Graph())
 	maps.Copy(pages, s.opts.admin)
 	return pages
 }

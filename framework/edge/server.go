@@ -160,7 +160,7 @@ func (e *Entry) ServeAdmin(ctx context.Context, ln net.Listener, ready func(cont
 	if e.service != nil {
 		qos.Door = e.service.Door()
 	}
-	return admin.Serve(ctx, ln, admin.NewState(ready), admin.Pages(qos))
+	return admin.Serve(ctx, ln, admin.NewState(ready), admin.Pages(qos, process.Graph()))
 }
 
 // closed drops the error that says no more than that Shutdown was called.

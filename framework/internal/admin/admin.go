@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
 // State is what the health pages tell.
@@ -28,11 +30,12 @@ func NewState(check func(context.Context) error) *State { return &State{check: c
 func (s *State) Drain() { s.draining.Store(true) }
 
 // Pages gives the pages about the process that every admin port has.
-func Pages(q *QoS) map[string]http.Handler {
+func Pages(q *QoS, graph *callgraph.Recorder) map[string]http.Handler {
 	return map[string]http.Handler{
 		"/metrics":     q.Items.Handler(),
 		"/admin/items": q.Items.CatalogueHandler(),
 		"/admin/qos":   q.Handler(),
+		"/admin/graph": (&Graph{Recorder: graph, Door: q.Door}).Handler(),
 	}
 }
 
