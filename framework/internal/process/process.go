@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/inflight"
 	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/tracing"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
@@ -40,3 +41,9 @@ func Items() *metrics.Registry { return items() }
 // Tracer gives what decides which requests of this process are traced, and keeps the
 // records of its calls. Rates and exporter may be changed at any time.
 func Tracer() *tracing.Tracer { return tracer() }
+
+var inFlight inflight.Table
+
+// InFlight gives the list of the requests that this process works on, calls being
+// served and requests at its entries.
+func InFlight() *inflight.Table { return &inFlight }
