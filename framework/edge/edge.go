@@ -124,7 +124,7 @@ func (e *Entry) HandleLimited(name string, m *rpc.Method, limit func(user string
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call := &rpc.Call{Header: rt.head}
 		call.Trace, call.Span = traceOf(r.Header)
-		out := &answer{ResponseWriter: w}
+		out := &answer{ResponseWriter: w, conn: holdAnswer(r)}
 		defer meter.began(out, r).ended()
 		out.Header().Set("Traceparent", tracing.Traceparent(call.Trace, call.Span, false))
 		defer e.recoverPanic(out, r, name, call)
@@ -219,6 +219,7 @@ func (e *Entry) recoverPanic(w *answer, r *http.Request, name string, call *rpc.
 // answer remembers whether anything has been written, and how much.
 type answer struct {
 	http.ResponseWriter
+	conn   *conn // nil if it does not hold the answer back
 	wrote  bool
 	status int // 0 until it is written, and for an implicit 200
 	bytes  int // of the body
@@ -236,6 +237,14 @@ func (a *answer) Write(b []byte) (int, error) {
 	n, err := a.ResponseWriter.Write(b)
 	a.bytes += n
 	return n, err
+}
+
+// FlushError sends what has been written so far.
+func (a *answer) FlushError() error {
+	if err := http.NewResponseController(a.ResponseWriter).Flush(); err != nil || a.conn == nil {
+		return err
+	}
+	return a.conn.flush()
 }
 
 // Unwrap lets http.ResponseController reach the connection.

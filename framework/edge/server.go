@@ -68,6 +68,8 @@ func NewServer(cfg ServerConfig, h http.Handler) (*Server, error) {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 		Handler:           s.wrap(h),
+		ConnContext:       withConn,
+		ConnState:         connState,
 	}
 	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
 		return nil, errors.New("edge: give both a certificate and a key, or none")
@@ -124,10 +126,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	done := make(chan error, 1)
 	go func() { // ended by Shutdown or Close below, or by the listener's own failure
 		if s.http.TLSConfig != nil {
-			done <- s.http.ServeTLS(ln, "", "")
+			done <- s.http.ServeTLS(wholeAnswers{ln}, "", "")
 			return
 		}
-		done <- s.http.Serve(ln)
+		done <- s.http.Serve(wholeAnswers{ln})
 	}()
 	select {
 	case err := <-done:

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package edge
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+)
+
+// maxHeld is how much of an answer is held back; what is longer goes out in pieces.
+const maxHeld = 16 << 10
+
+// A conn sends an answer in one piece. net/http gives its connection 4 KiB at a time,
+// which is not to be changed; a page of a few posts is a little longer, and the second
+// piece costs a system call here and mostly another wake-up there: a third of the CPU
+// of such a request, both ends together.
+//
+// Between hold and the end of the answer what is written waits. It leaves before
+// anything that the other side could be waiting for: a read, a flush of the handler's,
+// the end of the connection.
+type conn struct {
+	net.Conn
+
+	mu      sync.Mutex
+	holding bool
+	held    *[]byte // nil while nothing waits
+}
+
+var heldBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxHeld); return &b }}
+
+func (c *conn) hold() {
+	c.mu.Lock()
+	c.holding = true
+	c.mu.Unlock()
+}
+
+// release sends what waits, and lets later writes through.
+func (c *conn) release() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holding = false
+	return c.send()
+}
+
+// flush sends what waits. What is written after it waits again.
+func (c *conn) flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.send()
+}
+
+// send sends what waits. c.mu is held.
+func (c *conn) send() error {
+	if c.held == nil {
+		return nil
+	}
+	_, err := c.Conn.Write(*c.held)
+	*c.held = (*c.held)[:0]
+	heldBuffers.Put(c.held)
+	c.held = nil
+	return err
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	waiting := 0
+	if c.held != nil {
+		waiting = len(*c.held)
+	}
+	if !c.holding || waiting+len(p) > maxHeld {
+		if err := c.send(); err != nil {
+			return 0, err
+		}
+		return c.Conn.Write(p)
+	}
+	if c.held == nil {
+		c.held = heldBuffers.Get().(*[]byte)
+	}
+	*c.held = append(*c.held, p...)
+	return len(p), nil
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	if err := c.flush(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *conn) Close() error {
+	_ = c.release() // whoever closes does not ask whether the other side has got everything
+	return c.Conn.Close()
+}
+
+// CloseWrite is what net/http does before it closes, so that the answer arrives.
+func (c *conn) CloseWrite() error {
+	if err := c.release(); err != nil {
+		return err
+	}
+	if tcp, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return tcp.CloseWrite()
+	}
+	return nil
+}
+
+// wholeAnswers makes the connections of a listener.
+type wholeAnswers struct{ net.Listener }
+
+func (l wholeAnswers) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &conn{Conn: c}, nil
+}
+
+type connKey struct{}
+
+// connOf gives ours of a connection that net/http has, which may be TLS over it.
+func connOf(nc net.Conn) *conn {
+	if over, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = over.NetConn()
+	}
+	c, _ := nc.(*conn)
+	return c
+}
+
+func withConn(ctx context.Context, nc net.Conn) context.Context {
+	if c := connOf(nc); c != nil {
+		return context.WithValue(ctx, connKey{}, c)
+	}
+	return ctx
+}
+
+// connState is told by net/http when an answer has been written.
+func connState(nc net.Conn, state http.ConnState) {
+	if state != http.StateIdle && state != http.StateHijacked {
+		return
+	}
+	if c := connOf(nc); c != nil {
+		_ = c.release() // the connection's next read tells
+	}
+}
+
+// holdAnswer holds back the answer to a request until it is whole. That of HTTP/2
+// shares its connection with others and is not held.
+func holdAnswer(r *http.Request) *conn {
+	if r.ProtoMajor != 1 {
+		return nil
+	}
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	if c != nil {
+		c.hold()
+	}
+	return c
+}
