@@ -49,6 +49,7 @@ func (s *Server) enter(ctx context.Context, m *interceptor.Method, c *intercepto
 }
 
 func call(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall, req proto.Message) error {
+	c.Attempt("local")
 	served := m.NewLocalCall(ctx, &c.Header, req, time.Now())
 	if _, err := served.Arrive(nil); err != nil {
 		c.Answered = true

@@ -5,7 +5,6 @@
 package inflight
 
 import (
-	"cmp"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -68,11 +67,15 @@ func (t *Table) Add(c *Call) {
 	start := uint32(uint64(uintptr(unsafe.Pointer(&here))>>11) * golden >> 52)
 	for i := range uint32(probes) {
 		at := (start + i) % cells
-		if t.cells[at].Load() == nil && t.cells[at].CompareAndSwap(nil, c) {
-			c.cell = at + 1
+		if t.cells[at].Load() != nil {
+			continue
+		}
+		c.cell = at + 1 // before anybody else sees it
+		if t.cells[at].CompareAndSwap(nil, c) {
 			return
 		}
 	}
+	c.cell = 0
 	t.unlisted.Add(1)
 }
 
@@ -97,7 +100,7 @@ func (t *Table) List() []*Call {
 			out = append(out, c)
 		}
 	}
-	slices.SortFunc(out, func(a, b *Call) int { return cmp.Or(a.Began.Compare(b.Began), cmp.Compare(a.cell, b.cell)) })
+	slices.SortStableFunc(out, func(a, b *Call) int { return a.Began.Compare(b.Began) })
 	return out
 }
 

@@ -5,6 +5,7 @@ package interceptor
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -31,9 +32,34 @@ type ClientCall struct {
 	RequestBytes, ResponseBytes int    // of the messages as they were on the wire
 
 	in       *rpc.Call // the request being worked on, nil outside of any
-	attempts int       // that went out
-	items    *metrics.ClientMethod
-	slot     *callgraph.Slot
+	known    *clientMethod
+	attempts int             // that went out
+	slot     *callgraph.Slot // nil if nothing is recorded
+	parent   tracing.SpanID  // of the attempts' spans
+	peer     string          // of the last attempt
+
+	began, attemptBegan time.Time // the call, and its last attempt
+	took                time.Duration
+}
+
+// A clientMethod is a method as those of this process know it that call it.
+type clientMethod struct {
+	entry   tracing.Entry // that of a call outside of any request
+	records *tracing.Method
+	sampler *tracing.Sampler
+	items   *metrics.ClientMethod
+	edges   *callgraph.Edges
+}
+
+func newClientMethod(cfg *ClientConfig, m *rpc.Method) *clientMethod {
+	name := m.FullName()
+	k := &clientMethod{entry: tracing.EntryOf(name)}
+	if o := cfg.Observer; o != nil {
+		o.Graph.NameEntry(name)
+		k.records, k.sampler = o.Tracer.Method(tracing.Client, name), o.Tracer.Sampler(name)
+		k.items, k.edges = o.Items.ClientMethod(cfg.Service, m), o.Graph.Edges(callgraph.Client, name)
+	}
+	return k
 }
 
 // A Transport sends one attempt of a call and waits for its answer.
@@ -42,13 +68,14 @@ type Transport func(ctx context.Context, c *ClientCall) error
 // clientFunc is one step of the client's list with all that comes after it.
 type clientFunc func(ctx context.Context, c *ClientCall) error
 
-// clientSteps is the client side of the framework, in this order. Tracing comes before
-// measured; retry and hedge come before pick. Picking an instance by its level,
-// encoding and sending are the transport's: they know the connections.
+// clientSteps is the client side of the framework, in this order. Retry and hedge come
+// before pick. Picking an instance by its level, encoding and sending are the
+// transport's: they know the connections.
 func clientSteps(cfg *ClientConfig) []func(next clientFunc) clientFunc {
 	return []func(next clientFunc) clientFunc{
-		inherit,
-		measured(cfg.Observer, cfg.Service),
+		inherit(cfg),
+		traced(cfg.Observer),
+		measured(cfg.Observer),
 		withDeadline(cfg.Limit),
 		gated(cfg.Callee),
 	}
@@ -59,7 +86,7 @@ type ClientConfig struct {
 	Service  string
 	Limit    time.Duration // caps every call; zero means that only contract and context do
 	Callee   *Callee       // the service at the other end; nil if it is in this process
-	Observer *Observer     // nil counts nothing
+	Observer *Observer     // nil records nothing
 }
 
 // Client applies the client's list to a transport.
@@ -75,29 +102,39 @@ func Client(cfg ClientConfig, send Transport) Transport {
 // inherit takes entry, class, level, ticket and trace from the request being
 // worked on. A call outside any request is an entry itself: it begins a trace and
 // takes its class from the contract.
-func inherit(next clientFunc) clientFunc {
-	return func(ctx context.Context, c *ClientCall) error {
-		if in := rpc.CallFrom(ctx); in != nil {
-			progress := in.Progress()
-			c.in = in
-			c.Header = in.Header
-			c.Header.Budget = 0
-			c.Header.Ticket = progress.Ticket(in.Ticket)
-			err := next(ctx, c)
-			if hasRun(err) {
-				progress.Work()
+func inherit(cfg *ClientConfig) func(clientFunc) clientFunc {
+	var methods sync.Map // *rpc.Method to *clientMethod
+	known := func(m *rpc.Method) *clientMethod {
+		if k, ok := methods.Load(m); ok {
+			return k.(*clientMethod)
+		}
+		k, _ := methods.LoadOrStore(m, newClientMethod(cfg, m))
+		return k.(*clientMethod)
+	}
+	return func(next clientFunc) clientFunc {
+		return func(ctx context.Context, c *ClientCall) error {
+			c.known = known(c.Method)
+			if in := rpc.CallFrom(ctx); in != nil {
+				progress := in.Progress()
+				c.in = in
+				c.Header = in.Header
+				c.Header.Budget = 0
+				c.Header.Ticket = progress.Ticket(in.Ticket)
+				err := next(ctx, c)
+				if hasRun(err) {
+					progress.Work()
+				}
+				return err
 			}
-			return err
+			c.Header = rpc.Header{
+				Class: c.Method.Class,
+				// Nobody is behind the call that would care to be the same one next time.
+				UserLevel: uint8(rand.UintN(qos.UserLevels)),
+				Entry:     c.known.entry,
+				Trace:     tracing.NewTraceID(),
+			}
+			return next(ctx, c)
 		}
-		c.Header = rpc.Header{
-			Class: c.Method.Class,
-			// Nobody is behind the call that would care to be the same one next time.
-			UserLevel: uint8(rand.UintN(qos.UserLevels)),
-			Entry:     tracing.EntryOf(c.Method.FullName()),
-			Trace:     tracing.NewTraceID(),
-			Span:      tracing.NewSpanID(),
-		}
-		return next(ctx, c)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/inflight"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
@@ -15,9 +16,8 @@ import (
 // since context.WithDeadline for every call would cost more than the rest of the
 // chain together.
 type callContext struct {
-	conn     context.Context // ends with the connection, or with the local caller
-	call     rpc.Call
-	deadline time.Time
+	call inflight.Call   // first, see there
+	conn context.Context // ends with the connection, or with the local caller
 
 	mu       sync.Mutex
 	inner    context.Context    // made by the first Done; guarded by mu
@@ -28,14 +28,14 @@ type callContext struct {
 var _ context.Context = (*callContext)(nil)
 
 // Deadline implements context.Context. Every call has one.
-func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, true }
+func (c *callContext) Deadline() (time.Time, bool) { return c.call.Deadline, true }
 
 // Done implements context.Context.
 func (c *callContext) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.inner == nil {
-		c.inner, c.cancel = context.WithDeadline(c.conn, c.deadline)
+		c.inner, c.cancel = context.WithDeadline(c.conn, c.call.Deadline)
 		if c.finished {
 			c.cancel()
 		}
@@ -53,7 +53,7 @@ func (c *callContext) Err() error {
 		return c.inner.Err()
 	case c.finished:
 		return context.Canceled
-	case !time.Now().Before(c.deadline):
+	case !time.Now().Before(c.call.Deadline):
 		return context.DeadlineExceeded
 	}
 	return c.conn.Err()
@@ -63,7 +63,7 @@ func (c *callContext) Err() error {
 // that package context finds its own there and starts no goroutine for a child.
 func (c *callContext) Value(key any) any {
 	if key == rpc.CallKey {
-		return &c.call
+		return &c.call.Call
 	}
 	c.mu.Lock()
 	inner := c.inner

@@ -9,11 +9,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/inflight"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
 func newContext(conn context.Context, left time.Duration) *callContext {
-	return &callContext{conn: conn, deadline: time.Now().Add(left)}
+	return &callContext{conn: conn, call: inflight.Call{Deadline: time.Now().Add(left)}}
 }
 
 func TestCallContext(t *testing.T) {
@@ -69,7 +70,7 @@ func TestCallContext(t *testing.T) {
 		if c.Value(key{}) != nil {
 			t.Fatal("a value crossed")
 		}
-		if rpc.CallFrom(c) != &c.call {
+		if rpc.CallFrom(c) != &c.call.Call {
 			t.Fatal("the call is not there")
 		}
 	})

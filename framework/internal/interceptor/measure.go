@@ -4,79 +4,47 @@ package interceptor
 
 import (
 	"context"
-	"sync"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
-// An Observer is where the calls of a process are counted: items for the methods, a
-// graph for who calls whom. A nil Observer counts nothing. Every call of both sides
-// is counted, once in each.
-type Observer struct {
-	Items *metrics.Registry
-	Graph *callgraph.Recorder
-
-	callers sync.Map // *rpc.Method to caller
-}
-
-// A caller is a method being served, as the graph knows it.
-type caller struct {
-	number callgraph.Method
-	name   string
-}
-
-// caller gives the one who works on a request: the method that serves it, or its entry.
-func (o *Observer) caller(in *rpc.Call) caller {
-	if in == nil || in.Method == nil {
-		return caller{number: callgraph.AtEntry}
-	}
-	if c, ok := o.callers.Load(in.Method); ok {
-		return c.(caller)
-	}
-	name := in.Method.FullName()
-	c := caller{number: o.Graph.Method(name), name: name}
-	o.callers.Store(in.Method, c)
-	return c
-}
-
-// serverMeter counts the calls of one method at its server.
-type serverMeter struct {
-	observer *Observer
-	items    *metrics.ServerMethod
-	edges    *callgraph.Edges
-}
-
-func (o *Observer) server(m *rpc.Method) *serverMeter {
-	if o == nil {
-		return nil
-	}
-	return &serverMeter{observer: o, items: o.Items.ServerMethod(m), edges: o.Graph.Edges(callgraph.Server, m.FullName())}
+// An ending is how a call being served has ended.
+type ending struct {
+	err      *rpc.Error
+	result   metrics.ServerResult
+	took     time.Duration
+	response int // bytes
 }
 
 // begin counts a call that has come.
-func (c *ServerCall) begin(from callgraph.Method, now time.Time) {
-	m := c.method.meter
-	if m == nil {
-		return
-	}
-	c.began = now
-	c.slot = m.edges.Slot(c.call.Entry, from)
+func begin(c *ServerCall, _ *admit.Batch) arrival {
+	m := c.method
+	c.call.Edge = m.edges.Slot(c.call.Entry, c.from)
 	m.items.Started()
+	return arrival{}
 }
 
-// End counts how the call has ended, and the bytes of its answer. It is called once.
+// End tells the steps of the list how the call has ended, and of how many bytes its
+// answer was. It is called once.
 func (c *ServerCall) End(err *rpc.Error, response int) {
-	m := c.method.meter
-	if m == nil {
+	m := c.method
+	if len(m.ended) == 0 {
 		return
 	}
-	took := time.Since(c.began)
-	result := metrics.ServerResultOf(err, c.ran)
-	m.items.Ended(result, took, c.size, response)
-	c.slot.Record(serverClasses[result], took, c.size, response)
+	e := ending{err: err, result: metrics.ServerResultOf(err, c.ran), took: time.Since(c.call.Began), response: response}
+	for _, f := range m.ended {
+		f(c, e)
+	}
+}
+
+// count counts a call that has ended.
+func count(c *ServerCall, e ending) {
+	c.method.items.Ended(e.result, e.took, c.size, e.response)
+	c.call.Edge.Record(serverClasses[e.result], e.took, c.size, e.response)
 }
 
 var serverClasses = [metrics.ServerResults]callgraph.Class{
@@ -87,47 +55,29 @@ var serverClasses = [metrics.ServerResults]callgraph.Class{
 	metrics.ServerDraining: callgraph.Draining, metrics.ServerBadRequest: callgraph.BadRequest,
 }
 
-// clientMeter counts the calls of one method at one of its callers.
-type clientMeter struct {
-	items *metrics.ClientMethod
-	edges *callgraph.Edges
-}
-
 // measured counts every call that is made, as its caller sees it.
-func measured(o *Observer, service string) func(clientFunc) clientFunc {
-	var meters sync.Map // *rpc.Method to *clientMeter
-	meter := func(m *rpc.Method) *clientMeter {
-		if c, ok := meters.Load(m); ok {
-			return c.(*clientMeter)
-		}
-		name := m.FullName()
-		o.Graph.NameEntry(name) // outside of any request the call is its own entry
-		c, _ := meters.LoadOrStore(m, &clientMeter{items: o.Items.ClientMethod(service, m), edges: o.Graph.Edges(callgraph.Client, name)})
-		return c.(*clientMeter)
-	}
+func measured(o *Observer) func(clientFunc) clientFunc {
 	return func(next clientFunc) clientFunc {
 		if o == nil {
 			return next
 		}
 		return func(ctx context.Context, c *ClientCall) error {
-			m, from := meter(c.Method), o.caller(c.in)
+			from, items := o.caller(c.in), c.known.items
 			c.Caller = from.name
-			c.slot = m.edges.Slot(c.Header.Entry, from.number)
-			c.items = m.items
-			m.items.Started()
-			began := time.Now()
+			c.slot = c.known.edges.Slot(c.Header.Entry, from.number)
+			items.Started()
 			err := next(ctx, c)
-			took := time.Since(began)
+			c.took = time.Since(c.began)
 			e := errorOf(err)
 			result := metrics.ClientResultOf(e, c.attempts > 0)
 			class := classOf(e, c.attempts > 0, c.Answered)
 			if c.attempts == 0 {
 				c.slot.Attempt(class)
 			} else if c.attempts > 1 && err == nil {
-				m.items.Saved()
+				items.Saved()
 			}
-			m.items.Ended(result, took, c.RequestBytes, c.ResponseBytes)
-			c.slot.Record(class, took, c.RequestBytes, c.ResponseBytes)
+			items.Ended(result, c.took, c.RequestBytes, c.ResponseBytes)
+			c.slot.Record(class, c.took, c.RequestBytes, c.ResponseBytes)
 			return err
 		}
 	}
@@ -143,8 +93,13 @@ func (c *ClientCall) Attempted(err error) {
 	if c.attempts > 1 {
 		kind = metrics.RetryAttempt
 	}
-	c.items.Attempted(kind)
-	c.slot.Attempt(classOf(errorOf(err), true, c.Answered))
+	e := errorOf(err)
+	class := classOf(e, true, c.Answered)
+	c.known.items.Attempted(kind)
+	c.slot.Attempt(class)
+	if e != nil {
+		c.keep(class, e, time.Since(c.attemptBegan))
+	}
 }
 
 // errorOf gives err as what every transport gives.

@@ -11,20 +11,23 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
+	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/qos/admission"
+	"github.com/sluice-rpc/sluice/tracing"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
-// A serverStep is one entry of the server's list. It may act when the call
-// arrives, around the handler, or both.
+// A serverStep is one entry of the server's list. It may act when the call arrives,
+// around the handler, and when the call has ended.
 type serverStep struct {
 	name string
 	// arrive runs on the connection's reading goroutine, before the call has a
@@ -32,6 +35,8 @@ type serverStep struct {
 	arrive func(*ServerCall, *admit.Batch) arrival
 	// around wraps what comes after it in the call's own goroutine.
 	around func(next serverFunc) serverFunc
+	// ended runs when the call has been answered or refused, in the reverse order.
+	ended func(*ServerCall, ending)
 }
 
 // An arrival is what one step says of a call that has come. The zero one lets it go
@@ -44,15 +49,22 @@ type arrival struct {
 type serverFunc func(*ServerCall) (proto.Message, error)
 
 // serverSteps is the server side of the framework: what happens to a call, in this
-// order. Tracing and measuring come after recover. A call that is let in by admit
-// keeps its slot until its answer is written, see ServerCall.Leave.
-func serverSteps(log *slog.Logger) []serverStep {
-	return []serverStep{
-		{name: "recover", around: recovered(log)},
+// order. A call that is let in by admit keeps its slot until its answer is written, see
+// ServerCall.Leave.
+func serverSteps(m *Method) []serverStep {
+	steps := []serverStep{
+		{name: "show", around: shown(m.observer)},
+		{name: "recover", around: recovered(m.log)},
+		{name: "trace", arrive: identify, ended: keep},
+		{name: "measure", arrive: begin, ended: count},
 		{name: "deadline", arrive: expiredOnArrival, around: checkDeadline},
 		{name: "admit", arrive: atTheDoor},
 		{name: "decode", arrive: decodeSmall, around: decodeRest},
 	}
+	if m.observer == nil {
+		steps = slices.DeleteFunc(steps, func(s serverStep) bool { return s.name == "show" || s.name == "trace" || s.name == "measure" })
+	}
+	return steps
 }
 
 // A Method is a method with the list applied to its handler.
@@ -60,26 +72,38 @@ type Method struct {
 	rpc     *rpc.Method
 	arrive  []func(*ServerCall, *admit.Batch) arrival
 	run     serverFunc
+	ended   []func(*ServerCall, ending)
 	handler rpc.Handler
 	log     *slog.Logger
 	door    *admit.Door // nil without admission
 	pass    *admit.Pass // its way to the door, or past it
-	meter   *serverMeter
-	habit   *habit // what its calls call
+	habit   *habit      // what its calls call
+
+	observer *Observer // nil if nothing is recorded, then so is what follows
+	records  *tracing.Method
+	sampler  *tracing.Sampler // of calls that come from outside of the system
+	items    *metrics.ServerMethod
+	edges    *callgraph.Edges
 }
 
 // NewMethod applies the server's list, then the user's interceptors, to a handler.
 // The door of the service lets its calls in; a nil service is no admission. They are
-// counted at the observer; a nil one counts nothing.
+// recorded by the observer; a nil one records nothing.
 func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *slog.Logger, service *admit.Service, o *Observer) *Method {
 	for i := len(user) - 1; i >= 0; i-- {
 		h = user[i](m, h)
 	}
-	method := &Method{rpc: m, handler: h, log: log, meter: o.server(m), habit: processGate.habitOf(kind{method: m})}
+	method := &Method{rpc: m, handler: h, log: log, habit: processGate.habitOf(kind{method: m})}
+	if o != nil {
+		name := m.FullName()
+		method.observer = o
+		method.records, method.sampler = o.Tracer.Method(tracing.Server, name), o.Tracer.Sampler(name)
+		method.items, method.edges = o.Items.ServerMethod(m), o.Graph.Edges(callgraph.Server, name)
+	}
 	if service != nil {
 		method.door, method.pass = service.Door(), service.Method(m.FullName(), m)
 	}
-	steps := serverSteps(log)
+	steps := serverSteps(method)
 	run := callHandler
 	for i := len(steps) - 1; i >= 0; i-- {
 		if around := steps[i].around; around != nil {
@@ -90,6 +114,9 @@ func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *
 	for _, s := range steps {
 		if s.arrive != nil {
 			method.arrive = append(method.arrive, s.arrive)
+		}
+		if s.ended != nil {
+			method.ended = append([]func(*ServerCall, ending){s.ended}, method.ended...)
 		}
 	}
 	return method
@@ -136,24 +163,15 @@ func (m *Method) NewCall(in *Incoming, c *ServerCall, now time.Time) *ServerCall
 	c.call.Method = m.rpc
 	c.call.Peer = in.Peer
 	h := &c.call.Header
-	if !h.Parse(in.Header) || !in.Trusted {
+	c.believed = h.Parse(in.Header) && in.Trusted
+	if !c.believed {
 		h.Flags, h.Class, h.UserLevel, h.Ticket = 0, m.rpc.Class, qos.UserLevels-1, 0
 	}
-	c.deadline = now.Add(effectiveBudget(h, m.rpc))
+	c.call.Began, c.call.Deadline = now, now.Add(effectiveBudget(h, m.rpc))
 	if m.door != nil {
 		c.arrived = m.door.At(now)
 	}
-	if m.meter != nil {
-		from := callgraph.UnknownCaller
-		switch {
-		case len(in.Header) == 0: // a foreign client
-		case len(in.Caller) == 0:
-			from = callgraph.AtEntry
-		default:
-			from = m.meter.observer.Graph.MethodBytes(in.Caller)
-		}
-		c.begin(from, now)
-	}
+	c.from = m.observer.callerOf(in)
 	return c
 }
 
@@ -169,10 +187,9 @@ func (m *Method) NewLocalCall(ctx context.Context, h *rpc.Header, req proto.Mess
 	c.call.Peer = localPeer
 	c.call.Header = *h
 	c.call.Progress().Admit() // its caller is inside, or has been let in for it
-	c.deadline = now.Add(effectiveBudget(h, m.rpc))
-	if m.meter != nil {
-		c.begin(m.meter.observer.caller(rpc.CallFrom(ctx)).number, now)
-	}
+	c.believed = true
+	c.call.Began, c.call.Deadline = now, now.Add(effectiveBudget(h, m.rpc))
+	c.from = m.observer.caller(rpc.CallFrom(ctx)).number
 	return c
 }
 
@@ -198,10 +215,14 @@ type ServerCall struct {
 	request proto.Message // nil until decoded
 	guest   admission.Call
 	arrived time.Duration // on the door's clock
-	ran     bool          // the handler was called
-	began   time.Time     // when it came
-	slot    *callgraph.Slot
-	kept    atomic.Int32 // payload kept, and admitted: the second of the two serves
+	kept    atomic.Int32  // payload kept, and admitted: the second of the two serves
+
+	from     callgraph.Method // the caller
+	ran      bool             // the handler was called
+	believed bool             // the header says what a call of this system said
+	parent   tracing.SpanID   // the caller's
+	notes    tracing.Notes    // what the handler says of it
+	hidden   error            // why it failed, if its caller may not know
 }
 
 // Arrive decides on the reading goroutine whether the call goes on: it may be refused,
@@ -238,7 +259,7 @@ func atTheDoor(c *ServerCall, b *admit.Batch) arrival {
 	}
 	c.guest = admission.Call{
 		Priority: priority, Ticket: qos.Ticket(h.Ticket),
-		Method: m.pass.Number(), Deadline: m.door.At(c.deadline), Frame: c,
+		Method: m.pass.Number(), Deadline: m.door.At(c.call.Deadline), Frame: c,
 	}
 	switch v := m.door.Arrive(c.arrived, &c.guest, b); v {
 	case admission.Run:
@@ -304,7 +325,10 @@ func (m *Method) Enter(ctx context.Context, h *rpc.Header) (leave func(), refuse
 }
 
 // Run serves the call and gives its response, or what the caller may see of the
-// error. It is called once, in the call's own goroutine.
+// error. It is called once, in the call's own goroutine. It stays on the stack, where
+// it is looked for by the call's address.
+//
+//go:noinline
 func (c *ServerCall) Run() (proto.Message, *rpc.Error) {
 	res, err := c.method.run(c)
 	c.finish()
@@ -339,6 +363,7 @@ func (c *ServerCall) visible(err error) *rpc.Error {
 	}
 	c.method.log.Error("handler returned an error that is no rpc.Error; the caller sees Internal",
 		slog.String("method", c.method.rpc.FullName()), slog.Any("err", err), slog.String("trace", c.call.Trace.String()))
+	c.hidden = err
 	return &rpc.Error{Code: rpc.Internal, Message: "internal error"}
 }
 
@@ -363,6 +388,7 @@ func recovered(log *slog.Logger) func(serverFunc) serverFunc {
 				if r := recover(); r != nil {
 					log.Error("handler panicked", slog.String("method", c.method.rpc.FullName()),
 						slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
+					c.hidden = fmt.Errorf("panic: %v", r)
 					res, err = nil, &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonPanic, Message: "internal error"}
 				}
 			}()
@@ -373,7 +399,7 @@ func recovered(log *slog.Logger) func(serverFunc) serverFunc {
 
 // expired refuses a call whose time is up: nobody waits for its answer.
 func expired(c *ServerCall) *rpc.Error {
-	if time.Now().Before(c.deadline) {
+	if time.Now().Before(c.call.Deadline) {
 		return nil
 	}
 	return &rpc.Error{

@@ -102,6 +102,7 @@ func (c *Client) Call(ctx context.Context, call *interceptor.ClientCall) error {
 			return err
 		}
 		call.Answered = false
+		call.Attempt(p.addr)
 		err = conn.call(ctx, call, report)
 		again := c.returned(p, call, err, refusedBy != nil)
 		if err != errNotSent { //nolint:errorlint // our own sentinel, never wrapped
