@@ -1,0 +1,756 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package console
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluice-rpc/sluice/tracing"
+	"github.com/sluice-rpc/sluice/tracing/callgraph"
+	"github.com/sluice-rpc/sluice/tracing/callgraph/draw"
+)
+
+// The bounds of what may be asked for.
+const (
+	maxQueryBytes = 4 << 10
+	maxHops       = 100
+	defaultLast   = 5 * time.Minute
+	maxFound      = 500
+	defaultFound  = 50
+	maxItemsFound = 2_000
+	answersAtOnce = 16
+)
+
+// Handler gives the page and its API; API.md beside this package describes it.
+func (c *Console) Handler() http.Handler {
+	mux := http.NewServeMux()
+	busy := make(chan struct{}, answersAtOnce)
+	api := func(path string, answer func(*asked) (any, error)) {
+		mux.HandleFunc("GET /api/"+path, func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case busy <- struct{}{}:
+				defer func() { <-busy }()
+			case <-r.Context().Done():
+				return
+			}
+			c.answer(w, r, answer)
+		})
+	}
+	api("status", c.askStatus)
+	api("entries", c.askEntries)
+	api("graph", c.askGraph)
+	api("traces", c.askTraces)
+	api("trace", c.askTrace)
+	api("services", c.askServices)
+	api("service", c.askService)
+	api("items", c.askItems)
+	api("series", c.askSeries)
+	api("qos", c.askQoS)
+	mux.HandleFunc("GET /api/", func(w http.ResponseWriter, r *http.Request) {
+		sendError(w, r, http.StatusNotFound, fmt.Errorf("%s is no part of the API", r.URL.Path))
+	})
+	addPage(mux)
+	return c.guard(mux)
+}
+
+// guard lets in who names this machine by an address or as localhost.
+func (c *Console) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err != nil && host != "localhost" && !c.cfg.AnyHost {
+			sendError(w, r, http.StatusForbidden, fmt.Errorf("the console is asked for by address or as localhost, not as %q; start it with --any-host to allow names", cut(r.Host, 100)))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// asked is a request to the API, and what was wrong with it so far.
+type asked struct {
+	console *Console
+	values  url.Values
+	err     error
+	raw     []byte // an answer that is no JSON of ours
+	media   string
+}
+
+func (c *Console) answer(w http.ResponseWriter, r *http.Request, answer func(*asked) (any, error)) {
+	if len(r.URL.RawQuery) > maxQueryBytes {
+		sendError(w, r, http.StatusRequestURITooLong, fmt.Errorf("the query is longer than %d bytes", maxQueryBytes))
+		return
+	}
+	q := &asked{console: c}
+	var err error
+	if q.values, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+		sendError(w, r, http.StatusBadRequest, fmt.Errorf("the query cannot be read: %w", err))
+		return
+	}
+	c.mu.RLock()
+	v, err := answer(q)
+	c.mu.RUnlock()
+	switch {
+	case q.err != nil:
+		sendError(w, r, http.StatusBadRequest, q.err)
+	case errors.Is(err, errNotFound):
+		sendError(w, r, http.StatusNotFound, err)
+	case errors.Is(err, draw.ErrTooLarge):
+		sendError(w, r, http.StatusUnprocessableEntity, err)
+	case err != nil:
+		sendError(w, r, http.StatusBadRequest, err)
+	case q.raw != nil:
+		if strings.HasPrefix(q.media, "image/svg") { // alone it may not run anything either
+			w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
+		}
+		send(w, r, http.StatusOK, q.media, q.raw)
+	default:
+		body, err := json.Marshal(v)
+		if err != nil {
+			sendError(w, r, http.StatusInternalServerError, err)
+			return
+		}
+		send(w, r, http.StatusOK, "application/json", append(body, '\n'))
+	}
+}
+
+var errNotFound = errors.New("not found")
+
+func sendError(w http.ResponseWriter, r *http.Request, status int, err error) {
+	body, _ := json.Marshal(map[string]string{"error": err.Error()})
+	send(w, r, status, "application/json", append(body, '\n'))
+}
+
+func send(w http.ResponseWriter, r *http.Request, status int, media string, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", media)
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-store")
+	}
+	h.Set("Vary", "Accept-Encoding")
+	if len(body) > 2<<10 && acceptsGzip(r) {
+		var z bytes.Buffer
+		zip, _ := gzip.NewWriterLevel(&z, gzip.BestSpeed) // a level that is one
+		_, _ = zip.Write(body)                            // a buffer takes everything
+		_ = zip.Close()
+		h.Set("Content-Encoding", "gzip")
+		body = z.Bytes()
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}
+
+// acceptsGzip reads Accept-Encoding as far as is needed: gzip named and not forbidden.
+func acceptsGzip(r *http.Request) bool {
+	for part := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
+		name, q, _ := strings.Cut(strings.TrimSpace(part), ";")
+		if strings.TrimSpace(name) == "gzip" {
+			q = strings.ReplaceAll(q, " ", "")
+			return q != "q=0" && !strings.HasPrefix(q, "q=0.0")
+		}
+	}
+	return false
+}
+
+func (q *asked) fail(name, format string, args ...any) {
+	if q.err == nil {
+		q.err = fmt.Errorf("%s: %s", name, fmt.Sprintf(format, args...))
+	}
+}
+
+func (q *asked) text(name string) string { return q.values.Get(name) }
+
+func (q *asked) number(name string, fallback, least, most float64) float64 {
+	text := q.text(name)
+	if text == "" {
+		return fallback
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil || math.IsNaN(f) || f < least || f > most {
+		q.fail(name, "%q: want a number from %v to %v", cut(text, 50), least, most)
+		return fallback
+	}
+	return f
+}
+
+// span reads a stretch of time: PREFIXlast=5m, or PREFIXfrom and PREFIXto in Unix
+// seconds. It is nil when nothing is named.
+func (q *asked) span(prefix string) *span {
+	last, from, to := q.text(prefix+"last"), q.text(prefix+"from"), q.text(prefix+"to")
+	now := q.console.last
+	switch {
+	case last != "":
+		d, err := time.ParseDuration(last)
+		if err != nil || d <= 0 || d > KeepBlocks {
+			q.fail(prefix+"last", "%q: want a time such as 5m, at most %v", cut(last, 50), KeepBlocks)
+		}
+		return &span{now.Add(-d), now}
+	case from != "" || to != "":
+		const far = 1 << 40
+		s := span{
+			time.UnixMilli(int64(1e3 * q.number(prefix+"from", 0, 0, far))),
+			time.UnixMilli(int64(1e3 * q.number(prefix+"to", unix(now), 0, far))),
+		}
+		if !s.from.Before(s.to) {
+			q.fail(prefix+"from", "want a time before %sto", prefix)
+		}
+		return &s
+	}
+	return nil
+}
+
+func (q *asked) period() span {
+	if s := q.span(""); s != nil {
+		return *s
+	}
+	return span{q.console.last.Add(-defaultLast), q.console.last}
+}
+
+type statusView struct {
+	Now        float64       `json:"now"`   // end of the last round, Unix seconds; 0 before the first
+	Began      float64       `json:"began"` // of the first
+	EverySec   float64       `json:"every_seconds"`
+	Trouble    string        `json:"trouble,omitempty"`
+	Processes  []processView `json:"processes"`
+	Rounds     int           `json:"rounds"`
+	Blocks     int           `json:"blocks"`
+	OldestFine float64       `json:"oldest_round,omitempty"`
+	Oldest     float64       `json:"oldest,omitempty"`
+	Early      bool          `json:"dropped_early"` // graphs went before their time: no memory
+	Memory     struct {
+		Graphs     int `json:"graphs_bytes"`
+		GraphsMost int `json:"graphs_bytes_max"`
+		Items      int `json:"items_bytes"`
+		Series     int `json:"series"`
+		Traces     int `json:"traces_bytes"`
+	} `json:"memory"`
+	Traces     int            `json:"traces"`
+	TracesGone uint64         `json:"traces_gone"`
+	Limits     map[string]int `json:"limits"`
+}
+
+func (c *Console) askStatus(*asked) (any, error) {
+	v := &statusView{
+		EverySec: c.cfg.Every.Seconds(), Trouble: c.trouble, Processes: []processView{},
+		Rounds: len(c.graphs.rounds), Blocks: len(c.graphs.blocks), Early: c.graphs.early,
+		Traces: len(c.traces.order), TracesGone: c.traces.gone,
+		Limits: map[string]int{
+			"targets": MaxTargets, "rows": maxRows, "graph_bytes": maxGraphBytes, "items_bytes": maxItemsBytes, "rpcz_bytes": maxRPCZBytes,
+			"pull_ms": int(pullTime.Milliseconds()), "pulls_at_once": pullsAtOnce, "series_of_a_process": maxSeriesEach, "series": maxSeries,
+			"traces": maxTraces, "spans_of_a_trace": maxTraceSpans, "traces_found": maxFound, "items_found": maxItemsFound, "trend_points": maxTrend,
+		},
+	}
+	if !c.last.IsZero() {
+		v.Now, v.Began = unix(c.last), unix(c.began)
+	}
+	if len(c.graphs.rounds) > 0 {
+		v.OldestFine = unix(c.graphs.rounds[0].from)
+		v.Oldest = v.OldestFine
+		if len(c.graphs.blocks) > 0 {
+			v.Oldest = unix(c.graphs.blocks[0].from)
+		}
+	}
+	v.Memory.Graphs, v.Memory.GraphsMost = c.graphs.bytes, c.cfg.GraphBytes
+	v.Memory.Items, v.Memory.Series, v.Memory.Traces = c.clock.bytes, c.series, c.traces.bytes
+	for _, p := range c.procs {
+		v.Processes = append(v.Processes, p.view())
+	}
+	return v, nil
+}
+
+func (c *Console) askEntries(q *asked) (any, error) {
+	want := q.period()
+	v, err := c.entries(want)
+	if errors.Is(err, errNothingKept) {
+		return &entriesView{Period: viewOf(want, 0), Times: []int64{}, Entries: []entryView{}}, nil
+	}
+	return v, err
+}
+
+// graphView is a graph and what it is about.
+type graphView struct {
+	Entry  string          `json:"entry"`
+	Period periodView      `json:"period"`
+	Base   *periodView     `json:"base,omitempty"`
+	Found  []int           `json:"found"` // indices of the nodes that search has found
+	Graph  json.RawMessage `json:"graph"`
+}
+
+func (c *Console) askGraph(q *asked) (any, error) {
+	query := graphQuery{
+		entry: q.text("entry"), want: q.period(), base: q.span("base_"),
+		filter: callgraph.Filter{
+			MinShare: q.number("min_share", 0, 0, 1), MaxHops: int(q.number("hops", 0, 0, maxHops)), Around: q.text("around"),
+		},
+	}
+	labels := true
+	switch q.text("labels") {
+	case "", "1", "true":
+	case "0", "false":
+		labels = false
+	default:
+		q.fail("labels", "want 1 or 0")
+	}
+	if ago := q.text("base_ago"); ago != "" && query.base == nil {
+		d, err := time.ParseDuration(ago)
+		if err != nil || d <= 0 || d > KeepBlocks {
+			q.fail("base_ago", "%q: want a time such as 1h, at most %v", cut(ago, 50), KeepBlocks)
+		}
+		query.base = &span{query.want.from.Add(-d), query.want.to.Add(-d)}
+	}
+	format := q.text("format")
+	if q.err != nil {
+		return nil, q.err
+	}
+	g, period, base, err := c.graph(query)
+	if err != nil {
+		return nil, err
+	}
+	q.media = "text/plain; charset=utf-8"
+	switch format {
+	case "", "json":
+		body, err := draw.JSON(g, labels)
+		if err != nil {
+			return nil, err
+		}
+		found := g.Search(q.text("search"))
+		if found == nil {
+			found = []int{}
+		}
+		return &graphView{Entry: query.entry, Period: period, Base: base, Found: found, Graph: body}, nil
+	case "svg":
+		q.media = "image/svg+xml"
+		q.raw, err = draw.SVG(g, labels)
+	case "dot":
+		q.raw = draw.DOT(g)
+	case "mermaid":
+		q.raw = draw.Mermaid(g)
+	case "text":
+		q.raw = draw.Text(g)
+	default:
+		q.fail("format", "%q: want json, svg, dot, mermaid or text", cut(format, 50))
+	}
+	return nil, err
+}
+
+// traceLine is a trace in a list.
+type traceLine struct {
+	ID        string   `json:"id"`
+	Entry     string   `json:"entry"`
+	Method    string   `json:"method"` // of the root
+	Start     float64  `json:"start"`  // Unix seconds
+	Duration  float64  `json:"duration_ms"`
+	Class     string   `json:"class"`
+	Code      string   `json:"code,omitempty"`
+	Status    int      `json:"status,omitempty"`
+	Kept      string   `json:"kept"`
+	Spans     int      `json:"spans"`
+	Failed    int      `json:"failed"` // spans
+	Processes []string `json:"processes"`
+	Whole     bool     `json:"whole"` // its root was kept
+}
+
+type tracesView struct {
+	Traces []traceLine `json:"traces"`
+	All    int         `json:"all"` // that match; at most limit are given
+	Kept   int         `json:"kept"`
+}
+
+func (c *Console) askTraces(q *asked) (any, error) {
+	f := traceFilter{
+		entry: q.text("entry"), service: q.text("service"), code: q.text("code"), text: q.text("text"),
+		min: time.Duration(q.number("min_ms", 0, 0, 1e9) * 1e6), max: time.Duration(q.number("max_ms", 0, 0, 1e9) * 1e6),
+	}
+	if edge := q.text("edge"); edge != "" {
+		from, to, ok := strings.Cut(edge, "->")
+		if f.from, f.to = strings.TrimSpace(from), strings.TrimSpace(to); !ok || f.to == "" {
+			q.fail("edge", "%q: want CALLER->CALLEE, or ->CALLEE", cut(edge, 100))
+		}
+	}
+	if attr := q.text("attr"); attr != "" {
+		f.key, f.val, _ = strings.Cut(attr, "=")
+	}
+	switch q.text("failed") {
+	case "", "0", "false":
+	case "1", "true":
+		f.failed = true
+	default:
+		q.fail("failed", "want 1 or 0")
+	}
+	if s := q.span(""); s != nil {
+		f.since, f.until = s.from.UnixNano(), s.to.Add(time.Minute).UnixNano() // clocks may be apart
+	}
+	limit := int(q.number("limit", defaultFound, 1, maxFound))
+	if q.err != nil {
+		return nil, q.err
+	}
+	found, all := c.traces.find(&f, limit)
+	v := &tracesView{Traces: make([]traceLine, 0, len(found)), All: all, Kept: len(c.traces.order)}
+	for _, t := range found {
+		v.Traces = append(v.Traces, t.line())
+	}
+	return v, nil
+}
+
+func (t *trace) line() traceLine {
+	root := t.root()
+	l := traceLine{
+		ID: t.id.String(), Entry: root.Named, Method: root.Method, Start: float64(root.Start) / 1e9, Duration: ms(root.Duration),
+		Class: root.Class, Code: root.Code, Status: root.Status, Kept: root.Kept, Spans: len(t.records), Whole: root.Parent.IsZero(),
+	}
+	seen := map[string]bool{}
+	for i := range t.records {
+		if failed(&t.records[i]) {
+			l.Failed++
+		}
+		if p := t.records[i].process; !seen[p] {
+			seen[p] = true
+			l.Processes = append(l.Processes, p)
+		}
+	}
+	return l
+}
+
+// spanView is a line of a waterfall.
+type spanView struct {
+	tracing.Record
+	Process    string   `json:"process"`
+	Depth      int      `json:"depth"`
+	Orphan     bool     `json:"orphan,omitempty"`     // its parent was not kept
+	Percentile *float64 `json:"percentile,omitempty"` // share of the calls of its method that took no longer
+	Of         uint64   `json:"of,omitempty"`         // calls that this stands on
+	Critical   float64  `json:"critical,omitempty"`   // share of the whole that passed in the span itself
+}
+
+type traceView struct {
+	ID      string     `json:"id"`
+	Line    traceLine  `json:"trace"`
+	Start   int64      `json:"start_ns"`
+	End     int64      `json:"end_ns"`
+	Cut     bool       `json:"cut"` // it had more spans than are kept
+	PathErr string     `json:"path_error,omitempty"`
+	Spans   []spanView `json:"spans"`
+}
+
+func (c *Console) askTrace(q *asked) (any, error) {
+	var id tracing.TraceID
+	if err := id.UnmarshalText([]byte(q.text("id"))); err != nil || id.IsZero() {
+		return nil, fmt.Errorf("id: %q: want 32 hexadecimal digits", cut(q.text("id"), 50))
+	}
+	t := c.traces.byID[id]
+	if t == nil {
+		return nil, fmt.Errorf("trace %v: %w: it was not kept, or had to go for later ones", id, errNotFound)
+	}
+	v := &traceView{ID: id.String(), Line: t.line(), Cut: t.cut, Start: math.MaxInt64, Spans: []spanView{}}
+	records, depths := t.ordered()
+	critical := map[tracing.SpanID]map[tracing.Kind]int64{}
+	path, err := callgraph.CriticalPath(t.spans())
+	if err != nil {
+		v.PathErr = err.Error()
+	}
+	for _, s := range path.Steps {
+		r := &t.records[s.Span]
+		if critical[r.Span] == nil {
+			critical[r.Span] = map[tracing.Kind]int64{}
+		}
+		critical[r.Span][r.Kind] += s.End - s.Start
+	}
+	ids := map[tracing.SpanID]bool{}
+	for _, r := range records {
+		ids[r.Span] = true
+	}
+	stats := c.latencies(records)
+	for i, r := range records {
+		s := spanView{Record: r.Record, Process: r.process, Depth: depths[i], Orphan: !r.Parent.IsZero() && !ids[r.Parent]}
+		if path.Total > 0 {
+			s.Critical = rounded(float64(critical[r.Span][r.Kind]) / float64(path.Total))
+		}
+		h := stats[latencyKey{r.Kind == tracing.Client, methodOf(r)}]
+		if share, ok := percentile(h, r.Duration); ok {
+			share = rounded(share)
+			s.Percentile, s.Of = &share, h.Count()
+		}
+		v.Start, v.End = min(v.Start, r.Start), max(v.End, r.Start+int64(r.Duration))
+		v.Spans = append(v.Spans, s)
+	}
+	return v, nil
+}
+
+// latencyKey says whose latencies: those of a method at its clients or its servers, or
+// those of an entry.
+type latencyKey struct {
+	client bool
+	method string
+}
+
+// methodOf gives what the call graph calls the callee of a record: nothing for an
+// entry, which is named by its entry.
+func methodOf(r *keptRecord) string {
+	if r.Path != "" {
+		return "entry " + r.Entry.String()
+	}
+	return r.Method
+}
+
+// latencies gives the distributions over the last hour of the methods in a trace.
+func (c *Console) latencies(records []*keptRecord) map[latencyKey]callgraph.Histogram {
+	wanted := map[latencyKey]bool{}
+	for _, r := range records {
+		wanted[latencyKey{r.Kind == tracing.Client, methodOf(r)}] = true
+	}
+	keyOf := func(k callgraph.Key) latencyKey {
+		if k.Callee == "" {
+			return latencyKey{false, "entry " + k.Entry.String()}
+		}
+		return latencyKey{k.Side == callgraph.Client, k.Callee}
+	}
+	all := sums{}
+	for _, r := range c.graphs.rounds {
+		all.add(&r.packed, func(k callgraph.Key) bool { return wanted[keyOf(k)] })
+	}
+	stats := map[latencyKey]callgraph.Stats{}
+	for k, t := range all {
+		at := keyOf(k.Value())
+		stats[at] = stats[at].Plus(t.stats())
+	}
+	out := map[latencyKey]callgraph.Histogram{}
+	for k, s := range stats {
+		out[k] = s.Latency
+	}
+	return out
+}
+
+func (c *Console) askServices(q *asked) (any, error) {
+	want := q.period()
+	v, err := c.services(want)
+	if errors.Is(err, errNothingKept) {
+		return &servicesView{Period: viewOf(want, 0), Times: []int64{}, Services: []serviceView{}}, nil
+	}
+	return v, err
+}
+
+func (c *Console) askService(q *asked) (any, error) {
+	want := q.period()
+	if q.text("name") == "" {
+		return nil, errors.New("name: say which service")
+	}
+	v, err := c.service(q.text("name"), want)
+	if err == nil && len(v.Methods) == 0 && len(v.Processes) == 0 {
+		err = fmt.Errorf("service %q: %w in this time", q.text("name"), errNotFound)
+	}
+	return v, err
+}
+
+func (c *Console) proc(name string) (*proc, error) {
+	for _, p := range c.procs {
+		if p.target.name() == name {
+			for p.sameAs != nil {
+				p = p.sameAs
+			}
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("process %q: %w", name, errNotFound)
+}
+
+// itemView is an item of a process.
+type itemView struct {
+	Name   string   `json:"name"`
+	Labels string   `json:"labels"`
+	Value  *float64 `json:"value"` // of a histogram its count
+	Rate   *float64 `json:"rate"`  // of a counter or histogram, in the last round
+	P50    *float64 `json:"p50,omitempty"`
+	P99    *float64 `json:"p99,omitempty"`
+}
+
+type familyView struct {
+	Name   string     `json:"name"`
+	Group  string     `json:"group"`
+	Type   string     `json:"type"`
+	Unit   string     `json:"unit"`
+	Help   string     `json:"help"`
+	Series int        `json:"series"` // all of them; items are those that were asked for
+	Items  []itemView `json:"items"`
+}
+
+type itemsView struct {
+	Process  string       `json:"process"`
+	Groups   []groupView  `json:"groups"`
+	Families []familyView `json:"families"`
+	All      int          `json:"all"` // that match; at most items_found are given
+	NotKept  int          `json:"not_kept"`
+}
+
+type groupView struct {
+	Name  string `json:"name"`
+	Items int    `json:"items"`
+}
+
+// askItems lists items with their values now: of a group, or with a text in name,
+// labels or help; changed=1 leaves out what is zero.
+func (c *Console) askItems(q *asked) (any, error) {
+	p, err := c.proc(q.text("process"))
+	if err != nil {
+		return nil, err
+	}
+	group, text, moving := q.text("group"), strings.ToLower(q.text("text")), q.text("changed") == "1"
+	v := &itemsView{Process: p.target.name(), Families: []familyView{}, Groups: []groupView{}, NotKept: p.items.skipped}
+	now := axis{times: []int64{0}, rounds: []int{c.clock.rounds - 1}}
+	last := func(t *track) *float64 {
+		if t.since == 0 {
+			return nil
+		}
+		return t.between(c.clock, now)[0]
+	}
+	at := map[string]int{}
+	given := 0
+	for _, name := range p.items.order {
+		f := p.items.families[name]
+		if f == nil {
+			continue
+		}
+		if _, known := at[f.Group]; !known {
+			at[f.Group] = len(v.Groups)
+			v.Groups = append(v.Groups, groupView{Name: f.Group})
+		}
+		v.Groups[at[f.Group]].Items += len(f.series)
+		if group != "" && f.Group != group {
+			continue
+		}
+		family := familyView{Name: f.Name, Group: f.Group, Type: f.Type, Unit: f.Unit, Help: f.Help, Series: len(f.series), Items: []itemView{}}
+		whole := strings.Contains(strings.ToLower(f.Name+" "+f.Help), text)
+		for _, s := range sortedSeries(f) {
+			if !whole && !strings.Contains(strings.ToLower(s.text), text) {
+				continue
+			}
+			value := s.value
+			if f.Type == "histogram" {
+				value = float64(s.count)
+			}
+			if moving && value == 0 {
+				continue
+			}
+			if v.All++; given >= maxItemsFound {
+				continue
+			}
+			given++
+			one := itemView{Name: f.Name, Labels: s.text, Value: &value}
+			if math.IsNaN(value) || math.IsInf(value, 0) {
+				one.Value = nil
+			}
+			if f.Type != "gauge" {
+				one.Rate = last(&s.rate)
+			}
+			if f.Type == "histogram" {
+				one.P50, one.P99 = last(&s.p50), last(&s.p99)
+			}
+			family.Items = append(family.Items, one)
+		}
+		if len(family.Items) > 0 {
+			v.Families = append(v.Families, family)
+		}
+	}
+	return v, nil
+}
+
+// seriesView is items over time.
+type seriesView struct {
+	Process string     `json:"process"`
+	Name    string     `json:"name"`
+	Type    string     `json:"type"`
+	Unit    string     `json:"unit"`
+	Help    string     `json:"help"`
+	Times   []int64    `json:"times"`
+	Lines   []lineView `json:"lines"`
+	All     int        `json:"all"` // series that match; at most 20 are given
+}
+
+type lineView struct {
+	Labels string     `json:"labels"`
+	What   string     `json:"what"` // value of a gauge, rate a second of a counter or histogram, p50, p99
+	Values []*float64 `json:"values"`
+}
+
+// maxLines is how many series a chart has at most.
+const maxLines = 20
+
+func (c *Console) askSeries(q *asked) (any, error) {
+	p, err := c.proc(q.text("process"))
+	if err != nil {
+		return nil, err
+	}
+	f := p.items.families[q.text("name")]
+	if f == nil {
+		return nil, fmt.Errorf("item %q of process %q: %w", cut(q.text("name"), 200), p.target.name(), errNotFound)
+	}
+	_, one := q.values["labels"]
+	labels := q.text("labels")
+	a := c.clock.axis(q.period())
+	v := &seriesView{Process: p.target.name(), Name: f.Name, Type: f.Type, Unit: f.Unit, Help: f.Help, Times: a.times, Lines: []lineView{}}
+	for _, s := range sortedSeries(f) {
+		if one && s.text != labels {
+			continue
+		}
+		if v.All++; v.All > maxLines {
+			continue
+		}
+		what := "value"
+		if f.Type != "gauge" {
+			what = "rate"
+		}
+		v.Lines = append(v.Lines, lineView{s.text, what, s.rate.between(c.clock, a)})
+		if f.Type == "histogram" {
+			v.Lines = append(v.Lines, lineView{s.text, "p50", s.p50.between(c.clock, a)}, lineView{s.text, "p99", s.p99.between(c.clock, a)})
+		}
+	}
+	return v, nil
+}
+
+type qosView struct {
+	Period    periodView    `json:"period"`
+	Processes []qosLineView `json:"processes"`
+}
+
+type qosLineView struct {
+	Process  string      `json:"process"`
+	Services []string    `json:"services"`
+	Says     string      `json:"says"`
+	Now      qosSample   `json:"now"`
+	Samples  []qosSample `json:"samples"`
+}
+
+func (c *Console) askQoS(q *asked) (any, error) {
+	want := q.period()
+	v := &qosView{Period: viewOf(want, want.length()), Processes: []qosLineView{}}
+	for _, p := range c.procs {
+		if p.sameAs != nil {
+			continue
+		}
+		line := qosLineView{Process: p.target.name(), Services: append([]string{}, p.services...), Now: p.qos.now(), Samples: p.qos.between(want)}
+		if p.qos.last != nil {
+			line.Says = cut(p.qos.last.Says, maxItemText)
+		}
+		v.Processes = append(v.Processes, line)
+	}
+	return v, nil
+}
