@@ -97,7 +97,7 @@ func TestOperatorsOverrideAdmission(t *testing.T) {
 	becomes("unpinned", true)
 
 	for path, want := range map[string]string{
-		"/admin/qos":   "pin the level at browse/127: a drill",
+		"/admin/qos":   "pin the level at browse/127 ",
 		"/metrics":     "sluice_admission_admitted_total{class=\"background\"}",
 		"/admin/items": "\"sluice.admission.queue_wait\"",
 	} {

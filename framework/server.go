@@ -207,7 +207,7 @@ func (s *Server) Run(ctx context.Context) error {
 	state := admin.NewState(s.opts.ready)
 	var g errgroup.Group
 	if adminLis != nil {
-		g.Go(func() error { return admin.Serve(adminCtx, adminLis, state, s.pages()) })
+		g.Go(func() error { return s.desk(state).Serve(adminCtx, adminLis, s.opts.admin) })
 	}
 	g.Go(func() error {
 		defer stopAdmin()

@@ -108,8 +108,11 @@ func (s *Server) wrap(h http.Handler) http.Handler {
 }
 
 func (s *Server) health(w http.ResponseWriter, r *http.Request, err error) {
-	t, span := traceOf(r.Header)
-	w.Header().Set("Traceparent", tracing.Traceparent(t, span, false))
+	trace := parentOf(r.Header).Trace
+	if trace.IsZero() {
+		trace = tracing.NewTraceID()
+	}
+	w.Header().Set("Traceparent", tracing.Traceparent(trace, tracing.NewSpanID(), false))
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if err != nil {
@@ -154,15 +157,17 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 }
 
 // ServeAdmin serves what framework.Server has on its admin port, for a process of
-// which the entry is all there is: /livez, /readyz, /metrics, /admin/items and
-// /admin/qos, with what pages adds under patterns of http.ServeMux. It ends with ctx,
-// closes ln and then returns nil. ready may be nil.
+// which the entry is all there is: /livez, /readyz, /metrics and the pages under
+// /admin/. It ends with ctx, closes ln and then returns nil. ready may be nil.
 func (e *Entry) ServeAdmin(ctx context.Context, ln net.Listener, ready func(context.Context) error) error {
-	qos := &admin.QoS{Items: process.Items(), Token: string(e.token), Log: e.log}
-	if e.service != nil {
-		qos.Door = e.service.Door()
+	desk := &admin.Desk{
+		Service: "entry", State: admin.NewState(ready), Token: string(e.token), Log: e.log,
+		Items: process.Items(), Graph: process.Graph(), Tracer: process.Tracer(),
 	}
-	return admin.Serve(ctx, ln, admin.NewState(ready), admin.Pages(qos, process.Graph()))
+	if e.service != nil {
+		desk.Service, desk.Door = e.service.Name(), e.service.Door()
+	}
+	return desk.Serve(ctx, ln, nil)
 }
 
 // closed drops the error that says no more than that Shutdown was called.

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package admin serves the pages on a server's own port by which operators and
-// orchestrators look into it.
+// orchestrators look into its process: what it serves, whom it talks to, what it is
+// doing now, what went wrong, and how it is built and configured.
+//
+// All pages are of one kind: a page is built as a value, and written as HTML for
+// browsers, as text for terminals or as JSON for programs, all of the same. There is no
+// script in them. They show themselves to this machine, and from elsewhere to whoever
+// brings the token.
 package admin
 
 import (
@@ -9,11 +15,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/admit"
+	"github.com/sluice-rpc/sluice/framework/metrics"
+	"github.com/sluice-rpc/sluice/tracing"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
@@ -29,14 +40,125 @@ func NewState(check func(context.Context) error) *State { return &State{check: c
 // Drain makes /readyz say that no more calls should be sent here.
 func (s *State) Drain() { s.draining.Store(true) }
 
-// Pages gives the pages about the process that every admin port has.
-func Pages(q *QoS, graph *callgraph.Recorder) map[string]http.Handler {
-	return map[string]http.Handler{
-		"/metrics":     q.Items.Handler(),
-		"/admin/items": q.Items.CatalogueHandler(),
-		"/admin/qos":   q.Handler(),
-		"/admin/graph": (&Graph{Recorder: graph, Door: q.Door}).Handler(),
+// A Desk is all the pages of one admin port. They show the whole process, whatever else
+// runs in it. Its fields are set before it is used.
+type Desk struct {
+	Service string // whose port it is
+	State   *State
+	Items   *metrics.Registry
+	Graph   *callgraph.Recorder
+	Tracer  *tracing.Tracer
+	Door    *admit.Door // nil: admission is off by configuration
+	Config  []Setting
+	// Token, if there is one, must come with every change, wherever it comes from, and
+	// with every look from elsewhere. Without one both are for this machine alone.
+	Token string
+	Log   *slog.Logger
+
+	rates rates
+}
+
+// A Setting is one value of the configuration in effect.
+type Setting struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"` // secrets are masked
+	Source string `json:"source"`
+	Unit   string `json:"unit,omitzero"`
+	Doc    string `json:"doc"`
+}
+
+// A sheet is a page as the desk has it.
+type sheet struct {
+	path         string
+	title, about phrase
+	hidden       bool // not in the line of pages
+	show         func(*http.Request, *query) (*page, error)
+	raw          func(http.ResponseWriter, *http.Request, *query) bool // writes formats of its own
+	change       func(http.ResponseWriter, *http.Request)
+}
+
+// sheets gives all pages, in the order in which they are shown.
+func (d *Desk) sheets() []sheet {
+	return []sheet{
+		{path: "/admin/", title: say("Overview"), about: say("what this process is, and how it does"), show: d.index},
+		{path: "/admin/methods", title: say("Methods"), about: say("what is served and called: rates, failures, latencies, contracts"), show: d.methods},
+		{path: "/admin/qos", title: say("QoS"), about: say("whom an overloaded process lets in, and what operators do about it"), show: d.qos, change: d.override},
+		{path: "/admin/graph", title: say("Call graph"), about: say("who calls whom for which entry, as this process sees it"), show: d.graph, raw: d.drawn},
+		{path: "/admin/rpcz", title: say("Kept calls"), about: say("errors, slow calls and traced ones, newest first"), show: d.rpcz},
 	}
+}
+
+// Handler gives all pages, with what extra adds, or puts in their place, under patterns
+// of http.ServeMux. An error names a pattern that is none.
+func (d *Desk) Handler(extra map[string]http.Handler) (http.Handler, error) {
+	pages := map[string]http.Handler{
+		"GET /livez":   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { sayHealth(w, http.StatusOK, "ok") }),
+		"GET /readyz":  http.HandlerFunc(d.State.ready),
+		"/metrics":     d.Items.Handler(),
+		"/admin/items": d.guard(d.Items.CatalogueHandler()),
+		"GET /{$}":     http.RedirectHandler("/admin/", http.StatusSeeOther),
+	}
+	for _, s := range d.sheets() {
+		pattern := s.path
+		if strings.HasSuffix(pattern, "/") {
+			pattern += "{$}"
+		}
+		pages[pattern] = d.guard(d.handler(s))
+	}
+	for pattern, h := range extra {
+		if _, path, ok := strings.Cut(pattern, "/"); ok && strings.HasPrefix(path, "admin/") {
+			h = d.guard(h)
+		}
+		pages[pattern] = h
+	}
+	mux := http.NewServeMux()
+	for pattern, h := range pages {
+		if err := register(mux, pattern, h); err != nil {
+			return nil, err
+		}
+	}
+	return mux, nil
+}
+
+func register(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("admin: page %q: %v", pattern, r)
+		}
+	}()
+	mux.Handle(pattern, h)
+	return nil
+}
+
+func (d *Desk) handler(s sheet) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodGet || r.Method == http.MethodHead:
+			q, err := parseQuery(r)
+			if err != nil {
+				sendError(w, r, formatOf(r, nil), statusOf(err), err)
+				return
+			}
+			if s.raw != nil && s.raw(w, r, q) {
+				return
+			}
+			p, err := s.show(r, q)
+			if err != nil {
+				sendError(w, r, q.Format, statusOf(err), err)
+				return
+			}
+			d.write(w, r, q, p)
+		case r.Method == http.MethodPost && s.change != nil:
+			s.change(w, r)
+		default:
+			allow := "GET, HEAD"
+			if s.change != nil {
+				allow += ", POST"
+			}
+			w.Header().Set("Allow", allow)
+			sendError(w, r, "text", http.StatusMethodNotAllowed, fmt.Errorf("%s takes %s", s.path, allow))
+		}
+	})
 }
 
 const (
@@ -44,22 +166,24 @@ const (
 	headerTimeout = 5 * time.Second
 )
 
-// Serve serves the admin pages until ctx ends.
-func Serve(ctx context.Context, lis net.Listener, state *State, extra map[string]http.Handler) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
-	mux.HandleFunc("GET /readyz", state.ready)
-	for pattern, h := range extra {
-		mux.Handle(pattern, h)
+// Serve serves the pages until ctx ends.
+func (d *Desk) Serve(ctx context.Context, lis net.Listener, extra map[string]http.Handler) error {
+	h, err := d.Handler(extra)
+	if err != nil {
+		return errors.Join(err, lis.Close())
 	}
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
+	// Requests end with ctx: a profile that is being taken holds no stop up.
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: 2 * headerTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), headerTimeout)
 		defer cancel()
 		stopped <- srv.Shutdown(end)
 	})
-	err := srv.Serve(lis)
+	err = srv.Serve(lis)
 	if stop() { // serving failed by itself
 		return fmt.Errorf("admin: %w", err)
 	}
@@ -69,23 +193,36 @@ func Serve(ctx context.Context, lis net.Listener, state *State, extra map[string
 	return <-stopped
 }
 
-func (s *State) ready(w http.ResponseWriter, r *http.Request) {
+// why gives what is wrong with the server, nil if it can serve.
+func (s *State) why(ctx context.Context) error {
+	if s == nil {
+		return nil
+	}
 	if s.draining.Load() {
-		say(w, http.StatusServiceUnavailable, "draining")
-		return
+		return errDraining
 	}
-	if s.check != nil {
-		ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
-		defer cancel()
-		if err := s.check(ctx); err != nil {
-			say(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
-			return
-		}
+	if s.check == nil {
+		return nil
 	}
-	say(w, http.StatusOK, "ok")
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	if err := s.check(ctx); err != nil {
+		return fmt.Errorf("not ready: %w", err)
+	}
+	return nil
 }
 
-func say(w http.ResponseWriter, status int, text string) {
+var errDraining = errors.New("draining")
+
+func (s *State) ready(w http.ResponseWriter, r *http.Request) {
+	if err := s.why(r.Context()); err != nil {
+		sayHealth(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	sayHealth(w, http.StatusOK, "ok")
+}
+
+func sayHealth(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)

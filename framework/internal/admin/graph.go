@@ -4,80 +4,173 @@ package admin
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/tracing"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 	"github.com/sluice-rpc/sluice/tracing/callgraph/draw"
 )
 
-// Graph is the page of what this process has seen of the call graph since it started.
-type Graph struct {
-	Recorder *callgraph.Recorder
-	Door     *admit.Door // nil: admission is off by configuration
-}
-
-// Handler gives the page. ?format=json is the Snapshot of the process, from which the
-// console draws the graph of the whole system; with ?entry=NAME, and in the formats
-// svg, dot, mermaid and text, it is the process's own view, of that entry alone.
-func (g *Graph) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /", g.show)
-	return mux
-}
-
-func (g *Graph) show(w http.ResponseWriter, r *http.Request) {
-	snap := g.Recorder.Snapshot(time.Now(), g.marks()...)
-	format, entry := formatOf(r), r.URL.Query().Get("entry")
-	if format == "json" && entry == "" {
-		body, err := snap.MarshalJSON()
-		if err != nil {
-			http.Error(w, "the graph cannot be written: "+err.Error(), http.StatusInternalServerError)
-			return
-		}
-		send(w, r, http.StatusOK, "application/json", body)
-		return
-	}
-	graph, err := ownView(snap, entry)
+// graph is the page of what this process has seen of the call graph since it started.
+func (d *Desk) graph(r *http.Request, q *query) (*page, error) {
+	snap := d.snapshot()
+	entry := q.get("entry")
+	g, err := ownView(snap, entry)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusNotFound)
-		return
+		return nil, err
 	}
-	var body []byte
+	p := &page{Title: say("Call graph"), Says: say("What this process has seen since it started. The console joins the graphs of all processes.")}
+	entries := part{Title: say("Entries"), Table: entryTable(snap, q)}
+	view := part{Title: say("All entries"), Note: say("%d nodes, %d edges", len(g.Nodes), len(g.Edges))}
+	if entry != "" {
+		view.Title = say("%s", entry)
+		p.Back = q.link(r.URL.Path)
+	}
+	view.Facts = []fact{{say("the same as"), cell{Text: "SVG", Href: q.link(r.URL.Path, "entry", entry, "format", "svg")}}}
+	for _, format := range []string{"dot", "mermaid", "text", "json"} {
+		view.Facts = append(view.Facts, fact{Value: cell{Text: format, Href: q.link(r.URL.Path, "entry", entry, "format", format)}})
+	}
+	if len(g.Edges) == 0 {
+		view.Facts, view.Note = nil, say("No call has been counted yet.")
+	} else {
+		view.Picture = q.link(r.URL.Path, "entry", entry, "format", "svg")
+		view.Table = edgeTable(g)
+	}
+	p.Parts = []part{entries, view}
+	if entry != "" {
+		p.Parts = []part{view}
+	}
+	return p, nil
+}
+
+// drawn writes the formats that are not those of a page. ?format=json without an entry is
+// the Snapshot of the process, from which the console draws the graph of the whole
+// system.
+func (d *Desk) drawn(w http.ResponseWriter, r *http.Request, q *query) bool {
+	write := map[string]func(*callgraph.Graph) ([]byte, error){
+		"json":    func(g *callgraph.Graph) ([]byte, error) { return draw.JSON(g, true) },
+		"svg":     func(g *callgraph.Graph) ([]byte, error) { return draw.SVG(g, true) },
+		"dot":     func(g *callgraph.Graph) ([]byte, error) { return draw.DOT(g), nil },
+		"mermaid": func(g *callgraph.Graph) ([]byte, error) { return draw.Mermaid(g), nil },
+		"text":    func(g *callgraph.Graph) ([]byte, error) { return draw.Text(g), nil },
+	}[q.Format]
+	if q.Format == "html" {
+		return false
+	}
+	body, err := []byte(nil), fail(http.StatusBadRequest, "format %q is none: want html, json, svg, dot, mermaid or text", cut(q.Format))
+	snap, entry := d.snapshot(), q.get("entry")
+	switch {
+	case q.Format == "json" && entry == "":
+		body, err = snap.MarshalJSON()
+	case write != nil:
+		var g *callgraph.Graph
+		if g, err = ownView(snap, entry); err == nil {
+			body, err = write(g)
+		}
+	}
+	if errors.Is(err, draw.ErrTooLarge) {
+		err = &failure{http.StatusUnprocessableEntity, err}
+	}
+	if err != nil {
+		sendError(w, r, q.Format, statusOf(err), err)
+		return true
+	}
 	media := "text/plain; charset=utf-8"
-	switch format {
+	switch q.Format {
 	case "json":
 		media = "application/json"
-		body, err = draw.JSON(graph, true)
 	case "svg":
 		media = "image/svg+xml"
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox")
-		body, err = draw.SVG(graph, true)
-	case "dot":
-		body = draw.DOT(graph)
-	case "mermaid":
-		body = draw.Mermaid(graph)
-	case "text", "html":
-		body = draw.Text(graph)
-	default:
-		http.Error(w, fmt.Sprintf("format %q is none: want json, svg, dot, mermaid or text", format), http.StatusBadRequest)
-		return
 	}
-	switch {
-	case errors.Is(err, draw.ErrTooLarge):
-		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
-	case err != nil:
-		http.Error(w, "the graph cannot be written: "+err.Error(), http.StatusInternalServerError)
-	default:
-		send(w, r, http.StatusOK, media, body)
-	}
+	send(w, r, http.StatusOK, media, body)
+	return true
 }
+
+// snapshot gives the call graph of the process, with what admission does.
+func (d *Desk) snapshot() *callgraph.Snapshot {
+	return d.Graph.Snapshot(time.Now(), d.marks()...)
+}
+
+// entryTable lists the entries that this process has worked for.
+func entryTable(snap *callgraph.Snapshot, q *query) *table {
+	type worked struct {
+		name          string
+		requests      uint64
+		served, calls uint64
+	}
+	all := map[tracing.Entry]*worked{}
+	of := func(e tracing.Entry) *worked {
+		if all[e] == nil {
+			all[e] = &worked{name: e.String()}
+		}
+		return all[e]
+	}
+	for _, name := range snap.Entries {
+		of(name.ID).name = name.Name
+	}
+	for i := range snap.Rows {
+		row := &snap.Rows[i]
+		switch w := of(row.Entry); {
+		case row.Callee == "":
+			w.requests += row.Calls()
+		case row.Side == callgraph.Client || row.Side == callgraph.Producer:
+			w.calls += row.Calls()
+		default:
+			w.served += row.Calls()
+		}
+	}
+	t := &table{
+		Columns: []column{{say("entry"), true}, {Name: say("requests")}, {Name: say("calls served")}, {Name: say("calls made")}},
+		Empty:   say("No entry has been seen yet."),
+	}
+	for e, w := range all {
+		if w.requests+w.served+w.calls == 0 {
+			continue
+		}
+		name := cell{Text: w.name, Href: q.link("/admin/graph", "entry", w.name)}
+		if e == 0 {
+			name = cell{Text: say("(unknown)"), Mark: soft}
+		}
+		t.Rows = append(t.Rows, []cell{name, count(w.requests), count(w.served), count(w.calls)})
+	}
+	slices.SortFunc(t.Rows, func(a, b []cell) int { return strings.Compare(english.say(a[0].Text), english.say(b[0].Text)) })
+	t.Rows = t.Rows[:min(len(t.Rows), maxRows)]
+	return t
+}
+
+// edgeTable says what the picture shows.
+func edgeTable(g *callgraph.Graph) *table {
+	t := &table{Columns: []column{
+		{say("caller"), true},
+		{say("callee"), true},
+		{Name: say("calls")},
+		{Name: say("failed")},
+		{Name: say("p50")},
+		{Name: say("p99")},
+		{Name: say("request bytes")},
+		{Name: say("response bytes")},
+	}}
+	for i := range g.Edges[:min(len(g.Edges), maxRows)] {
+		e := &g.Edges[i]
+		s := e.Seen()
+		t.Rows = append(t.Rows, []cell{
+			{Text: g.Nodes[e.From].Name},
+			{Text: g.Nodes[e.To].Name},
+			count(s.Calls()), share(s.Failed(), s.Calls()),
+			took(s.Latency.Quantile(.5)), took(s.Latency.Quantile(.99)), size(s.RequestBytes), size(s.ResponseBytes),
+		})
+	}
+	return t
+}
+
+// maxRows is how many rows a table without pages has at most.
+const maxRows = 1000
 
 // ownView gives the graph of one entry as this process has seen it, or of all.
 func ownView(snap *callgraph.Snapshot, entry string) (*callgraph.Graph, error) {
@@ -90,7 +183,7 @@ func ownView(snap *callgraph.Snapshot, entry string) (*callgraph.Graph, error) {
 	if !counted(snap, wanted) { // the name of an entry is known where the entry is; elsewhere it is a number
 		id, err := strconv.ParseUint(entry, 16, 32)
 		if wanted = tracing.Entry(id); err != nil || len(entry) != 8 || !counted(snap, wanted) {
-			return nil, fmt.Errorf("entry %q: this process has served or made no call of it", entry)
+			return nil, fail(http.StatusNotFound, "entry %q: this process has served or made no call of it", cut(entry))
 		}
 	}
 	g := callgraph.Build(snap.Period, 0, wanted)
@@ -113,13 +206,13 @@ func counted(snap *callgraph.Snapshot, e tracing.Entry) bool {
 }
 
 // marks says of the services of this process what admission does with their calls.
-func (g *Graph) marks() []callgraph.NodeMark {
-	if g.Door == nil {
+func (d *Desk) marks() []callgraph.NodeMark {
+	if d.Door == nil {
 		return nil
 	}
 	mark := callgraph.Mark{Text: "open"}
-	state := g.Door.State()
-	p, pinned := g.Door.Pinned()
+	state := d.Door.State()
+	p, pinned := d.Door.Pinned()
 	switch {
 	case pinned:
 		mark = callgraph.Mark{Severity: 2, Text: "pinned at " + p.String()}
@@ -129,7 +222,7 @@ func (g *Graph) marks() []callgraph.NodeMark {
 		mark = callgraph.Mark{Severity: 1, Text: "busy"}
 	}
 	var marks []callgraph.NodeMark
-	for _, s := range g.Door.Services() {
+	for _, s := range d.Door.Services() {
 		seen := map[string]bool{}
 		for _, method := range s.Methods {
 			service, _, ok := strings.Cut(method, "/")

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/internal/admin"
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
+	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/tracing"
@@ -34,13 +35,14 @@ func newGraph(t *testing.T) http.Handler {
 	s.Method("moments.v1.PostService/Publish", &rpc.Method{Service: "moments.v1.PostService", Name: "Publish"})
 	t.Cleanup(s.Join())
 	door.Pin(qos.PriorityOf(qos.Browse, 3))
-	return (&admin.Graph{Recorder: r, Door: door}).Handler()
+	return handlerOf(t, &admin.Desk{Items: metrics.NewRegistry(metrics.Config{}), Graph: r, Door: door})
 }
 
 func TestGraph(t *testing.T) {
 	h := newGraph(t)
 	get := func(query, accept string) *httptest.ResponseRecorder {
-		r := httptest.NewRequest("GET", "/admin/graph?"+query, nil)
+		r := httptest.NewRequest("GET", "http://localhost/admin/graph?"+query, nil)
+		r.RemoteAddr = "127.0.0.1:1"
 		r.Header.Set("Accept", accept)
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
@@ -71,7 +73,7 @@ func TestGraph(t *testing.T) {
 		{"a hostile entry", "format=svg&entry=" + url.QueryEscape(hostile), "image/svg+xml", "&lt;script&gt;", 200},
 		{"a hostile entry as text", "format=text&entry=" + url.QueryEscape(hostile), "text/plain; charset=utf-8", "Publish", 200},
 		{"an unknown entry", "format=svg&entry=GET+/nothing", "text/plain; charset=utf-8", `"GET /nothing"`, 404},
-		{"a format that is none", "format=gif", "text/plain; charset=utf-8", "want json, svg", 400},
+		{"a format that is none", "format=gif", "text/plain; charset=utf-8", "want html, json, svg", 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := get(c.query, "*/*")
@@ -87,7 +89,8 @@ func TestGraph(t *testing.T) {
 	t.Run("compressed", func(t *testing.T) {
 		plain := get("format=svg", "*/*").Body.String()
 		for coding, zipped := range map[string]bool{"gzip": true, "br, GZIP;q=0.5": true, "gzip;q=0": false, "identity": false, "gzip;q=x": false} {
-			r := httptest.NewRequest("GET", "/admin/graph?format=svg", nil)
+			r := httptest.NewRequest("GET", "http://localhost/admin/graph?format=svg", nil)
+			r.RemoteAddr = "127.0.0.1:1"
 			r.Header.Set("Accept-Encoding", coding)
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)

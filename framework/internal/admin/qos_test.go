@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -45,9 +46,17 @@ func newDesk(t *testing.T, token string) *desk {
 	t.Cleanup(s.Join())
 	items := metrics.NewRegistry(metrics.Config{})
 	items.Admission(d.door.State)
-	q := admin.QoS{Door: d.door, Items: items, Token: token, Log: slog.New(slog.NewTextHandler(&d.log, nil))}
-	d.h = q.Handler()
+	d.h = handlerOf(t, &admin.Desk{Door: d.door, Items: items, Token: token, Log: slog.New(slog.NewTextHandler(&d.log, nil))})
 	return d
+}
+
+func handlerOf(t *testing.T, d *admin.Desk) http.Handler {
+	t.Helper()
+	h, err := d.Handler(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
 }
 
 // ask sends a request as from this machine, changed as the caller likes.
@@ -81,7 +90,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("header = %v", res.Header)
 		}
 		for _, a := range d.door.Audited() { // the time is the one thing that changes
-			got = strings.ReplaceAll(got, a.Time.Format("2006-01-02T15:04:05Z07:00"), "2026-01-02T03:04:05Z")
+			got = strings.ReplaceAll(got, a.Time.UTC().Format(time.DateTime), "2026-01-02 03:04:05")
 		}
 		got = strings.ReplaceAll(got, fmt.Sprintf("of %d that", d.door.State().Limit), "of 16 that") // admission's own affair
 		const file = "testdata/qos.txt"
@@ -133,9 +142,10 @@ func TestPage(t *testing.T) {
 		}
 	})
 	t.Run("admission off", func(t *testing.T) {
-		h := (&admin.QoS{}).Handler()
+		h := handlerOf(t, &admin.Desk{Items: metrics.NewRegistry(metrics.Config{})})
 		for _, accept := range []string{"text/html", "application/json", "*/*"} {
-			r := httptest.NewRequest("GET", "/admin/qos", nil)
+			r := httptest.NewRequest("GET", "http://localhost/admin/qos", nil)
+			r.RemoteAddr = "127.0.0.1:1"
 			r.Header.Set("Accept", accept)
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
@@ -197,7 +207,7 @@ func TestBadOverrides(t *testing.T) {
 		})
 	}
 	t.Run("admission off", func(t *testing.T) {
-		h := (&admin.QoS{}).Handler()
+		h := handlerOf(t, &admin.Desk{Items: metrics.NewRegistry(metrics.Config{})})
 		r := httptest.NewRequest("POST", "http://localhost/admin/qos", strings.NewReader(`{"action":"unpin","reason":"r"}`))
 		r.RemoteAddr = "[::1]:1"
 		r.Header.Set("Content-Type", "application/json")

@@ -36,6 +36,9 @@ func (d *Door) NewService(name string) *Service {
 	return &Service{name: name, door: d, methods: map[string]*Pass{}}
 }
 
+// Name gives the name that operators know the service by.
+func (s *Service) Name() string { return s.name }
+
 // Door gives the door that lets the service's calls in.
 func (s *Service) Door() *Door { return s.door }
 

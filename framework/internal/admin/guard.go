@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	// maxAtOnce is how many pages a port writes at the same time: they cost processor
+	// time that calls need.
+	maxAtOnce = 8
+	// maxChange is the longest request for a change in bytes.
+	maxChange = 16 << 10
+)
+
+// guard lets those through who may look: this machine, and who brings the token. A
+// page of another site may send a reader here, but not make a browser fetch anything.
+func (d *Desk) guard(h http.Handler) http.Handler {
+	places := make(chan struct{}, maxAtOnce)
+	origin := http.NewCrossOriginProtection()
+	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sendError(w, r, formatOf(r, nil), http.StatusForbidden, errors.New("cross-origin request: changes are taken from pages of this server, and from programs"))
+	}))
+	return origin.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := d.mayLook(r); err != nil {
+			if statusOf(err) == http.StatusUnauthorized {
+				w.Header().Add("WWW-Authenticate", `Basic realm="admin token as the password", charset="UTF-8"`)
+				w.Header().Add("WWW-Authenticate", "Bearer")
+			}
+			sendError(w, r, formatOf(r, nil), statusOf(err), err)
+			return
+		}
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+			h.ServeHTTP(w, r)
+		default:
+			w.Header().Set("Retry-After", "1")
+			sendError(w, r, formatOf(r, nil), http.StatusServiceUnavailable, fmt.Errorf("%d requests for this page are being answered already: try again", maxAtOnce))
+		}
+	}))
+}
+
+// mayLook refuses who may not see the pages. What a change needs is for mayChange.
+func (d *Desk) mayLook(r *http.Request) error {
+	site := r.Header.Get("Sec-Fetch-Site")
+	if (site == "cross-site" || site == "same-site") && r.Header.Get("Sec-Fetch-Mode") != "navigate" {
+		return fail(http.StatusForbidden, "cross-origin request: the pages are not for other sites to fetch")
+	}
+	near := here(r)
+	switch {
+	case near == nil, d.Token != "" && r.Method == http.MethodPost: // a form may hold the token
+		return nil
+	case d.Token == "":
+		return fail(http.StatusForbidden, "%w; give the server an admin token to have its pages elsewhere", near)
+	case !d.allowed(r, ""):
+		return fail(http.StatusUnauthorized, "send the admin token of this server as Authorization: Bearer, or as a password")
+	}
+	return nil
+}
+
+// mayChange refuses who may not change anything: without a token what does not come
+// from this machine.
+func (d *Desk) mayChange(r *http.Request, token string) error {
+	if d.Token == "" {
+		if err := here(r); err != nil {
+			return fail(http.StatusForbidden, "%w; give the server an admin token to change it from elsewhere", err)
+		}
+		return nil
+	}
+	if !d.allowed(r, token) {
+		return fail(http.StatusUnauthorized, "send Authorization: Bearer with the admin token of this server, or the form's field token")
+	}
+	return nil
+}
+
+// here refuses what does not come from this machine, and what a browser on it was made
+// to send here under a name that is not this machine's.
+func here(r *http.Request) error {
+	if at, err := netip.ParseAddrPort(r.RemoteAddr); err != nil || !at.Addr().Unmap().IsLoopback() {
+		return errors.New("the pages of this server are for this machine alone")
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); host != "localhost" && (err != nil || !addr.Unmap().IsLoopback()) {
+		return fmt.Errorf("the pages of this server are had under an address of this machine, not as %q", cut(host))
+	}
+	return nil
+}
+
+// allowed compares the token in a time that says nothing about it.
+func (d *Desk) allowed(r *http.Request, token string) bool {
+	if d.Token == "" {
+		return true
+	}
+	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		bearer = ""
+	}
+	if _, password, ok := r.BasicAuth(); ok {
+		bearer = password
+	}
+	got, want := sha256.Sum256([]byte(cmp.Or(bearer, token))), sha256.Sum256([]byte(d.Token))
+	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
+}
+
+// changed takes a request for a change, as a form or JSON, has it carried out, and
+// answers: a form with the page that sent it, JSON with the page as it is now.
+func changed[T any](d *Desk, w http.ResponseWriter, r *http.Request, fromForm func(url.Values) (T, error), do func(T) error, now func() any) {
+	refuse := func(format string, err error) {
+		status := http.StatusBadRequest
+		if f, ok := errors.AsType[*failure](err); ok {
+			status = f.status
+		}
+		if status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		}
+		sendError(w, r, format, status, err)
+	}
+	if err := d.mayChange(r, ""); err != nil && d.Token == "" { // before anything of it is read
+		refuse("text", err)
+		return
+	}
+	// A deadline that cannot be set is one of a test.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout))
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	isJSON, isForm := err == nil && media == "application/json", err == nil && media == "application/x-www-form-urlencoded"
+	format := "text"
+	if isJSON {
+		format = "json"
+	}
+	if !isJSON && !isForm {
+		if err := d.mayChange(r, ""); err != nil {
+			refuse(format, err)
+			return
+		}
+		refuse(format, fail(http.StatusUnsupportedMediaType, "send a form or Content-Type: application/json"))
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxChange)
+	var order T
+	var broken error
+	token := ""
+	if isJSON {
+		order, broken = readJSON[T](r.Body)
+	} else if broken = r.ParseForm(); broken == nil {
+		token = r.PostForm.Get("token")
+		order, broken = fromForm(r.PostForm)
+	} else {
+		broken = fmt.Errorf("form: %w", broken)
+	}
+	if err := d.mayChange(r, token); err != nil {
+		refuse(format, err)
+		return
+	}
+	if broken == nil {
+		broken = do(order)
+	}
+	if broken != nil {
+		refuse(format, broken)
+		return
+	}
+	if isJSON {
+		body, err := json.MarshalIndent(now(), "", "  ")
+		if err != nil {
+			refuse(format, fail(http.StatusInternalServerError, "the answer cannot be written: %w", err))
+			return
+		}
+		send(w, r, http.StatusOK, "application/json", append(body, '\n'))
+		return
+	}
+	back := r.URL.Path
+	if q, err := parseQuery(r); err == nil {
+		back = q.link(back)
+	}
+	http.Redirect(w, r, back, http.StatusSeeOther)
+}
+
+func readJSON[T any](body io.Reader) (order T, err error) {
+	dec := json.NewDecoder(body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&order); err != nil {
+		return order, fmt.Errorf("body: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return order, errors.New("body: want one JSON object, nothing after it")
+	}
+	return order, nil
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package admin
+
+import (
+	"net/http"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/sluice-rpc/sluice/framework/rpc"
+)
+
+// started is when this process has come up, as near as this package knows.
+var started = time.Now()
+
+// indexView is the overview as JSON shows it.
+type indexView struct {
+	Service    string      `json:"service"`
+	PID        int         `json:"pid"`
+	Host       string      `json:"host"`
+	Started    time.Time   `json:"started"`
+	Uptime     float64     `json:"uptime_seconds"`
+	State      phrase      `json:"state"` // serving, draining or not ready
+	Says       string      `json:"says,omitzero"`
+	Admission  phrase      `json:"admission"`
+	Go         string      `json:"go"`
+	Processors int         `json:"gomaxprocs"`
+	Goroutines int         `json:"goroutines"`
+	Items      int         `json:"items"`
+	Pages      []indexPage `json:"pages"`
+}
+
+type indexPage struct {
+	Path  string `json:"path"`
+	Title phrase `json:"title"`
+	About phrase `json:"about"`
+}
+
+// index is the page of the process: what it is, how it does, and where to look further.
+func (d *Desk) index(r *http.Request, q *query) (*page, error) {
+	up := time.Since(started)
+	host, _ := os.Hostname() // an empty one is shown as such
+	admission := d.looked()
+	v := indexView{
+		Service: d.Service, PID: os.Getpid(), Host: host, Started: started.UTC().Truncate(time.Second), Uptime: up.Seconds(),
+		Admission: admission.State, Go: runtime.Version(), Processors: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine(), Items: d.Items.Items(),
+	}
+	p := &page{Title: say("Overview")}
+	v.State, p.Mark = say("serving"), good
+	if err := d.State.why(r.Context()); err != nil {
+		v.State, v.Says, p.Mark = say("not ready"), err.Error(), bad
+		if err == errDraining { //nolint:errorlint // it is given as it is
+			v.State, v.Says, p.Mark = say("draining"), "", warn
+		}
+	}
+	p.State = v.State
+	if v.Says != "" {
+		p.Says = say("%s", v.Says)
+	}
+	qos := cell{Text: say("%v: %v", admission.State, admission.Says), Href: q.link("/admin/qos")}
+	facts := part{Facts: []fact{
+		{say("service"), cell{Text: d.Service}},
+		{say("process"), cell{Text: say("%d on %s", v.PID, v.Host)}},
+		{say("since"), cell{Text: say("%s, for %s", v.Started.Format(time.DateTime)+"Z", spell(up))}},
+		{say("admission"), qos},
+		{say("built with"), cell{Text: v.Go}},
+		{say("processors"), cell{Text: grouped(uint64(v.Processors))}},
+		{say("goroutines"), cell{Text: grouped(uint64(v.Goroutines))}},
+		{say("items measured"), cell{Text: grouped(uint64(v.Items)), Href: "/admin/items"}},
+	}}
+	pages := part{Title: say("Pages"), Table: &table{Columns: []column{{say("page"), true}, {say("what it shows"), true}}}}
+	for _, s := range d.sheets() {
+		v.Pages = append(v.Pages, indexPage{s.path, s.title, s.about})
+		if s.path != r.URL.Path {
+			pages.Table.Rows = append(pages.Table.Rows, []cell{{Text: s.title, Href: q.link(s.path)}, {Text: s.about}})
+		}
+	}
+	for _, s := range []indexPage{
+		{"/metrics", say("Metrics"), say("all items, as Prometheus reads them")},
+		{"/livez", say("Alive"), say("ok as long as the process answers")},
+		{"/readyz", say("Ready"), say("ok as long as calls should be sent here")},
+	} {
+		v.Pages = append(v.Pages, s)
+		pages.Table.Rows = append(pages.Table.Rows, []cell{{Text: s.Title, Href: s.Path}, {Text: s.About}})
+	}
+	p.Parts, p.Data = []part{facts, pages}, v
+	return p, nil
+}
+
+// processLine says at the foot of each page what process it is of.
+func (d *Desk) processLine() phrase {
+	return say("process %d, up %s", os.Getpid(), spell(time.Since(started)))
+}
+
+// contracts gives the contracts of the methods that this process serves.
+func (d *Desk) contracts() []*rpc.Method { return nil }
