@@ -32,7 +32,8 @@ func Dial(cfg ClientConfig, opts ...ClientOption) (*Conn, error) {
 		return nil, err
 	}
 	client := kitexrpc.Dial(kitexrpc.ClientConfig{
-		Addrs: cfg.Addrs, Connections: cfg.Connections,
+		Service: cfg.Service,
+		Addrs:   cfg.Addrs, Connections: cfg.Connections,
 		MaxFrameBytes: cfg.MaxFrameBytes, ConnectTimeout: cfg.ConnectTimeout,
 	})
 	send := func(ctx context.Context, c *interceptor.ClientCall) error {

@@ -192,6 +192,7 @@ func (s *Server) Run(ctx context.Context) error {
 		defer s.admission.Join()()
 	}
 	transport, err := kitexrpc.Serve(kitexrpc.ServerConfig{
+		Service:  s.cfg.Service,
 		Listener: lis, Lookup: s.lookup,
 		MaxFrameBytes: s.cfg.MaxFrameBytes, MaxConnections: s.cfg.MaxConnections, MaxInFlight: s.cfg.MaxInFlight,
 		ReadTimeout: s.cfg.ReadTimeout, DrainTimeout: s.cfg.DrainTimeout, Log: s.opts.log,

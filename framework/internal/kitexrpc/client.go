@@ -19,6 +19,7 @@ import (
 
 // ClientConfig is what the transport of a client needs.
 type ClientConfig struct {
+	Service        string // as pages show it
 	Addrs          []string
 	Connections    int // to each address
 	MaxFrameBytes  int
@@ -37,8 +38,9 @@ type Client struct {
 	known    []*admission.Replica // of up; guarded by mu
 	retries  float64              // tokens for second attempts; guarded by mu
 
-	stop context.CancelFunc
-	done sync.WaitGroup
+	stop  context.CancelFunc
+	leave func() // what shows its connections
+	done  sync.WaitGroup
 }
 
 // A refused call may be made again elsewhere once, but no more than a tenth of all:
@@ -65,11 +67,13 @@ func Dial(cfg ClientConfig) *Client {
 		}
 		c.peers, c.replicas = append(c.peers, p), append(c.replicas, &p.replica)
 	}
+	c.leave = joinAlive(&alive.clients, c)
 	return c
 }
 
 // Close closes all connections. Calls in flight fail with Unavailable.
 func (c *Client) Close() {
+	c.leave()
 	c.stop()
 	c.done.Wait()
 }

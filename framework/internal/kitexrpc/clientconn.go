@@ -33,17 +33,20 @@ type clientConn struct {
 	writer
 	link     *link
 	addr     string
+	local    string // address on this side, which netpoll does not know
 	maxFrame int
 	left     bool // no more calls may be sent; guarded by link.mu
 	seq      atomic.Int32
 	shards   [shards]shard
 
 	leave    sync.Once
+	since    time.Time
+	received count         // by the reader
 	unusable chan struct{} // closed when no more calls may be sent
 }
 
-func newClientConn(l *link, nc netpoll.Connection) (*clientConn, error) {
-	c := &clientConn{link: l, addr: l.addr, maxFrame: l.cfg.MaxFrameBytes, unusable: make(chan struct{})}
+func newClientConn(l *link, nc netpoll.Connection, local string) (*clientConn, error) {
+	c := &clientConn{link: l, addr: l.addr, local: local, maxFrame: l.cfg.MaxFrameBytes, unusable: make(chan struct{}), since: time.Now()}
 	for i := range c.shards {
 		c.shards[i].calls = map[int32]*pending{}
 	}
@@ -269,6 +272,7 @@ func (c *clientConn) readFrame(r netpoll.Reader) error {
 	if err != nil {
 		return err
 	}
+	c.received.add(n)
 	var f frame
 	if err := f.parse(b); err != nil {
 		return err

@@ -140,7 +140,7 @@ func (l *link) dial(ctx context.Context) (*clientConn, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("connect to %s: %w", l.addr, err)
 	}
-	return newClientConn(l, np)
+	return newClientConn(l, np, nc.LocalAddr().String())
 }
 
 // duplicate gives a file descriptor of our own for a connection's socket.

@@ -28,6 +28,7 @@ import (
 
 // ServerConfig is what the transport of a server needs.
 type ServerConfig struct {
+	Service        string // as pages show it
 	Listener       net.Listener
 	Lookup         func(service, method []byte) *interceptor.Method // nil: there is no such method
 	MaxFrameBytes  int
@@ -49,6 +50,7 @@ type Server struct {
 	cfg    ServerConfig
 	remote remotesvr.Server
 	stop   sync.Once
+	leave  func()        // what shows its connections
 	ended  chan struct{} // closed when the event loop has ended
 	endErr error         // why; readable once ended is closed
 
@@ -95,6 +97,7 @@ func Serve(cfg ServerConfig) (*Server, error) {
 	}()
 	select {
 	case <-lis.serves:
+		s.leave = joinAlive(&alive.servers, s)
 	case <-s.ended:
 		return nil, s.endErr
 	}
@@ -112,6 +115,7 @@ func (s *Server) Err() error { return s.endErr }
 func (s *Server) Stop() error {
 	var err error
 	s.stop.Do(func() {
+		defer s.leave()
 		err = s.remote.Stop()
 		<-s.ended
 		s.mu.Lock()
@@ -208,7 +212,7 @@ type connKey struct{}
 func (h *serverHandler) OnActive(_ context.Context, nc net.Conn) (context.Context, error) {
 	s := (*Server)(h)
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &serverConn{server: s, ctx: ctx, cancel: cancel, peer: nc.RemoteAddr().String()}
+	c := &serverConn{server: s, ctx: ctx, cancel: cancel, peer: nc.RemoteAddr().String(), since: time.Now()}
 	np := nc.(netpoll.Connection)
 	if err := c.init(np, defaultWriteLimit); err != nil {
 		cancel()
@@ -290,7 +294,11 @@ type serverConn struct {
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
 	peer   string
+	since  time.Time
 	stock  atomic.Bool // the client does not send our header
+
+	// What the reading goroutine has seen so far.
+	calls, received count
 
 	// The rest is the reading goroutine's.
 	frame    frame                   // that is being read
@@ -346,6 +354,7 @@ func (c *serverConn) read() error {
 		if err != nil {
 			return err
 		}
+		c.received.add(n)
 		if err := r.Release(); err != nil {
 			return err
 		}
@@ -422,6 +431,7 @@ func (c *serverConn) handle(f *frame) {
 	if f.seq == 0 {
 		return // control frames are the server's to send
 	}
+	c.calls.add(1)
 	if f.kind != typeCall {
 		c.replyError(f.seq, f.method, &rpc.Error{
 			Code: rpc.Unimplemented, Reason: rpc.ReasonUnknown, NotRun: true,

@@ -28,6 +28,7 @@ type writer struct {
 	spare    []byte        // the buffer of the last flush, for the next
 	flushing bool          // somebody flushes
 	frames   uint          // appended so far
+	sent     uint64        // bytes that flushes have written
 	skip     int           // flushes to go without gathering
 	skipNext int           // skip after the next yield that does not pay
 	room     chan struct{} // closed when there is room again; nil if nobody waits
@@ -217,6 +218,9 @@ func (w *writer) take() []byte {
 func (w *writer) done(out []byte, err error) {
 	if cap(out) <= maxSpare {
 		w.spare = out
+	}
+	if err == nil {
+		w.sent += uint64(len(out))
 	}
 	if err != nil && w.err == nil {
 		w.err = fmt.Errorf("write: %w", err)
