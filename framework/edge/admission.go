@@ -27,10 +27,11 @@ type route struct {
 	head   rpc.Header
 	class  atomic.Uint32 // that of the table, else the contract's
 	pass   *admit.Pass   // nil without admission
+	meter
 }
 
 func (e *Entry) newRoute(name string, m *rpc.Method) *route {
-	rt := &route{name: name, method: m, head: rpc.Header{Entry: tracing.EntryOf(name)}}
+	rt := &route{name: name, method: m, head: rpc.Header{Entry: tracing.EntryOf(name)}, meter: newMeter(name)}
 	if m == nil {
 		return rt
 	}

@@ -5,7 +5,9 @@
 //
 // A route names the RPC method it stands for; that method's contract is the
 // route's class and its longest time. Nothing that comes from outside is believed
-// but the id of a W3C traceparent: priority and sampling are the entry's own.
+// but the ids of a W3C traceparent: priority and sampling are the entry's own, unless
+// the caller is one that Config.Trusted knows. A [Transport] carries the trace on in
+// requests that a handler makes itself.
 //
 // Requests pass the same admission as calls do, and share it with the servers of the
 // process: when there is more to do than can be done, those that matter least are
@@ -15,6 +17,7 @@ package edge
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -24,9 +27,9 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
+	"github.com/sluice-rpc/sluice/framework/internal/process"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
-	"github.com/sluice-rpc/sluice/tracing"
 )
 
 // DefaultMaxBody is the largest request body in bytes when Config says nothing.
@@ -54,6 +57,10 @@ type Config struct {
 	// Requests of nobody get the level of their address, as it comes from the
 	// connection: behind a proxy that is one level for all of them.
 	User func(*http.Request) string
+	// Trusted says of a request that it comes from one who may have it traced, by the
+	// sampled flag of its traceparent. It is asked only for requests with that flag, and
+	// must not block. Nil means that nobody is trusted: the entry alone decides.
+	Trusted func(*http.Request) bool
 	// AdminToken must come with what changes the process through ServeAdmin. Without one
 	// such changes are taken from this machine alone.
 	AdminToken config.Secret
@@ -68,6 +75,7 @@ type Entry struct {
 	maxBody   int64
 	explain   func(error, *Problem)
 	user      func(*http.Request) string
+	trusted   func(*http.Request) bool
 	key       qos.Key
 	ownKey    bool
 	service   *admit.Service // nil without admission
@@ -83,7 +91,7 @@ type Entry struct {
 // New makes an entry. While it is used Run should run, else admission knows neither
 // delay nor demand and lets nearly everything in.
 func New(cfg Config) *Entry {
-	e := &Entry{log: cfg.Log, maxBody: cfg.MaxBody, explain: cfg.Explain, user: cfg.User, key: cfg.Key, token: cfg.AdminToken}
+	e := &Entry{log: cfg.Log, maxBody: cfg.MaxBody, explain: cfg.Explain, user: cfg.User, trusted: cfg.Trusted, key: cfg.Key, token: cfg.AdminToken}
 	if e.key == (qos.Key{}) {
 		e.key, e.ownKey = newKey(), true
 	}
@@ -120,76 +128,69 @@ func (e *Entry) Handle(name string, m *rpc.Method, next HandlerFunc) http.Handle
 // the answer. It must not block.
 func (e *Entry) HandleLimited(name string, m *rpc.Method, limit func(user string) error, next HandlerFunc) http.Handler {
 	rt := e.newRoute(name, m)
-	meter := newMeter(name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		call := &rpc.Call{Header: rt.head}
-		call.Trace, call.Span = traceOf(r.Header)
-		out := &answer{ResponseWriter: w, conn: holdAnswer(r)}
-		defer meter.began(out, r).ended()
-		out.Header().Set("Traceparent", tracing.Traceparent(call.Trace, call.Span, false))
-		defer e.recoverPanic(out, r, name, call)
-
-		if r.ContentLength > e.maxBody {
-			// The body is not read, so this connection cannot carry another request.
-			out.Header().Set("Connection", "close")
-			e.fail(out, r, name, call, tooLarge(e.maxBody))
-			return
-		}
-		user := e.rank(call, rt, r)
-		if limit != nil {
-			if err := limit(user); err != nil {
-				e.fail(out, r, name, call, err)
-				return
-			}
-		}
-		ctx := rpc.WithCall(r.Context(), call)
-		if user != "" {
-			ctx = context.WithValue(ctx, userKey{}, user)
-		}
-		if m != nil {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, call.Budget)
-			defer cancel()
-		}
-		leave, err := e.enter(ctx, call, rt)
-		if err != nil {
-			e.fail(out, r, name, call, err)
-			return
-		}
-		defer leave()
-		r = r.WithContext(ctx)
-		if r.ContentLength != 0 {
-			r.Body = http.MaxBytesReader(out.ResponseWriter, r.Body, e.maxBody)
-		}
-		if err := next(out, r); err != nil {
-			e.fail(out, r, name, call, err)
-		}
+		q := e.begin(rt, w, r)
+		defer q.end()
+		defer e.recoverPanic(q, r)
+		q.serve(e, r, limit, next) //nolint:contextcheck // q is a context, made of that of r
 	})
 }
 
-// traceOf gives the ids of a request: the trace id of a valid traceparent or a
-// fresh one, and always a span of our own.
-func traceOf(h http.Header) (tracing.TraceID, tracing.SpanID) {
-	if v := h["Traceparent"]; len(v) == 1 {
-		if t, _, _, ok := tracing.ParseTraceparent(v[0]); ok {
-			return t, tracing.NewSpanID()
+// serve works on a request. It stays on the stack, where it is looked for by the
+// request's address.
+//
+//go:noinline
+func (q *request) serve(e *Entry, r *http.Request, limit func(user string) error, next HandlerFunc) {
+	if r.ContentLength > e.maxBody {
+		// The body is not read, so this connection cannot carry another request.
+		q.out.Header().Set("Connection", "close")
+		e.fail(q, r, tooLarge(e.maxBody))
+		return
+	}
+	q.user = e.rank(&q.call.Call, q.route, r)
+	if limit != nil {
+		if err := limit(q.user); err != nil {
+			e.fail(q, r, err)
+			return
 		}
 	}
-	return tracing.NewTraceID(), tracing.NewSpanID()
+	var ctx context.Context = q
+	if q.route.method != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, q.call.Deadline)
+		defer cancel()
+	}
+	process.InFlight().Add(&q.call)
+	defer process.InFlight().Remove(&q.call)
+	leave, err := e.enter(ctx, &q.call.Call, q.route)
+	if err != nil {
+		e.fail(q, r, err)
+		return
+	}
+	defer leave()
+	r = r.WithContext(ctx)
+	if r.ContentLength != 0 {
+		r.Body = http.MaxBytesReader(q.out.ResponseWriter, r.Body, e.maxBody)
+	}
+	if err := next(&q.out, r); err != nil {
+		e.fail(q, r, err)
+	}
 }
 
 // fail answers with the problem document of err, if nothing is written yet.
-func (e *Entry) fail(w *answer, r *http.Request, name string, call *rpc.Call, err error) {
+func (e *Entry) fail(q *request, r *http.Request, err error) {
+	w := &q.out
+	q.err = err
 	p := ProblemOf(err)
 	e.explain(err, p)
-	p.TraceID = call.Trace.String()
+	p.TraceID = q.call.Trace.String()
 	if p.Status >= http.StatusInternalServerError || w.wrote {
 		level := slog.LevelError
 		if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusGatewayTimeout || r.Context().Err() != nil {
 			level = slog.LevelDebug // overload and lost patience are counted, not told one by one
 		}
 		e.log.LogAttrs(r.Context(), level, "request failed",
-			slog.String("entry", name), slog.String("trace", p.TraceID),
+			slog.String("entry", q.route.name), slog.String("trace", p.TraceID),
 			slog.Int("status", p.Status), slog.Any("err", err))
 	}
 	if !w.wrote {
@@ -197,7 +198,7 @@ func (e *Entry) fail(w *answer, r *http.Request, name string, call *rpc.Call, er
 	}
 }
 
-func (e *Entry) recoverPanic(w *answer, r *http.Request, name string, call *rpc.Call) {
+func (e *Entry) recoverPanic(q *request, r *http.Request) {
 	v := recover()
 	if v == nil {
 		return
@@ -206,14 +207,15 @@ func (e *Entry) recoverPanic(w *answer, r *http.Request, name string, call *rpc.
 		panic(v)
 	}
 	e.log.LogAttrs(r.Context(), slog.LevelError, "handler panicked",
-		slog.String("entry", name), slog.String("trace", call.Trace.String()),
+		slog.String("entry", q.route.name), slog.String("trace", q.call.Trace.String()),
 		slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
-	if w.wrote {
+	q.err = &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonPanic, Message: fmt.Sprintf("panic: %v", v)}
+	if q.out.wrote {
 		panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 	}
 	p := ProblemOf(&rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonPanic})
-	p.TraceID = call.Trace.String()
-	p.Write(w)
+	p.TraceID = q.call.Trace.String()
+	p.Write(&q.out)
 }
 
 // answer remembers whether anything has been written, and how much.

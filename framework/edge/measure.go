@@ -3,54 +3,156 @@
 package edge
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/inflight"
 	"github.com/sluice-rpc/sluice/framework/internal/process"
 	"github.com/sluice-rpc/sluice/framework/metrics"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/tracing"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
-// A meter counts the requests of one route: its items, and the root of its call graph.
+// A meter records the requests of one route: its items, the root of its call graph, and
+// the roots of its traces.
 type meter struct {
-	items *metrics.Route
-	slot  *callgraph.Slot
+	items   *metrics.Route
+	slot    *callgraph.Slot
+	sampler *tracing.Sampler
+	records *tracing.Method
 }
 
-func newMeter(name string) *meter {
+func newMeter(name string) meter {
 	method, pattern, ok := strings.Cut(name, " ")
 	if !ok {
 		method, pattern = "", name
 	}
-	return &meter{items: process.Items().Route(method, pattern), slot: process.Graph().Entry(name)}
+	return meter{
+		items: process.Items().Route(method, pattern), slot: process.Graph().Entry(name),
+		sampler: process.Tracer().Sampler(name), records: process.Tracer().Method(tracing.Server, name),
+	}
 }
 
-// A measured request has come and not ended.
-type measured struct {
-	meter *meter
-	out   *answer
-	r     *http.Request
-	at    time.Time
+// A request is one that has come and not ended. It is also the context of its handler.
+type request struct {
+	call inflight.Call // first, see there
+	context.Context
+
+	route  *route
+	r      *http.Request
+	out    answer
+	user   string
+	parent tracing.SpanID
+	state  string // tracestate
+	notes  tracing.Notes
+	err    error // that it was answered with
 }
 
-func (m *meter) began(out *answer, r *http.Request) measured {
-	m.items.Started()
-	return measured{meter: m, out: out, r: r, at: time.Now()}
+type requestKey struct{}
+
+// Value implements context.Context.
+func (q *request) Value(key any) any {
+	switch {
+	case key == rpc.CallKey:
+		return &q.call.Call
+	case key == userKey{} && q.user != "":
+		return q.user
+	case key == requestKey{}:
+		return q
+	}
+	if v := process.Tracer().ContextValue(key, q.identity(), &q.notes); v != nil {
+		return v
+	}
+	return q.Context.Value(key)
 }
 
-// ended counts the end of a request. It is deferred first, so that it sees the answer
-// of a panic, too.
-func (m measured) ended() {
-	took := time.Since(m.at)
-	status := m.out.status
+func (q *request) identity() tracing.Identity {
+	return tracing.Identity{Trace: q.call.Trace, Span: q.call.Span, Sampled: q.call.Flags&rpc.FlagSampled != 0}
+}
+
+// begin gives a request its place in a trace, and counts that it has come.
+func (e *Entry) begin(rt *route, w http.ResponseWriter, r *http.Request) *request {
+	q := &request{Context: r.Context(), route: rt, r: r, out: answer{ResponseWriter: w, conn: holdAnswer(r)}}
+	c := &q.call
+	c.Header, c.Route, c.Edge, c.Began = rt.head, rt.name, rt.slot, time.Now()
+	if rt.method != nil {
+		c.Deadline = c.Began.Add(c.Budget)
+	}
+	from := parentOf(r.Header)
+	if from.Trace.IsZero() {
+		from.Trace = tracing.NewTraceID()
+	} else {
+		q.state = tracing.ParseTracestate(r.Header["Tracestate"])
+	}
+	c.Trace, q.parent, c.Span = from.Trace, from.Span, tracing.NewSpanID()
+	sampled := rt.sampler.Sample(c.Began, from.Sampled && e.trusted != nil && e.trusted(r))
+	if sampled {
+		c.Flags |= rpc.FlagSampled
+	}
+	q.out.Header().Set("Traceparent", tracing.Traceparent(c.Trace, c.Span, sampled))
+	rt.items.Started()
+	return q
+}
+
+// parentOf gives what a valid traceparent says, else nothing.
+func parentOf(h http.Header) (from tracing.Identity) {
+	if v := h["Traceparent"]; len(v) == 1 {
+		from.Trace, from.Span, from.Sampled, _ = tracing.ParseTraceparent(v[0])
+	}
+	return from
+}
+
+// end counts the end of a request, and keeps a record of it if it is worth one. It is
+// deferred first, so that it sees the answer of a panic, too.
+func (q *request) end() {
+	took := time.Since(q.call.Began)
+	status := q.out.status
 	if status == 0 {
 		status = http.StatusOK
 	}
-	result := metrics.RouteResultOf(status, m.r.Context().Err() != nil)
-	request := int(max(0, m.r.ContentLength))
-	m.meter.items.Ended(result, took, request, m.out.bytes)
-	m.meter.slot.Record(classes[result], took, request, m.out.bytes)
+	result := metrics.RouteResultOf(status, q.r.Context().Err() != nil)
+	class := classes[result]
+	size := int(max(0, q.r.ContentLength))
+	q.route.items.Ended(result, took, size, q.out.bytes)
+	q.route.slot.Record(class, took, size, q.out.bytes)
+	ended := tracing.Ended{
+		Class: uint8(class), Sampled: q.call.Flags&rpc.FlagSampled != 0,
+		Took: took, At: q.call.Began.Add(took), Span: q.call.Span,
+	}
+	k := q.route.records.Keep(&ended)
+	if k == 0 {
+		return
+	}
+	r := tracing.Record{
+		Trace: q.call.Trace, Span: q.call.Span, Parent: q.parent, State: q.state,
+		Entry: q.call.Entry, Peer: q.r.RemoteAddr, Start: q.call.Began.UnixNano(), Duration: took,
+		Class: class.String(), Status: status, Path: q.r.URL.Path, Scheme: "http",
+		RequestBytes: int64(size), ResponseBytes: int64(q.out.bytes), Notes: q.notes.All(),
+	}
+	if q.r.TLS != nil {
+		r.Scheme = "https"
+	}
+	describe(&r, q.err)
+	q.route.records.Add(k, r)
+}
+
+// describe notes an error. Records are the operator's: they may say what the client is
+// not told.
+func describe(r *tracing.Record, err error) {
+	if err == nil {
+		return
+	}
+	r.Message = err.Error()
+	if e, ok := errors.AsType[*rpc.Error](err); ok {
+		r.Code, r.Reason = e.Code.String(), e.Reason.String()
+		if err == error(e) { //nolint:errorlint // not wrapped: the code is not said twice
+			r.Message = e.Message
+		}
+	}
 }
 
 var classes = [metrics.RouteResults]callgraph.Class{
