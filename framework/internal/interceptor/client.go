@@ -56,6 +56,7 @@ func newClientMethod(cfg *ClientConfig, m *rpc.Method) *clientMethod {
 	k := &clientMethod{entry: tracing.EntryOf(name)}
 	if o := cfg.Observer; o != nil {
 		o.Graph.NameEntry(name)
+		o.contracts.Store(name, m)
 		k.records, k.sampler = o.Tracer.Method(tracing.Client, name), o.Tracer.Sampler(name)
 		k.items, k.edges = o.Items.ClientMethod(cfg.Service, m), o.Graph.Edges(callgraph.Client, name)
 	}

@@ -24,7 +24,22 @@ type Observer struct {
 	Tracer   *tracing.Tracer
 	InFlight *inflight.Table
 
-	callers sync.Map // *rpc.Method to caller
+	callers   sync.Map // *rpc.Method to caller
+	contracts sync.Map // full name to *rpc.Method
+}
+
+// Contracts gives the contracts of the methods that are served or have been called, by
+// full name.
+func (o *Observer) Contracts() map[string]*rpc.Method {
+	all := map[string]*rpc.Method{}
+	if o == nil {
+		return all
+	}
+	o.contracts.Range(func(name, m any) bool {
+		all[name.(string)] = m.(*rpc.Method)
+		return true
+	})
+	return all
 }
 
 var observer = sync.OnceValue(func() *Observer {

@@ -97,6 +97,7 @@ func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *
 	if o != nil {
 		name := m.FullName()
 		method.observer = o
+		o.contracts.Store(name, m)
 		method.records, method.sampler = o.Tracer.Method(tracing.Server, name), o.Tracer.Sampler(name)
 		method.items, method.edges = o.Items.ServerMethod(m), o.Graph.Edges(callgraph.Server, name)
 	}
