@@ -154,12 +154,12 @@ func (n *Node) called() []topology.Role {
 
 // caches is the memory of each service's store. Single rows are kept of what a page
 // reads again and again: posts, heads of comment threads, most of them absent, and
-// versions of friendships. A timeline is read by scans, which use blocks alone.
+// versions of friendships. A timeline is read by scans of its newest page.
 var caches = map[topology.Role]pebblekv.Options{
 	topology.Post:     {RowCacheBytes: 64 << 20},
 	topology.Comment:  {RowCacheBytes: 32 << 20},
 	topology.Account:  {RowCacheBytes: 32 << 20},
-	topology.Timeline: {CacheBytes: 128 << 20},
+	topology.Timeline: {CacheBytes: 64 << 20, ScanCacheBytes: 64 << 20},
 }
 
 // prepare opens a service's store and makes its server, without handlers yet:

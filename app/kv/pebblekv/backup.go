@@ -196,6 +196,8 @@ type Metrics struct {
 	RowBytes      int64 // memory of cached rows
 	RowHits       int64
 	RowMisses     int64
+	ScanBytes     int64 // memory of cached ranges
+	ScanHits      int64
 	ReadAmp       int   // files a scan has to merge, at most
 	Compactions   int64 // since Open
 }
@@ -208,6 +210,7 @@ func (s *Store) Metrics() Metrics {
 	defer s.leave()
 	m := s.db.Metrics()
 	rowBytes, rowHits, rowMisses := s.rows.figures()
+	scanBytes, scanHits := s.scans.figures()
 	return Metrics{
 		DiskBytes:     m.DiskSpaceUsage(),
 		LogBytes:      m.WAL.PhysicalSize,
@@ -218,6 +221,8 @@ func (s *Store) Metrics() Metrics {
 		RowBytes:      rowBytes,
 		RowHits:       rowHits,
 		RowMisses:     rowMisses,
+		ScanBytes:     scanBytes,
+		ScanHits:      scanHits,
 		ReadAmp:       m.ReadAmp(),
 		Compactions:   m.Compact.Count,
 	}

@@ -102,6 +102,7 @@ func start(dir string, opt Options, db *pebble.DB, format int, known formatTable
 		db:    db,
 		marks: newWatermark(epoch),
 		rows:  newRowCache(opt.RowCacheBytes),
+		scans: newScanCache(opt.ScanCacheBytes),
 		space: space{fs: opt.fs, reserve: uint64(opt.ReserveBytes)},
 	}, nil
 }

@@ -19,6 +19,10 @@ type Options struct {
 	// RowCacheBytes is memory for rows that Get read, and for the knowledge that a row
 	// is absent: for stores whose same keys are read again and again. 0 means none.
 	RowCacheBytes int64
+	// ScanCacheBytes is memory for the beginnings of ranges that Scan read, up to 32
+	// rows at a time: for stores whose same pages are read again and again, written to
+	// or not. 0 means none.
+	ScanCacheBytes int64
 	// MemTableBytes is the memory for recent writes; up to four times as much is used
 	// when the disk cannot keep up. 0 means 32 MiB.
 	MemTableBytes uint64

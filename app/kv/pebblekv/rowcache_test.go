@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -23,6 +24,12 @@ import (
 // of its parts, and one from which nothing is ever evicted.
 var rowCaches = map[string]int64{"tiny row cache": 200 << 10, "large row cache": 64 << 20}
 
+// cached gives both caches; that of scans has its part for each slot, of a few ranges
+// of few rows in the tiny one.
+func cached(size int64) pebblekv.Options {
+	return pebblekv.Options{RowCacheBytes: size, ScanCacheBytes: 20 * size}
+}
+
 type cachedReopener struct {
 	*pebblekv.Store
 	dir  string
@@ -30,7 +37,7 @@ type cachedReopener struct {
 }
 
 func (r cachedReopener) Reopen(t testing.TB) kvtest.Reopener {
-	r.Store = openWith(t, r.dir, pebblekv.Options{RowCacheBytes: r.size})
+	r.Store = openWith(t, r.dir, cached(r.size))
 	return r
 }
 
@@ -51,7 +58,7 @@ func TestContractWithRowCache(t *testing.T) {
 func TestReadersNeverGoBack(t *testing.T) {
 	for name, size := range rowCaches {
 		t.Run(name, func(t *testing.T) {
-			s := openWith(t, t.TempDir(), pebblekv.Options{RowCacheBytes: size})
+			s := openWith(t, t.TempDir(), cached(size))
 			const slots = 2
 			key := func(i int) []byte { return []byte{'k', byte('0' + i)} }
 			const keys = 4
@@ -114,8 +121,8 @@ func TestReadersNeverGoBack(t *testing.T) {
 			writers.Wait()
 			close(done)
 			readers.Wait()
-			if m := s.Metrics(); m.RowHits == 0 {
-				t.Errorf("the cache was not used: %+v", m)
+			if m := s.Metrics(); m.RowHits == 0 || m.ScanHits == 0 {
+				t.Errorf("a cache was not used: %+v", m)
 			}
 		})
 	}
@@ -129,7 +136,7 @@ type witness struct {
 
 func (w *witness) look(t *testing.T, s *pebblekv.Store, slot kv.Slot, key []byte, mode kv.ReadMode) error {
 	// A scan shows the state of one round; what Get says next must not be older.
-	items, _, err := s.Scan(t.Context(), slot, kv.Range{}, mode)
+	items, _, err := s.Scan(t.Context(), slot, kv.Range{Limit: []int{0, 8}[rand.IntN(2)]}, mode)
 	if err != nil {
 		return err
 	}
@@ -185,7 +192,7 @@ func atoi(it kv.Item) int {
 // TestRowCacheLaw runs random calls against a map: with and without the cache the
 // answers are the same.
 func TestRowCacheLaw(t *testing.T) {
-	s := openWith(t, t.TempDir(), pebblekv.Options{RowCacheBytes: 200 << 10})
+	s := openWith(t, t.TempDir(), cached(200<<10))
 	slots := kv.Slot(0) // each run has slots of its own
 	rapid.Check(t, func(rt *rapid.T) {
 		slot := slots
@@ -242,6 +249,33 @@ func TestRowCacheLaw(t *testing.T) {
 				want[p], want[q] = "=p", "=q"
 				if p == q {
 					want[p] = "=q"
+				}
+			},
+			"scan": func(rt *rapid.T) {
+				from, to, limit := draw(), draw(), rapid.IntRange(1, 5).Draw(rt, "limit")
+				if from.key > to.key {
+					from.key, to.key = to.key, from.key
+				}
+				var keys []string
+				for p := range want {
+					if p.slot == from.slot && from.key <= p.key && p.key < to.key {
+						keys = append(keys, p.key)
+					}
+				}
+				slices.Sort(keys)
+				for range 2 { // the second is mostly a hit
+					items, more, err := s.Scan(t.Context(), from.slot, kv.Range{From: []byte(from.key), To: []byte(to.key), Limit: limit}, kv.Linearizable)
+					if err != nil {
+						rt.Fatal(err)
+					}
+					if len(items) != min(limit, len(keys)) || more != (len(keys) > limit) {
+						rt.Fatalf("scan of [%s, %s) up to %d gives %d, more %t; there are %q", from.key, to.key, limit, len(items), more, keys)
+					}
+					for i, it := range items {
+						if string(it.Key) != keys[i] || "="+string(it.Value) != want[place{from.slot, keys[i]}] {
+							rt.Fatalf("item %d = %q %q, want %s %s", i, it.Key, it.Value, keys[i], want[place{from.slot, keys[i]}])
+						}
+					}
 				}
 			},
 			"put if absent": func(rt *rapid.T) {
@@ -381,5 +415,40 @@ func BenchmarkGet(b *testing.B) {
 		fill(b, s, keys)
 		run("rows="+rows.name+"/there", s, names[0], rows.keys)
 		run("rows="+rows.name+"/absent", s, names[1], rows.keys)
+	}
+}
+
+// TestScanCacheIsBounded scans more than the cache holds, while more is written to what
+// it holds, and looks at what it says it has.
+func TestScanCacheIsBounded(t *testing.T) {
+	const limit = 16 << 20 // 4 KiB a slot
+	s := openWith(t, t.TempDir(), pebblekv.Options{ScanCacheBytes: limit})
+	const slots, readers = 40, 20
+	for round := range 12 {
+		var puts []kv.SlotPut
+		for slot := range kv.Slot(slots) {
+			for r := range readers {
+				for n := range 10 {
+					puts = append(puts, kv.SlotPut{Slot: slot, Key: fmt.Appendf(nil, "%02d %02d %02d", r, 99-round, n), Value: make([]byte, 40)})
+				}
+			}
+		}
+		if err := s.BulkPut(t.Context(), puts); err != nil {
+			t.Fatal(err)
+		}
+		for slot := range kv.Slot(slots) {
+			for r := range readers {
+				items, more, err := s.Scan(t.Context(), slot, kv.Prefix(fmt.Appendf(nil, "%02d ", r), 11), kv.Local)
+				if err != nil || len(items) != min(11, 10*(round+1)) || more != (round > 0) {
+					t.Fatalf("round %d: %d items, more %t, %v", round, len(items), more, err)
+				}
+				if want := fmt.Sprintf("%02d %02d 00", r, 99-round); string(items[0].Key) != want {
+					t.Fatalf("round %d: first is %q, want %q", round, items[0].Key, want)
+				}
+			}
+		}
+		if m := s.Metrics(); m.ScanBytes > slots*limit/kv.Slots || m.ScanBytes < slots*limit/kv.Slots/4 {
+			t.Fatalf("round %d: the cache has %d bytes in %d slots, want up to %d", round, m.ScanBytes, slots, slots*limit/kv.Slots)
+		}
 	}
 }

@@ -40,7 +40,8 @@ type Store struct {
 	lock  *lockfile.Lock
 	marks *watermark
 	space space
-	rows  *rowCache // nil: none
+	rows  *rowCache  // nil: none
+	scans *scanCache // nil: none
 
 	// slots orders the writes of each slot: whoever holds a lock has its conditions
 	// checked and its versions in the order of the log. It is never held over a sync.
@@ -182,7 +183,20 @@ func (s *Store) Scan(ctx context.Context, slot kv.Slot, r kv.Range, mode kv.Read
 	return items, more, nil
 }
 
-func (s *Store) scan(ctx context.Context, slot kv.Slot, r kv.Range, limit int) (items []kv.Item, more bool, err error) {
+// scan reads a range from the cached ones or else from the engine.
+func (s *Store) scan(ctx context.Context, slot kv.Slot, r kv.Range, limit int) ([]kv.Item, bool, error) {
+	items, more, ticket, ok := s.scans.lookup(slot, r, limit)
+	if ok {
+		return items, more, nil
+	}
+	items, more, err := s.scanEngine(ctx, slot, r, limit)
+	if err == nil {
+		s.scans.insert(slot, ticket, r, items, more)
+	}
+	return items, more, err
+}
+
+func (s *Store) scanEngine(ctx context.Context, slot kv.Slot, r kv.Range, limit int) (items []kv.Item, more bool, err error) {
 	lower, upper := bounds(slot, r.From, r.To)
 	iter, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
@@ -311,7 +325,9 @@ func (s *Store) start(slot kv.Slot, b *kv.Batch, wb *pebble.Batch) (ver uint64, 
 		return ver, nil
 	}
 	s.rows.begin(slot)
+	s.scans.begin(slot)
 	defer s.rows.end(slot)
+	defer s.scans.end(slot)
 	for _, w := range b.Writes() {
 		if w.Kind == kv.DeleteKeys {
 			s.rows.dropAll(slot)
@@ -320,8 +336,19 @@ func (s *Store) start(slot kv.Slot, b *kv.Batch, wb *pebble.Batch) (ver uint64, 
 		}
 	}
 	if err := s.log(wb); err != nil {
+		s.scans.dropAll(slot) // nobody knows what the engine shows
 		s.marks.end(ver)
 		return 0, err
+	}
+	for _, w := range b.Writes() {
+		switch w.Kind {
+		case kv.PutKey:
+			s.scans.put(slot, w.Key, w.Value, ver)
+		case kv.DeleteKey:
+			s.scans.drop(slot, w.Key)
+		case kv.DeleteKeys:
+			s.scans.dropAll(slot)
+		}
 	}
 	return ver, nil
 }
@@ -376,9 +403,17 @@ func (s *Store) startBulk(slots *slotSet, puts []kv.SlotPut, wb *pebble.Batch) (
 			s.rows.drop(puts[i].Slot, puts[i].Key)
 		}
 	}
+	if s.scans != nil {
+		slots.each(s.scans.begin)
+		defer slots.each(s.scans.end)
+	}
 	if err := s.log(wb); err != nil {
+		slots.each(s.scans.dropAll)
 		s.marks.end(ver)
 		return 0, err
+	}
+	for i := range puts {
+		s.scans.put(puts[i].Slot, puts[i].Key, puts[i].Value, ver)
 	}
 	return ver, nil
 }
