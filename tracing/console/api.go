@@ -4,6 +4,7 @@ package console
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,7 +112,7 @@ func (c *Console) answer(w http.ResponseWriter, r *http.Request, answer func(*as
 	switch {
 	case q.err != nil:
 		sendError(w, r, http.StatusBadRequest, q.err)
-	case errors.Is(err, errNotFound):
+	case errors.Is(err, errNotFound), errors.Is(err, errNothingKept):
 		sendError(w, r, http.StatusNotFound, err)
 	case errors.Is(err, draw.ErrTooLarge):
 		sendError(w, r, http.StatusUnprocessableEntity, err)
@@ -294,6 +296,9 @@ type graphView struct {
 	Base   *periodView     `json:"base,omitempty"`
 	Found  []int           `json:"found"` // indices of the nodes that search has found
 	Graph  json.RawMessage `json:"graph"`
+	// Missing says that nothing is kept: of the "period", or of the "base" to compare
+	// with. There is no graph then.
+	Missing string `json:"missing,omitempty"`
 }
 
 func (c *Console) askGraph(q *asked) (any, error) {
@@ -323,6 +328,13 @@ func (c *Console) askGraph(q *asked) (any, error) {
 		return nil, q.err
 	}
 	g, period, base, err := c.graph(query)
+	if errors.Is(err, errNothingKept) && (format == "" || format == "json") {
+		missing := "period"
+		if errors.Is(err, errNoBase) {
+			missing = "base"
+		}
+		return &graphView{Entry: query.entry, Period: viewOf(query.want, 0), Found: []int{}, Missing: missing}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -378,7 +390,7 @@ type tracesView struct {
 
 func (c *Console) askTraces(q *asked) (any, error) {
 	f := traceFilter{
-		entry: q.text("entry"), service: q.text("service"), code: q.text("code"), text: q.text("text"),
+		entry: q.text("entry"), name: c.graphs.entryName, service: q.text("service"), code: q.text("code"), text: q.text("text"),
 		min: time.Duration(q.number("min_ms", 0, 0, 1e9) * 1e6), max: time.Duration(q.number("max_ms", 0, 0, 1e9) * 1e6),
 	}
 	if edge := q.text("edge"); edge != "" {
@@ -407,15 +419,16 @@ func (c *Console) askTraces(q *asked) (any, error) {
 	found, all := c.traces.find(&f, limit)
 	v := &tracesView{Traces: make([]traceLine, 0, len(found)), All: all, Kept: len(c.traces.order)}
 	for _, t := range found {
-		v.Traces = append(v.Traces, t.line())
+		v.Traces = append(v.Traces, c.line(t))
 	}
+	slices.SortStableFunc(v.Traces, func(a, b traceLine) int { return cmp.Compare(b.Start, a.Start) })
 	return v, nil
 }
 
-func (t *trace) line() traceLine {
+func (c *Console) line(t *trace) traceLine {
 	root := t.root()
 	l := traceLine{
-		ID: t.id.String(), Entry: root.Named, Method: root.Method, Start: float64(root.Start) / 1e9, Duration: ms(root.Duration),
+		ID: t.id.String(), Entry: c.graphs.entryName(root.Entry), Method: root.Method, Start: float64(root.Start) / 1e9, Duration: ms(root.Duration),
 		Class: root.Class, Code: root.Code, Status: root.Status, Kept: root.Kept, Spans: len(t.records), Whole: root.Parent.IsZero(),
 	}
 	seen := map[string]bool{}
@@ -434,6 +447,7 @@ func (t *trace) line() traceLine {
 // spanView is a line of a waterfall.
 type spanView struct {
 	tracing.Record
+	Entry      string   `json:"entry"` // its name
 	Process    string   `json:"process"`
 	Depth      int      `json:"depth"`
 	Orphan     bool     `json:"orphan,omitempty"`     // its parent was not kept
@@ -461,7 +475,7 @@ func (c *Console) askTrace(q *asked) (any, error) {
 	if t == nil {
 		return nil, fmt.Errorf("trace %v: %w: it was not kept, or had to go for later ones", id, errNotFound)
 	}
-	v := &traceView{ID: id.String(), Line: t.line(), Cut: t.cut, Start: math.MaxInt64, Spans: []spanView{}}
+	v := &traceView{ID: id.String(), Line: c.line(t), Cut: t.cut, Start: math.MaxInt64, Spans: []spanView{}}
 	records, depths := t.ordered()
 	critical := map[tracing.SpanID]map[tracing.Kind]int64{}
 	path, err := callgraph.CriticalPath(t.spans())
@@ -481,7 +495,7 @@ func (c *Console) askTrace(q *asked) (any, error) {
 	}
 	stats := c.latencies(records)
 	for i, r := range records {
-		s := spanView{Record: r.Record, Process: r.process, Depth: depths[i], Orphan: !r.Parent.IsZero() && !ids[r.Parent]}
+		s := spanView{Record: r.Record, Entry: c.graphs.entryName(r.Entry), Process: r.process, Depth: depths[i], Orphan: !r.Parent.IsZero() && !ids[r.Parent]}
 		if path.Total > 0 {
 			s.Critical = rounded(float64(critical[r.Span][r.Kind]) / float64(path.Total))
 		}

@@ -359,6 +359,12 @@ func (b *builder) add(p *proc, s *callgraph.Snapshot, window callgraph.Period) {
 	for _, e := range s.Entries {
 		b.console.graphs.name(e)
 	}
+	for _, k := range packed.keys[:packed.doors] {
+		// A call outside of any request is an entry by its own name, and who serves it may
+		// be all that we see of it.
+		v := k.Value()
+		b.console.graphs.name(callgraph.EntryName{ID: v.Entry, Name: v.Callee})
+	}
 	// A process may say how it is itself, not how others are.
 	own := make(map[string]bool, len(p.services))
 	for _, service := range p.services {

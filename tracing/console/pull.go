@@ -174,7 +174,7 @@ func (p *puller) pull(ctx context.Context, t Target, since uint64, more func(*ca
 		read func(io.Reader) error
 	}{
 		{"/admin/qos?format=json", maxQoSBytes, func(r io.Reader) (err error) { out.qos, err = readQoS(r); return err }},
-		{fmt.Sprintf("/admin/rpcz?format=json&since=%d", since), maxRPCZBytes, func(r io.Reader) (err error) { out.records, err = readRecords(r); return err }},
+		{fmt.Sprintf("/admin/rpcz?format=json&limit=4096&since=%d", since), maxRPCZBytes, func(r io.Reader) (err error) { out.records, err = readRecords(r); return err }},
 		{"/admin/items", maxItemsBytes, func(r io.Reader) (err error) { out.items, err = readItems(r); return err }},
 	} {
 		if err := p.get(ctx, t, page.path, page.most, page.read); err != nil && !missing(err) && out.err == nil {

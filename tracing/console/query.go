@@ -4,6 +4,8 @@ package console
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -231,17 +233,19 @@ type graphQuery struct {
 	filter callgraph.Filter
 }
 
+var errNoBase = errors.New("the period to compare with")
+
 func (c *Console) graph(q graphQuery) (*callgraph.Graph, periodView, *periodView, error) {
 	g, got, err := c.oneGraph(q.entry, q.want)
 	if err != nil {
 		return nil, got, nil, err
 	}
-	g = g.WithCritical(c.traces.criticalPaths(q.entry, q.want)...)
+	g = g.WithCritical(c.criticalPaths(q.entry, q.want)...)
 	var baseGot *periodView
 	if q.base != nil {
 		base, p, err := c.oneGraph(q.entry, *q.base)
 		if err != nil {
-			return nil, got, nil, err
+			return nil, got, nil, fmt.Errorf("%w: %w", errNoBase, err)
 		}
 		g, baseGot = callgraph.Compare(g, base), &p
 	}

@@ -186,14 +186,15 @@ func rootRank(r *keptRecord) int {
 // failed reports whether a record is of a call that did not end well.
 func failed(r *keptRecord) bool { return r.Class != "" && r.Class != "ok" }
 
-// TraceFilter says which traces are wanted. Empty fields want all. All that concern a
+// A traceFilter says which traces are wanted. Empty fields want all. All that concern a
 // span must be true of the same one.
 type traceFilter struct {
 	entry    string
-	service  string // of the callee: "moments.v1.PostService"
-	from, to string // an edge: full names, from is a method or an entry
-	code     string // class, code or reason of the end
-	failed   bool   // some call of it failed
+	name     func(tracing.Entry) string // of an entry: a process alone may not know it
+	service  string                     // of the callee: "moments.v1.PostService"
+	from, to string                     // an edge: full names, from is a method or an entry
+	code     string                     // class, code or reason of the end
+	failed   bool                       // some call of it failed
 	min, max time.Duration
 	key, val string // of a note, or path, peer, status, kept, process
 	text     string // anywhere
@@ -206,7 +207,7 @@ func (f *traceFilter) wants(t *trace) bool {
 	if root == nil || root.Start < f.since || f.until != 0 && root.Start > f.until {
 		return false
 	}
-	if f.entry != "" && !slices.ContainsFunc(t.records, func(r keptRecord) bool { return r.Named == f.entry }) {
+	if f.entry != "" && !slices.ContainsFunc(t.records, func(r keptRecord) bool { return f.name(r.Entry) == f.entry }) {
 		return false
 	}
 	if f.failed && !slices.ContainsFunc(t.records, func(r keptRecord) bool { return failed(&r) }) {
@@ -236,7 +237,7 @@ func (f *traceFilter) lasts(r *keptRecord) bool {
 func (f *traceFilter) wantsSpan(r *keptRecord) bool {
 	caller := r.Caller
 	if caller == "" {
-		caller = r.Named
+		caller = f.name(r.Entry)
 	}
 	return (f.service == "" || serviceOf(r.Method) == f.service) &&
 		(f.to == "" || r.Method == f.to) &&
@@ -310,12 +311,13 @@ func (t *trace) spans() []callgraph.Span {
 const maxPaths = 200
 
 // criticalPaths gives the critical paths of sampled traces of an entry.
-func (t *traces) criticalPaths(entry string, want span) []callgraph.Path {
+func (c *Console) criticalPaths(entry string, want span) []callgraph.Path {
 	var out []callgraph.Path
+	t := c.traces
 	for i := len(t.order) - 1; i >= 0 && len(out) < maxPaths; i-- {
 		one := t.order[i]
 		root := one.root()
-		if root == nil || root.Named != entry || !strings.Contains(root.Kept, "sampled") || one.cut ||
+		if root == nil || c.graphs.entryName(root.Entry) != entry || !strings.Contains(root.Kept, "sampled") || one.cut ||
 			root.Start < want.from.UnixNano() || root.Start > want.to.UnixNano() {
 			continue // what was kept because it was slow is no fair sample
 		}
