@@ -3,19 +3,50 @@
 package framework
 
 import (
+	"log/slog"
+
+	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/admin"
-	"github.com/sluice-rpc/sluice/framework/internal/process"
+	"github.com/sluice-rpc/sluice/framework/internal/loglevel"
 )
 
 // desk gives the pages of the admin port. They show the whole process, whatever else
 // runs in it.
 func (s *Server) desk(state *admin.State) *admin.Desk {
-	d := &admin.Desk{
-		Service: s.cfg.Service, State: state, Token: string(s.cfg.AdminToken), Log: s.opts.log,
-		Items: process.Items(), Graph: process.Graph(), Tracer: process.Tracer(),
-	}
+	d := admin.ForProcess()
+	d.Service, d.State, d.Token, d.Log = s.cfg.Service, state, string(s.cfg.AdminToken), s.opts.log
+	d.Config = settingsOf(s.cfg)
 	if s.admission != nil {
 		d.Door = s.admission.Door()
 	}
 	return d
 }
+
+// settingsOf says of each setting what it is and whether somebody has given it.
+func settingsOf(cfg ServerConfig) []admin.Setting {
+	standard, err := ServerConfig{Service: cfg.Service}.withDefaults()
+	if err != nil {
+		return nil // not of a server that runs
+	}
+	given, err := config.Describe(cfg, "")
+	if err != nil {
+		return nil // the struct is one that can be described
+	}
+	defaults, err := config.Describe(standard, "")
+	if err != nil {
+		return nil
+	}
+	all := make([]admin.Setting, len(given))
+	for i, s := range given {
+		all[i] = admin.Setting{Name: s.Name, Value: s.Default, Source: "given", Unit: s.Unit, Doc: s.Doc}
+		if s.Default == defaults[i].Default && s.Name != "service" {
+			all[i].Source = "default"
+		}
+	}
+	return all
+}
+
+// LogHandler gives a handler that logs to h what h would log, unless an operator has set
+// another level on the page /admin/log. The log of a Server has it already; a program
+// puts it around the handlers of its other loggers, at best that of slog.Default.
+func LogHandler(h slog.Handler) slog.Handler { return loglevel.Process().Handler(h) }

@@ -55,7 +55,7 @@ func NewServer(cfg ServerConfig, opts ...ServerOption) *Server {
 	for _, o := range opts {
 		o(&s.opts)
 	}
-	s.opts.log = s.opts.log.With(slog.String("service", cfg.Service))
+	s.opts.log = slog.New(LogHandler(s.opts.log.Handler())).With(slog.String("service", cfg.Service))
 	if s.cfg.Admission == AdmissionOn {
 		s.admission = admit.Process().NewService(s.cfg.Service)
 	}

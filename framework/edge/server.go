@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/sluice-rpc/sluice/framework/internal/admin"
-	"github.com/sluice-rpc/sluice/framework/internal/process"
 	"github.com/sluice-rpc/sluice/tracing"
 )
 
@@ -160,10 +159,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // which the entry is all there is: /livez, /readyz, /metrics and the pages under
 // /admin/. It ends with ctx, closes ln and then returns nil. ready may be nil.
 func (e *Entry) ServeAdmin(ctx context.Context, ln net.Listener, ready func(context.Context) error) error {
-	desk := &admin.Desk{
-		Service: "entry", State: admin.NewState(ready), Token: string(e.token), Log: e.log,
-		Items: process.Items(), Graph: process.Graph(), Tracer: process.Tracer(),
-	}
+	desk := admin.ForProcess()
+	desk.Service, desk.State, desk.Token, desk.Log = "entry", admin.NewState(ready), string(e.token), e.log
 	if e.service != nil {
 		desk.Service, desk.Door = e.service.Name(), e.service.Door()
 	}

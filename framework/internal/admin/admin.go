@@ -23,7 +23,12 @@ import (
 	"time"
 
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
+	"github.com/sluice-rpc/sluice/framework/internal/inflight"
+	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
+	"github.com/sluice-rpc/sluice/framework/internal/kitexrpc"
+	"github.com/sluice-rpc/sluice/framework/internal/process"
 	"github.com/sluice-rpc/sluice/framework/metrics"
+	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/tracing"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
@@ -44,18 +49,30 @@ func (s *State) Drain() { s.draining.Store(true) }
 // runs in it. Its fields are set before it is used.
 type Desk struct {
 	Service string // whose port it is
-	State   *State
-	Items   *metrics.Registry
-	Graph   *callgraph.Recorder
-	Tracer  *tracing.Tracer
-	Door    *admit.Door // nil: admission is off by configuration
+	State   *State // nil: it has none
 	Config  []Setting
+	Door    *admit.Door // nil: admission is off by configuration
+
+	Items       *metrics.Registry
+	Graph       *callgraph.Recorder
+	Tracer      *tracing.Tracer
+	InFlight    *inflight.Table
+	Connections func() []kitexrpc.Connection
+	Contracts   func() map[string]*rpc.Method // of methods served and called, by full name
 	// Token, if there is one, must come with every change, wherever it comes from, and
 	// with every look from elsewhere. Without one both are for this machine alone.
 	Token string
 	Log   *slog.Logger
 
 	rates rates
+}
+
+// ForProcess gives a Desk that shows this process.
+func ForProcess() *Desk {
+	return &Desk{
+		Items: process.Items(), Graph: process.Graph(), Tracer: process.Tracer(), InFlight: process.InFlight(),
+		Connections: kitexrpc.Connections, Contracts: interceptor.ProcessObserver().Contracts,
+	}
 }
 
 // A Setting is one value of the configuration in effect.
@@ -71,7 +88,6 @@ type Setting struct {
 type sheet struct {
 	path         string
 	title, about phrase
-	hidden       bool // not in the line of pages
 	show         func(*http.Request, *query) (*page, error)
 	raw          func(http.ResponseWriter, *http.Request, *query) bool // writes formats of its own
 	change       func(http.ResponseWriter, *http.Request)
@@ -84,7 +100,15 @@ func (d *Desk) sheets() []sheet {
 		{path: "/admin/methods", title: say("Methods"), about: say("what is served and called: rates, failures, latencies, contracts"), show: d.methods},
 		{path: "/admin/qos", title: say("QoS"), about: say("whom an overloaded process lets in, and what operators do about it"), show: d.qos, change: d.override},
 		{path: "/admin/graph", title: say("Call graph"), about: say("who calls whom for which entry, as this process sees it"), show: d.graph, raw: d.drawn},
+		{path: "/admin/peers", title: say("Connections"), about: say("who is connected, for how long, and what went over it"), show: d.peers},
+		{path: "/admin/requests", title: say("Requests"), about: say("what is being worked on now, and where its goroutine stands"), show: d.requests},
 		{path: "/admin/rpcz", title: say("Kept calls"), about: say("errors, slow calls and traced ones, newest first"), show: d.rpcz},
+		{path: "/admin/items", title: say("Items"), about: say("everything that is measured, with its value"), show: d.items, raw: d.catalogued},
+		{path: "/admin/config", title: say("Configuration"), about: say("what this server works with, and where that comes from"), show: d.config},
+		{path: "/admin/log", title: say("Log level"), about: say("see and set what is logged"), show: d.log, change: d.setLog},
+		{path: "/admin/pprof/", title: say("Profiles"), about: say("processor time, memory, goroutines, locks"), show: d.profiles},
+		{path: "/admin/build", title: say("Build"), about: say("what the program is made of, and the processors that it uses"), show: d.build},
+		{path: "/admin/health", title: say("Health"), about: say("what orchestrators are told"), show: d.health},
 	}
 }
 
@@ -92,11 +116,11 @@ func (d *Desk) sheets() []sheet {
 // of http.ServeMux. An error names a pattern that is none.
 func (d *Desk) Handler(extra map[string]http.Handler) (http.Handler, error) {
 	pages := map[string]http.Handler{
-		"GET /livez":   http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { sayHealth(w, http.StatusOK, "ok") }),
-		"GET /readyz":  http.HandlerFunc(d.State.ready),
-		"/metrics":     d.Items.Handler(),
-		"/admin/items": d.guard(d.Items.CatalogueHandler()),
-		"GET /{$}":     http.RedirectHandler("/admin/", http.StatusSeeOther),
+		"GET /livez":          http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { sayHealth(w, http.StatusOK, "ok") }),
+		"GET /readyz":         http.HandlerFunc(d.State.ready),
+		"/metrics":            d.Items.Handler(),
+		"/admin/pprof/{name}": d.guard(http.HandlerFunc(d.profile)),
+		"GET /{$}":            http.RedirectHandler("/admin/", http.StatusSeeOther),
 	}
 	for _, s := range d.sheets() {
 		pattern := s.path

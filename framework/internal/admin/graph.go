@@ -31,12 +31,11 @@ func (d *Desk) graph(r *http.Request, q *query) (*page, error) {
 		view.Title = say("%s", entry)
 		p.Back = q.link(r.URL.Path)
 	}
-	view.Facts = []fact{{say("the same as"), cell{Text: "SVG", Href: q.link(r.URL.Path, "entry", entry, "format", "svg")}}}
-	for _, format := range []string{"dot", "mermaid", "text", "json"} {
-		view.Facts = append(view.Facts, fact{Value: cell{Text: format, Href: q.link(r.URL.Path, "entry", entry, "format", format)}})
+	for _, format := range []string{"svg", "dot", "mermaid"} {
+		view.Links = append(view.Links, link{Text: strings.ToUpper(format), Href: q.link(r.URL.Path, "entry", entry, "format", format)})
 	}
 	if len(g.Edges) == 0 {
-		view.Facts, view.Note = nil, say("No call has been counted yet.")
+		view.Links, view.Note = nil, say("No call has been counted yet.")
 	} else {
 		view.Picture = q.link(r.URL.Path, "entry", entry, "format", "svg")
 		view.Table = edgeTable(g)
@@ -126,7 +125,7 @@ func entryTable(snap *callgraph.Snapshot, q *query) *table {
 		}
 	}
 	t := &table{
-		Columns: []column{{say("entry"), true}, {Name: say("requests")}, {Name: say("calls served")}, {Name: say("calls made")}},
+		Columns: []column{{say("entry"), left}, {Name: say("requests")}, {Name: say("calls served")}, {Name: say("calls made")}},
 		Empty:   say("No entry has been seen yet."),
 	}
 	for e, w := range all {
@@ -147,8 +146,8 @@ func entryTable(snap *callgraph.Snapshot, q *query) *table {
 // edgeTable says what the picture shows.
 func edgeTable(g *callgraph.Graph) *table {
 	t := &table{Columns: []column{
-		{say("caller"), true},
-		{say("callee"), true},
+		{say("caller"), left},
+		{say("callee"), left},
 		{Name: say("calls")},
 		{Name: say("failed")},
 		{Name: say("p50")},

@@ -7,8 +7,6 @@ import (
 	"os"
 	"runtime"
 	"time"
-
-	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
 // started is when this process has come up, as near as this package knows.
@@ -47,14 +45,8 @@ func (d *Desk) index(r *http.Request, q *query) (*page, error) {
 		Admission: admission.State, Go: runtime.Version(), Processors: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine(), Items: d.Items.Items(),
 	}
 	p := &page{Title: say("Overview")}
-	v.State, p.Mark = say("serving"), good
-	if err := d.State.why(r.Context()); err != nil {
-		v.State, v.Says, p.Mark = say("not ready"), err.Error(), bad
-		if err == errDraining { //nolint:errorlint // it is given as it is
-			v.State, v.Says, p.Mark = say("draining"), "", warn
-		}
-	}
-	p.State = v.State
+	health, m := d.healthy(r)
+	v.State, v.Says, p.State, p.Mark = health.State, health.Why, health.State, m
 	if v.Says != "" {
 		p.Says = say("%s", v.Says)
 	}
@@ -67,9 +59,9 @@ func (d *Desk) index(r *http.Request, q *query) (*page, error) {
 		{say("built with"), cell{Text: v.Go}},
 		{say("processors"), cell{Text: grouped(uint64(v.Processors))}},
 		{say("goroutines"), cell{Text: grouped(uint64(v.Goroutines))}},
-		{say("items measured"), cell{Text: grouped(uint64(v.Items)), Href: "/admin/items"}},
+		{say("items measured"), cell{Text: grouped(uint64(v.Items)), Href: q.link("/admin/items")}},
 	}}
-	pages := part{Title: say("Pages"), Table: &table{Columns: []column{{say("page"), true}, {say("what it shows"), true}}}}
+	pages := part{Title: say("Pages"), Table: &table{Columns: []column{{say("page"), left}, {say("what it shows"), prose}}}}
 	for _, s := range d.sheets() {
 		v.Pages = append(v.Pages, indexPage{s.path, s.title, s.about})
 		if s.path != r.URL.Path {
@@ -92,6 +84,3 @@ func (d *Desk) index(r *http.Request, q *query) (*page, error) {
 func (d *Desk) processLine() phrase {
 	return say("process %d, up %s", os.Getpid(), spell(time.Since(started)))
 }
-
-// contracts gives the contracts of the methods that this process serves.
-func (d *Desk) contracts() []*rpc.Method { return nil }

@@ -207,10 +207,7 @@ func (d *Desk) methodViews() ([]methodView, time.Duration) {
 	if !base.at.IsZero() {
 		window = snap.Time.Sub(base.at)
 	}
-	contracts := map[string]*rpc.Method{}
-	for _, m := range d.contracts() {
-		contracts[m.FullName()] = m
-	}
+	contracts := d.Contracts()
 	views := make([]methodView, 0, len(now.all))
 	for key, t := range now.all {
 		v := methodView{
@@ -252,17 +249,17 @@ func (d *Desk) methods(r *http.Request, q *query) (*page, error) {
 	titles := map[string]phrase{sideEntry: say("Entries of this process"), sideServed: say("Served here"), sideCalled: say("Called from here")}
 	for _, side := range sides {
 		t := &table{Columns: []column{
-			{say("method"), true},
+			{say("method"), left},
 			{Name: say("per second")},
 			{Name: say("in flight")},
 			{Name: say("p50")},
 			{Name: say("p99")},
 			{Name: say("calls")},
 			{Name: say("failed")},
-			{say("failures"), true},
+			{say("failures"), prose},
 		}}
 		if side != sideEntry {
-			t.Columns = append(t.Columns, column{say("class"), true}, column{Name: say("timeout")}, column{say("idempotency"), true}, column{Name: say("attempts")})
+			t.Columns = append(t.Columns, column{say("class"), left}, column{Name: say("timeout")}, column{say("idempotency"), left}, column{Name: say("attempts")})
 		}
 		for i := range here {
 			if v := &here[i]; v.Side == side {
@@ -351,7 +348,7 @@ func (d *Desk) oneMethod(q *query, all []methodView, window time.Duration, name 
 }
 
 func (v *methodView) resultTable() part {
-	t := &table{Columns: []column{{say("result"), true}, {Name: say("calls")}, {say("share"), true}}}
+	t := &table{Columns: []column{{say("result"), left}, {Name: say("calls")}, {say("share"), left}}}
 	var ended uint64
 	for _, n := range v.Results {
 		ended += n

@@ -37,6 +37,7 @@ type part struct {
 	Title   phrase
 	Note    phrase
 	Facts   []fact
+	Links   []link
 	Table   *table
 	Forms   []form
 	Picture string // address
@@ -55,9 +56,18 @@ type table struct {
 }
 
 type column struct {
-	Name  phrase
-	Words bool // to the left, as words are; numbers go to the right
+	Name phrase
+	Kind columnKind
 }
+
+// columnKind is the look of a column. It is the class of its cells.
+type columnKind string
+
+const (
+	right columnKind = ""  // numbers
+	left  columnKind = "w" // words, in one line
+	prose columnKind = "p" // sentences, in as many as it takes
+)
 
 // A cell is a value of a table or fact.
 type cell struct {
@@ -237,9 +247,6 @@ func (d *Desk) frame(r *http.Request, q *query, p *page) *framed {
 		f.Service = "sluice"
 	}
 	for _, s := range d.sheets() {
-		if s.hidden {
-			continue
-		}
 		f.Nav = append(f.Nav, link{Href: q.link(s.path), Text: s.title, Current: s.path == r.URL.Path})
 	}
 	for _, l := range []language{english, chinese} {
@@ -303,7 +310,7 @@ func (p *page) text() []byte {
 }
 
 func (p *part) text(b *bytes.Buffer) {
-	if len(p.Facts) == 0 && p.Table == nil && p.Pre == "" && (len(p.Forms) > 0 || p.Picture != "") {
+	if len(p.Facts) == 0 && p.Table == nil && p.Pre == "" && (len(p.Forms) > 0 || p.Picture != "" || len(p.Links) > 0) {
 		return // there is nothing in it for a terminal
 	}
 	if p.Title.Given() {
@@ -329,15 +336,15 @@ func (p *part) text(b *bytes.Buffer) {
 		}
 	}
 	for line := range strings.Lines(p.Pre) {
-		b.WriteString(clean(strings.TrimSuffix(line, "\n")))
+		b.WriteString(clean(strings.ReplaceAll(strings.TrimSuffix(line, "\n"), "\t", "    ")))
 		b.WriteByte('\n')
 	}
 }
 
 func (t *table) text(b *bytes.Buffer) {
-	head, left := make([]string, len(t.Columns)), make([]bool, len(t.Columns))
+	head, toLeft := make([]string, len(t.Columns)), make([]bool, len(t.Columns))
 	for i, c := range t.Columns {
-		head[i], left[i] = clean(c.Name.String()), c.Words
+		head[i], toLeft[i] = clean(c.Name.String()), c.Kind != right
 	}
 	rows := make([][]string, 0, len(t.Rows)+1)
 	rows = append(rows, head)
@@ -348,7 +355,7 @@ func (t *table) text(b *bytes.Buffer) {
 		}
 		rows = append(rows, row)
 	}
-	align(b, rows, left)
+	align(b, rows, toLeft)
 }
 
 const barWidth = 40 // characters
@@ -367,8 +374,8 @@ func (c *cell) text() string {
 }
 
 // align writes rows as columns, two spaces apart.
-func align(b *bytes.Buffer, rows [][]string, left []bool) {
-	widths := make([]int, len(left))
+func align(b *bytes.Buffer, rows [][]string, toLeft []bool) {
+	widths := make([]int, len(toLeft))
 	for _, row := range rows {
 		for i, s := range row {
 			widths[i] = max(widths[i], utf8.RuneCountInString(s))
@@ -381,7 +388,7 @@ func align(b *bytes.Buffer, rows [][]string, left []bool) {
 				line.WriteString("  ")
 			}
 			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(s))
-			if left[i] {
+			if toLeft[i] {
 				line.WriteString(s + pad)
 			} else {
 				line.WriteString(pad + s)

@@ -173,7 +173,7 @@ func (d *Desk) qos(_ *http.Request, _ *query) (*page, error) {
 func (v *view) classes() part {
 	t := &table{
 		Columns: []column{
-			{say("class"), true},
+			{say("class"), left},
 			{Name: say("admitted")},
 			{Name: say("queued")},
 			{Name: say("refused")},
@@ -241,7 +241,7 @@ func (v *view) overrides() []part {
 
 // audited shows what operators have done.
 func audited(all []admit.Audit) part {
-	t := &table{Columns: []column{{say("time"), true}, {say("from"), true}, {say("what"), true}, {say("why"), true}}}
+	t := &table{Columns: []column{{say("time"), left}, {say("from"), left}, {say("what"), prose}, {say("why"), prose}}}
 	for _, a := range all {
 		t.Rows = append(t.Rows, []cell{{Text: a.Time.UTC().Format(time.DateTime) + "Z"}, {Text: a.From}, {Text: a.What}, {Text: a.Reason}})
 	}

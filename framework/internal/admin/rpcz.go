@@ -4,6 +4,7 @@ package admin
 
 import (
 	"cmp"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -75,11 +76,14 @@ func (d *Desk) rpcz(r *http.Request, q *query) (*page, error) {
 		p.Back = q.link(r.URL.Path)
 	}
 	if trace == "" {
-		p.Parts = append(p.Parts, part{Facts: []fact{
-			{say("only"), cell{Text: say("errors"), Href: q.link(r.URL.Path, "kept", "error", "method", method)}},
-			{Value: cell{Text: say("slow calls"), Href: q.link(r.URL.Path, "kept", "slow", "method", method)}},
-			{Value: cell{Text: say("traced calls"), Href: q.link(r.URL.Path, "kept", "sampled", "method", method)}},
-		}})
+		var only []link
+		for _, kind := range []struct {
+			why  string
+			text phrase
+		}{{"", say("all")}, {"error", say("errors")}, {"slow", say("slow calls")}, {"sampled", say("traced calls")}} {
+			only = append(only, link{Href: q.link(r.URL.Path, "kept", kind.why, "method", method), Text: kind.text, Current: kind.why == why})
+		}
+		p.Parts = append(p.Parts, part{Links: only})
 	}
 	p.Parts = append(p.Parts, recordTable(q, here, trace != ""))
 	if trace == "" {
@@ -116,26 +120,28 @@ func (d *Desk) stream(q *query) (*page, error) {
 func recordTable(q *query, records []*tracing.Record, trace bool) part {
 	t := &table{
 		Columns: []column{
-			{say("time"), true},
-			{say("method"), true},
-			{say("took"), true},
-			{say("result"), true},
-			{say("what happened"), true},
-			{say("entry"), true},
-			{say("caller"), true},
-			{say("trace"), true},
+			{say("time"), left},
+			{say("end"), left},
+			{say("method"), left},
+			{say("took"), left},
+			{say("result"), left},
+			{say("what happened"), prose},
+			{say("entry"), left},
+			{say("caller"), left},
+			{say("trace"), left},
 		},
 		Empty: say("Nothing is kept that fits."),
 	}
 	if len(records) == 0 {
 		return part{Table: t}
 	}
+	// Beside each other the square root: most calls are much shorter than the longest.
 	begin, end, longest := records[0].Start, int64(0), time.Duration(1)
 	for _, c := range records {
 		begin, end, longest = min(begin, c.Start), max(end, c.Start+int64(c.Duration)), max(longest, c.Duration)
 	}
 	for _, c := range records {
-		b := &bar{Length: max(2, int(1000*float64(c.Duration)/float64(longest)))}
+		b := &bar{Length: max(2, int(1000*math.Sqrt(float64(c.Duration)/float64(longest))))}
 		if trace {
 			whole := float64(max(1, end-begin))
 			b.From = min(998, int(1000*float64(c.Start-begin)/whole))
@@ -151,7 +157,8 @@ func recordTable(q *query, records []*tracing.Record, trace bool) part {
 		}
 		t.Rows = append(t.Rows, []cell{
 			{Text: time.Unix(0, c.Start).UTC().Format("15:04:05.000") + "Z"},
-			{Text: say("%s %s", c.Kind, c.Method), Href: q.link("/admin/rpcz", "method", c.Method)},
+			{Text: c.Kind.String(), Mark: soft},
+			{Text: c.Method, Href: q.link("/admin/rpcz", "method", c.Method)},
 			{Text: spell(c.Duration), Bar: b},
 			result,
 			{Text: happened(c)},
@@ -196,7 +203,7 @@ func happened(c *tracing.Record) string {
 // slowTable says of each method what counts as slow.
 func slowTable(q *query, methods []tracing.MethodRecords) part {
 	t := &table{
-		Columns: []column{{say("method"), true}, {say("end"), true}, {Name: say("slow from")}, {Name: say("errors kept")}, {Name: say("slow calls kept")}, {Name: say("too many to keep")}},
+		Columns: []column{{say("method"), left}, {say("end"), left}, {Name: say("slow from")}, {Name: say("errors kept")}, {Name: say("slow calls kept")}, {Name: say("too many to keep")}},
 		Empty:   say("No method has been called yet."),
 	}
 	for i := range methods[:min(len(methods), maxRows)] {
