@@ -19,7 +19,7 @@ SEED     ?= 1
 # start hundreds.
 export GORACE ?= atexit_sleep_ms=50
 
-.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-moments bench-overload bench-overload-real drill-midnight build clean
+.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-observe bench-moments bench-overload bench-overload-real drill-midnight build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ nested: # the benches are modules of their own: they must build and pass too
 bench-rpc: ## server and client CPU, calls/s, allocations and bytes per call, beside bare kitex and grpc-go
 	@mkdir -p build
 	@$(GO) run -C framework/bench . -json ../../build/bench-rpc.jsonl
+
+bench-observe: ## what recording everything costs, beside kitex and grpc-go with OpenTelemetry, and how many items there are (hello takes ports 7000 and 7001); ROUNDS=15
+	@mkdir -p build
+	@$(GO) run -C framework/bench . -only observe,items $(if $(ROUNDS),-rounds $(ROUNDS)) -json ../../build/bench-observe.jsonl
 
 bench-moments: ## Moments beside a Redis fan-out, on the friendships of GRAPH=FILE or generated ones, DURATION=20s each
 	@.ci/deps redis-server

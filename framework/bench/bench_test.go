@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 func TestRun(t *testing.T) {
 	cfg := config{
 		rounds: 1, warmUp: 20 * time.Millisecond, window: 100 * time.Millisecond, calls: 1000,
-		settle: 50 * time.Millisecond, only: []string{"c100", "c1000", "inflight", "local"}, peers: peerNames(),
+		settle: 50 * time.Millisecond, only: []string{"c100", "c1000", "inflight", "local", "observe"}, peers: peerNames(),
 		json: filepath.Join(t.TempDir(), "out", "bench.jsonl"),
 	}
 	if err := run(t.Context(), cfg); err != nil {
@@ -54,6 +54,9 @@ func TestRun(t *testing.T) {
 		"rpc.c100.cpu_ratio_vs_kitex", "rpc.c1000.cpu_ratio_vs_kitex", "rpc.c100.client_cpu_ratio_vs_kitex",
 		"rpc.c100.qps_ratio_vs_grpc", "rpc.allocs_server", "rpc.allocs_client", "rpc.local.ns",
 		"inflight.1k.server_bytes_per_call", "inflight.1k.client_bytes_per_call",
+		"observe.cpu_ratio", "observe.allocs_extra", "observe.sampled1.cpu_ratio", "observe.edge_record.ns",
+		"observe.peer.kitex_otel.cpu_ratio", "observe.peer.grpc_otel.cpu_ratio",
+		"rpc.full.c100.cpu_ratio_vs_kitex", "rpc.full.c1000.cpu_ratio_vs_kitex",
 	} {
 		if m, ok := got[name]; !ok {
 			t.Errorf("%s is missing", name)

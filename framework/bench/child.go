@@ -256,12 +256,21 @@ func (c *process) note(err error) {
 	}
 }
 
+// cpuTime gives the user and system time of this process.
+func cpuTime() (time.Duration, error) {
+	var use syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+		return 0, fmt.Errorf("getrusage: %w", err)
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano()), nil
+}
+
 func (c *process) sample() (sample, error) {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	var use syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
-		return sample{}, fmt.Errorf("getrusage: %w", err)
+	cpu, err := cpuTime()
+	if err != nil {
+		return sample{}, err
 	}
 	rss, err := residentBytes()
 	if err != nil {
@@ -269,7 +278,7 @@ func (c *process) sample() (sample, error) {
 	}
 	s := sample{
 		At:         time.Since(started),
-		CPU:        time.Duration(use.Utime.Nano() + use.Stime.Nano()),
+		CPU:        cpu,
 		Calls:      c.calls.Load(),
 		Held:       c.answered.Load(),
 		Mallocs:    mem.Mallocs,

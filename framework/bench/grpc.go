@@ -19,8 +19,8 @@ var grpcPeer = peer{
 	name:     "grpc",
 	about:    "grpc-go v1.85.0, default options",
 	deadline: true,
-	serve:    grpcServe,
-	dial:     grpcDial,
+	serve:    grpcServe(nil),
+	dial:     grpcDial(nil),
 }
 
 type grpcHandler struct {
@@ -38,15 +38,22 @@ func (h grpcHandler) Hold(_ context.Context, req *grpcv1.EchoRequest) (*grpcv1.E
 	return &grpcv1.EchoResponse{Id: req.Id, Name: req.Name, Data: req.Data}, nil
 }
 
-func grpcServe(s *service) (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// grpcServe serves with more options, which are made when it begins.
+func grpcServe(more func() []grpc.ServerOption) func(*service) (string, error) {
+	return func(s *service) (string, error) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		var opts []grpc.ServerOption
+		if more != nil {
+			opts = more()
+		}
+		srv := grpc.NewServer(opts...)
+		grpcv1.RegisterEchoServiceServer(srv, grpcHandler{s: s})
+		go serve(func() error { return srv.Serve(ln) })
+		return ln.Addr().String(), nil
 	}
-	srv := grpc.NewServer()
-	grpcv1.RegisterEchoServiceServer(srv, grpcHandler{s: s})
-	go serve(func() error { return srv.Serve(ln) })
-	return ln.Addr().String(), nil
 }
 
 // grpcClient spreads its calls over its connections in turn.
@@ -55,17 +62,23 @@ type grpcClient struct {
 	conns [connections]grpcv1.EchoServiceClient
 }
 
-func grpcDial(addr string) (client, error) {
-	c := grpcClient{next: new(atomic.Uint32)}
-	for i := range c.conns {
-		conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			return nil, fmt.Errorf("dial %s: %w", addr, err)
+func grpcDial(more func() []grpc.DialOption) func(addr string) (client, error) {
+	return func(addr string) (client, error) {
+		opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+		if more != nil {
+			opts = append(opts, more()...)
 		}
-		conn.Connect()
-		c.conns[i] = grpcv1.NewEchoServiceClient(conn)
+		c := grpcClient{next: new(atomic.Uint32)}
+		for i := range c.conns {
+			conn, err := grpc.NewClient("passthrough:///"+addr, opts...)
+			if err != nil {
+				return nil, fmt.Errorf("dial %s: %w", addr, err)
+			}
+			conn.Connect()
+			c.conns[i] = grpcv1.NewEchoServiceClient(conn)
+		}
+		return &c, nil
 	}
-	return &c, nil
 }
 
 func (c *grpcClient) pick() grpcv1.EchoServiceClient { return c.conns[c.next.Add(1)%connections] }

@@ -6,14 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/sluice-rpc/sluice/framework/bench/figure"
 )
 
 // heldPeers are the frameworks that the in-flight part compares.
@@ -117,34 +111,4 @@ func (p *pair) allHeld(ctx context.Context, want int64) error {
 			return err
 		}
 	}
-}
-
-// helloPart builds the smallest example and weighs it.
-func helloPart(ctx context.Context, cfg config, rep *report) error {
-	const module, example = "github.com/sluice-rpc/sluice", "./examples/hello"
-	if !cfg.wants("hello") {
-		return nil
-	}
-	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
-	if err != nil {
-		return fmt.Errorf("find module %s (run this from framework/bench): %w", module, err)
-	}
-	dir, err := os.MkdirTemp("", "sluice-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "hello")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, example)
-	build.Dir = strings.TrimSpace(string(out))
-	if msg, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s in %s: %w\n%s", example, build.Dir, err, msg)
-	}
-	info, err := os.Stat(binary)
-	if err != nil {
-		return err
-	}
-	rep.title("go build -trimpath %s", example)
-	rep.metric("hello.binary_mb", "MB", []float64{float64(info.Size()) / 1e6}, figure.AtMost(30))
-	return nil
 }

@@ -20,8 +20,8 @@ import (
 var kitexPeer = peer{
 	name:  "kitex",
 	about: "kitex v0.16.3, TTHeader mux, own generator, default options: no deadline",
-	serve: kitexServe,
-	dial:  kitexDial,
+	serve: kitexServe(nil),
+	dial:  kitexDial(nil),
 }
 
 type kitexHandler struct{ s *service }
@@ -36,25 +36,37 @@ func (h *kitexHandler) Hold(_ context.Context, req *echo.EchoRequest) (*echo.Ech
 	return &echo.EchoResponse{Id: req.Id, Name: req.Name, Data: req.Data}, nil
 }
 
-func kitexServe(s *service) (string, error) {
-	// kitex tells nobody which port it was given: give it a listener.
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// kitexServe serves with more options, which are made when it begins.
+func kitexServe(more func() []kitexserver.Option) func(*service) (string, error) {
+	return func(s *service) (string, error) {
+		// kitex tells nobody which port it was given: give it a listener.
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		opts := []kitexserver.Option{kitexserver.WithMuxTransport(), kitexserver.WithListener(ln)}
+		if more != nil {
+			opts = append(opts, more()...)
+		}
+		go serve(echoservice.NewServer(&kitexHandler{s}, opts...).Run)
+		return ln.Addr().String(), nil
 	}
-	srv := echoservice.NewServer(&kitexHandler{s}, kitexserver.WithMuxTransport(), kitexserver.WithListener(ln))
-	go serve(srv.Run)
-	return ln.Addr().String(), nil
 }
 
 type kitexClient struct{ c echoservice.Client }
 
-func kitexDial(addr string) (client, error) {
-	c, err := echoservice.NewClient("echo", kitexclient.WithHostPorts(addr), kitexclient.WithMuxConnection(connections))
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", addr, err)
+func kitexDial(more func() []kitexclient.Option) func(addr string) (client, error) {
+	return func(addr string) (client, error) {
+		opts := []kitexclient.Option{kitexclient.WithHostPorts(addr), kitexclient.WithMuxConnection(connections)}
+		if more != nil {
+			opts = append(opts, more()...)
+		}
+		c, err := echoservice.NewClient("echo", opts...)
+		if err != nil {
+			return nil, fmt.Errorf("dial %s: %w", addr, err)
+		}
+		return kitexClient{c}, nil
 	}
-	return kitexClient{c}, nil
 }
 
 func (c kitexClient) echo(data []byte) caller {

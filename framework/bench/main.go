@@ -6,6 +6,7 @@
 //	go run . -rounds 15 -json ../../build/bench-rpc.jsonl
 //	go run . -only c100 -rounds 3
 //	go run . -only inflight -calls 10000
+//	go run . -only observe,items
 //
 // Each round runs every framework once, in rotated order, each time with a fresh
 // server process and a fresh client process: four connections over loopback, a
@@ -37,10 +38,11 @@ import (
 // childArg as the first argument makes the program a server or a client of a run.
 const childArg = "child"
 
-// parts are what can be measured. A lone caller is not measured unless asked for.
+// parts are what can be measured. A lone caller is not measured unless asked for, nor
+// what recording costs, with frameworks of its own.
 var (
-	parts        = []string{"c1", "c100", "c1000", "inflight", "local", "hello"}
-	defaultParts = parts[1:]
+	parts        = []string{"c1", "c100", "c1000", "inflight", "local", "hello", "observe", "items"}
+	defaultParts = parts[1:6]
 )
 
 // config is what the command line says.
@@ -87,7 +89,7 @@ func parse(args []string) (config, error) {
 	flags.IntVar(&cfg.calls, "calls", 100_000, "blocked calls of the inflight part")
 	flags.DurationVar(&cfg.settle, "settle", 10*time.Second, "how long the calls are blocked before memory is read")
 	flags.StringVar(&cfg.json, "json", "", "file to write the metrics to, one JSON object a line")
-	flags.StringVar(&only, "only", strings.Join(defaultParts, ","), "parts to run, comma-separated, also c1: a lone caller")
+	flags.StringVar(&only, "only", strings.Join(defaultParts, ","), "parts to run, comma-separated, also c1, a lone caller; observe, what recording costs; items, how many there are")
 	flags.StringVar(&names, "peers", strings.Join(peerNames(), ","), "frameworks to run, comma-separated")
 	flags.BoolVar(&cfg.verbose, "v", false, "show what server and client processes write to standard error")
 	if err := flags.Parse(args); err != nil {
@@ -131,6 +133,9 @@ func run(ctx context.Context, cfg config) error {
 		{"local", localPart},
 		{"throughput", throughputPart},
 		{"inflight", inflightPart},
+		{"observe", observePart},
+		{"pieces", piecesPart},
+		{"items", itemsPart},
 	} {
 		if err := part.run(ctx, cfg, rep); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 )
 
@@ -44,7 +45,7 @@ func peerNames() []string {
 }
 
 func peerNamed(name string) (peer, error) {
-	for _, p := range peers {
+	for _, p := range slices.Concat(peers, observePeers) {
 		if p.name == name {
 			return p, nil
 		}
