@@ -32,7 +32,7 @@ func buildMoments(ctx context.Context, named, root, dir string, out io.Writer) (
 // startMoments brings Moments up on a new data directory in dir, by the command at path.
 func startMoments(ctx context.Context, path string, split bool, dir string, graph *load.Graph) (*system, error) {
 	data := filepath.Join(dir, "moments")
-	args := []string{"up", "--data", data, "--addr", "127.0.0.1:0", "--limits", "off", "--password-cost", "min"}
+	args := []string{"up", "--data", data, "--addr", "127.0.0.1:0", "--limits", "off", "--password-cost", "min", "--console", "off"}
 	about := "moments up: flushed before the answer, authenticated, filtered; user limits off, passwords hashed at the least cost"
 	if split {
 		args = append(args, "--split")

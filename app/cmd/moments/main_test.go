@@ -78,7 +78,26 @@ func start(t *testing.T, args ...string) (*exec.Cmd, *cluster.State, string) {
 			t.Errorf("up does not print %q: %s", want, said.String())
 		}
 	}
+	checkConsole(t, said.String())
 	return cmd, state, data
+}
+
+// checkConsole asks the console whose address up has printed.
+func checkConsole(t *testing.T, said string) {
+	t.Helper()
+	_, after, ok := strings.Cut(said, "\n  console ")
+	if !ok {
+		t.Fatalf("no console: %s", said)
+	}
+	res, err := http.Get(strings.Fields(after)[0] + "/api/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if err != nil || res.StatusCode != http.StatusOK || !strings.Contains(string(body), `"processes"`) {
+		t.Errorf("the console: %v, %s: %s", err, res.Status, body)
+	}
 }
 
 func stop(t *testing.T, cmd *exec.Cmd) {
@@ -230,6 +249,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"a busy port", []string{"up", "--addr", busy.Addr().String(), "--data", newData()}, 1, "address already in use"},
 		{"a busy port, split", []string{"up", "--split", "--addr", busy.Addr().String(), "--data", newData()}, 1, "address already in use"},
+		{"a busy port for the console", []string{"up", "--addr", "127.0.0.1:0", "--console", busy.Addr().String(), "--password-cost", "min", "--data", newData()}, 1, "address already in use"},
 		{"a foreign directory", []string{"up", "--data", foreign}, 1, "not a data directory of Moments"},
 		{"an unknown flag", []string{"up", "--bogus"}, 2, "--help"},
 		{"too much", []string{"up", "now"}, 2, "--help"},

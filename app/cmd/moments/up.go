@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -24,6 +25,7 @@ type upFlags struct {
 	limits, cost    string
 	tlsCert, tlsKey string
 	table           string
+	console         string
 }
 
 func newUpCmd() *cobra.Command {
@@ -51,6 +53,7 @@ finish. Nothing acknowledged is lost by ending it in any other way.`,
 	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM file of a certificate: serve HTTPS only")
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM file of the certificate's key")
 	flags.StringVar(&f.table, "qos-table", "", "YAML file with other classes of routes than their contracts say, read again when it changes")
+	flags.StringVar(&f.console, "console", "", "host:port of the console, or off (default "+cluster.DefaultConsole+", or a free port if that is taken)")
 	return cmd
 }
 
@@ -105,15 +108,59 @@ func up(ctx context.Context, f upFlags, stdout, stderr io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, data.RemoveState(), data.Unlock()) }()
-	say := func(s *cluster.State, d demo) { printUp(stdout, f, data, s, d) }
-	if f.split {
-		return upSplit(ctx, f, t, data, say, stderr)
+	view := shown{addr: f.console}
+	say := func(ctx context.Context, s *cluster.State, d demo) error {
+		if err := view.open(ctx, s); err != nil {
+			return err
+		}
+		printUp(stdout, f, data, s, d, view.url)
+		return nil
 	}
-	return upOne(ctx, t, cheap, data, say)
+	if f.split {
+		err = upSplit(ctx, f, t, data, say, stderr)
+	} else {
+		err = upOne(ctx, t, cheap, data, say)
+	}
+	return errors.Join(err, view.wait())
+}
+
+// shown is the console beside what is up.
+type shown struct {
+	addr  string // "off" for none
+	url   string
+	ended chan error // nil while it does not run
+}
+
+// open serves the console until ctx ends. What goes wrong with it later is told, and
+// harms nothing else.
+func (v *shown) open(ctx context.Context, s *cluster.State) error {
+	if v.addr == "off" {
+		return nil
+	}
+	c, err := cluster.OpenConsole(ctx, v.addr, s, slog.Default())
+	if err != nil {
+		return err
+	}
+	v.url, v.ended = c.URL(), make(chan error, 1)
+	go func() { // waited for in wait
+		err := c.Run(ctx)
+		if err != nil {
+			slog.ErrorContext(ctx, "the console has ended", "err", err)
+		}
+		v.ended <- err
+	}()
+	return nil
+}
+
+func (v *shown) wait() error {
+	if v.ended == nil {
+		return nil
+	}
+	return <-v.ended
 }
 
 // upOne runs everything in this process.
-func upOne(ctx context.Context, t topology.Config, cheap bool, data *cluster.Data, say func(*cluster.State, demo)) error {
+func upOne(ctx context.Context, t topology.Config, cheap bool, data *cluster.Data, say func(context.Context, *cluster.State, demo) error) error {
 	node, err := cluster.Start(ctx, cluster.Config{Topology: t, Roles: topology.Roles(), Data: data, CheapPasswords: cheap})
 	if err != nil {
 		return err
@@ -134,16 +181,18 @@ func upOne(ctx context.Context, t topology.Config, cheap bool, data *cluster.Dat
 	if err == nil {
 		err = data.WriteState(state)
 	}
+	if err == nil {
+		err = say(ctx, &state, d)
+	}
 	if err != nil {
 		stop()
 		return errors.Join(err, <-ended)
 	}
-	say(&state, d)
 	return <-ended
 }
 
 // upSplit runs each role in a process of its own.
-func upSplit(ctx context.Context, f upFlags, t topology.Config, data *cluster.Data, say func(*cluster.State, demo), stderr io.Writer) error {
+func upSplit(ctx context.Context, f upFlags, t topology.Config, data *cluster.Data, say func(context.Context, *cluster.State, demo) error, stderr io.Writer) error {
 	binary, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program to start it again for each service: %w", err)
@@ -165,12 +214,11 @@ func upSplit(ctx context.Context, f upFlags, t topology.Config, data *cluster.Da
 		if err != nil {
 			return err
 		}
-		say(state, d)
-		return nil
+		return say(ctx, state, d)
 	})
 }
 
-func printUp(w io.Writer, f upFlags, data *cluster.Data, s *cluster.State, d demo) {
+func printUp(w io.Writer, f upFlags, data *cluster.Data, s *cluster.State, d demo, console string) {
 	how := "one process"
 	if s.Split {
 		how = fmt.Sprintf("%d processes", 1+len(s.Services)+len(s.Gateways))
@@ -184,6 +232,9 @@ func printUp(w io.Writer, f upFlags, data *cluster.Data, s *cluster.State, d dem
 		_, _ = fmt.Fprintf(w, "  %-13s %s\n", name, g.URL)
 	}
 	_, _ = fmt.Fprintf(w, "  %-13s %s/openapi.yaml\n", "API document", s.Gateways[0].URL)
+	if console != "" {
+		_, _ = fmt.Fprintf(w, "  %-13s %s\n", "console", console)
+	}
 	for _, r := range topology.Services() {
 		_, _ = fmt.Fprintf(w, "  %-13s %s, admin http://%s\n", string(r), s.Services[r].Addr, s.Services[r].Admin)
 	}
