@@ -4,12 +4,12 @@ package edge
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/sluice-rpc/sluice/framework/internal/inflight"
+	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/internal/process"
 	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
@@ -136,23 +136,8 @@ func (q *request) end() {
 	if q.r.TLS != nil {
 		r.Scheme = "https"
 	}
-	describe(&r, q.err)
+	interceptor.Describe(&r, q.err) // records are the operator's: they say what the client is not told
 	q.route.records.Add(k, r)
-}
-
-// describe notes an error. Records are the operator's: they may say what the client is
-// not told.
-func describe(r *tracing.Record, err error) {
-	if err == nil {
-		return
-	}
-	r.Message = err.Error()
-	if e, ok := errors.AsType[*rpc.Error](err); ok {
-		r.Code, r.Reason = e.Code.String(), e.Reason.String()
-		if err == error(e) { //nolint:errorlint // not wrapped: the code is not said twice
-			r.Message = e.Message
-		}
-	}
 }
 
 var classes = [metrics.RouteResults]callgraph.Class{

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/internal/process"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/tracing"
@@ -99,7 +100,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		if res != nil {
 			rec.Status = res.StatusCode
 		}
-		describe(&rec, err)
+		interceptor.Describe(&rec, err)
 		c.records.Add(k, rec)
 	}
 	return res, err

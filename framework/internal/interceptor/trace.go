@@ -4,11 +4,13 @@ package interceptor
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
+	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/tracing"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
@@ -76,6 +78,38 @@ func describe(r *tracing.Record, e *rpc.Error) {
 	if e != nil {
 		r.Code, r.Reason, r.Message = e.Code.String(), e.Reason.String(), e.Message
 	}
+}
+
+// Describe notes what went wrong with work that is no call.
+func Describe(r *tracing.Record, err error) {
+	if err == nil {
+		return
+	}
+	r.Message = err.Error()
+	if e, ok := errors.AsType[*rpc.Error](err); ok {
+		r.Code, r.Reason = e.Code.String(), e.Reason.String()
+		if err == error(e) { //nolint:errorlint // not wrapped: the code is not said twice
+			r.Message = e.Message
+		}
+	}
+}
+
+// ClassOf tells how work has ended that is no call.
+func ClassOf(err error) callgraph.Class {
+	if err == nil {
+		return callgraph.OK
+	}
+	e, ok := errors.AsType[*rpc.Error](err)
+	if !ok {
+		e = &rpc.Error{Code: rpc.CodeOf(err)}
+		switch e.Code {
+		case rpc.DeadlineExceeded:
+			e.Reason = rpc.ReasonDeadline
+		case rpc.Canceled:
+			e.Reason = rpc.ReasonCanceled
+		}
+	}
+	return serverClasses[metrics.ServerResultOf(e, true)]
 }
 
 // Value implements context.Context. What the framework does not know may be that of
