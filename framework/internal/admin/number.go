@@ -113,6 +113,9 @@ func quantile(bounds []float64, counts []uint64, q float64) float64 {
 	for _, n := range counts {
 		all += n
 	}
+	if all == 0 {
+		return 0
+	}
 	rank, below, lower := float64(all)*q, 0., 0.
 	for i, n := range counts {
 		if i >= len(bounds) {

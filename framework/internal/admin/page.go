@@ -155,16 +155,18 @@ func (p phrase) in(l language) string {
 	return fmt.Sprintf(format, args...)
 }
 
+// say gives a value of a page as text without what could steer a terminal or turn its
+// text around.
 func (l language) say(v any) string {
 	switch v := v.(type) {
 	case phrase:
-		return v.in(l)
+		return clean(v.in(l))
 	case string:
-		return v
+		return clean(v)
 	case nil:
 		return ""
 	}
-	return fmt.Sprint(v)
+	return clean(fmt.Sprint(v))
 }
 
 //go:embed page.html
@@ -361,7 +363,7 @@ func (t *table) text(b *bytes.Buffer) {
 const barWidth = 40 // characters
 
 func (c *cell) text() string {
-	text := clean(english.say(c.Text))
+	text := english.say(c.Text)
 	if c.Bar == nil {
 		return text
 	}

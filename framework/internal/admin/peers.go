@@ -85,7 +85,7 @@ func (d *Desk) peers(r *http.Request, q *query) (*page, error) {
 }
 
 func (v *peerView) row() []cell {
-	age, state := none, cell{Text: say("open"), Mark: good}
+	age, state := none, cell{Text: say("connected"), Mark: good}
 	switch {
 	case v.Since != nil:
 		age = took(time.Since(*v.Since))
@@ -95,7 +95,7 @@ func (v *peerView) row() []cell {
 		state = cell{Text: say("being made"), Mark: warn}
 	}
 	if v.Foreign {
-		state = cell{Text: say("open, to a client without our header"), Mark: soft}
+		state = cell{Text: say("connected, to a client without our header"), Mark: soft}
 	}
 	told := cell{Text: v.Level.String()}
 	if v.Level.Priority != qos.LastPriority {

@@ -103,7 +103,7 @@ func parseQuery(r *http.Request) (*query, error) {
 		q.Lang, q.langSays = l, tag
 	}
 	q.Search = strings.ToLower(strings.TrimSpace(given.Get("q")))
-	if len(q.Search) > maxSearch || !utf8.ValidString(q.Search) {
+	if len(q.Search) > maxSearch || !utf8.ValidString(given.Get("q")) {
 		return nil, fail(http.StatusBadRequest, "q: want text to search for, at most %d bytes", maxSearch)
 	}
 	if text := given.Get("page"); text != "" {
