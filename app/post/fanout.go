@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-rpc/sluice/app/kv"
-	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/framework"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/tracing"
@@ -29,7 +29,7 @@ const (
 	// author does not keep the others waiting.
 	slotRecords = 64
 	// trimRecords is how many records are removed at a time: removing costs a write
-	// of its own, keeping costs 43 bytes a record.
+	// of its own, keeping costs 77 bytes a record.
 	trimRecords = 64
 	// saveEvery is how often cursors are saved. What was fanned out since is fanned
 	// out again after a crash, which changes nothing.
@@ -40,14 +40,12 @@ const (
 	minBackOff, maxBackOff = 20 * time.Millisecond, 5 * time.Second
 )
 
-// entry is the name under which fan-out's calls are measured and traced.
-var entry = tracing.EntryOf("fan-out")
-
 // fanOut brings what the outbox holds to the timeline service, in the order of each
 // slot.
 type fanOut struct {
 	store    kv.Store
 	timeline FanOuter
+	outbox   *framework.Queue // in graphs and traces
 	log      *slog.Logger
 	workers  int
 	linger   time.Duration
@@ -77,6 +75,8 @@ type progress struct {
 func newFanOut(cfg Config) *fanOut {
 	return &fanOut{
 		store: cfg.Store, timeline: cfg.Timeline, log: cfg.Log,
+		outbox: framework.NewQueue("moments.v1.PostService/outbox", qos.Background,
+			momentsv1.PostServicePublishMethod, momentsv1.PostServiceDeleteMethod),
 		workers: cfg.FanOutWorkers, linger: cfg.FanOutLinger, now: cfg.Now, wake: make(chan struct{}, 1),
 	}
 }
@@ -270,53 +270,62 @@ func (f *fanOut) group(ctx context.Context, slots []kv.Slot) (err error) {
 	defer func() { f.giveBack(slots, reached, len(req.GetPosts()), deliveries, err) }()
 
 	read := make([]uint64, len(slots))
+	var from []tracing.Origin
 	for i, slot := range slots {
 		if len(req.GetPosts()) >= groupPosts {
 			break // the others are given back untouched
 		}
-		if read[i], err = f.read(ctx, slot, req); err != nil {
+		if read[i], from, err = f.read(ctx, slot, req, from); err != nil {
 			return err
 		}
 	}
-	if len(req.GetPosts()) > 0 {
-		ctx, cancel := context.WithTimeout(rpc.WithCall(ctx, &rpc.Call{Header: rpc.Header{
-			Entry: entry, Class: qos.Background, Trace: tracing.NewTraceID(), Span: tracing.NewSpanID(),
-		}}), callTimeout)
-		defer cancel()
-		res, err := f.timeline.FanOut(ctx, req)
+	if len(from) > 0 {
+		err := f.outbox.Take(ctx, from, func(ctx context.Context) error {
+			if len(req.GetPosts()) == 0 {
+				return nil // they were all deleted
+			}
+			ctx, cancel := context.WithTimeout(ctx, callTimeout)
+			defer cancel()
+			res, err := f.timeline.FanOut(ctx, req)
+			if err != nil {
+				return fmt.Errorf("post: fan out %d posts: %w", len(req.GetPosts()), err)
+			}
+			deliveries = res.GetDeliveries()
+			return nil
+		})
 		if err != nil {
-			return fmt.Errorf("post: fan out %d posts: %w", len(req.GetPosts()), err)
+			return err
 		}
-		deliveries = res.GetDeliveries()
 	}
 	copy(reached, read)
 	return nil
 }
 
-// read adds a slot's next posts to a request and gives the sequence they reach to, 0
-// if there is nothing.
+// read adds a slot's next posts to a request, and where its records came from to from,
+// and gives the sequence they reach to, 0 if there is nothing.
 //
 // The scan is Local, so that it never waits for the disk, and may therefore show
 // records that a crash would take back. They lie beyond head, which only
 // acknowledged writes move; a cursor that had passed them would skip what comes to
 // stand there instead.
-func (f *fanOut) read(ctx context.Context, slot kv.Slot, req *momentsv1.FanOutRequest) (reached uint64, err error) {
+func (f *fanOut) read(ctx context.Context, slot kv.Slot, req *momentsv1.FanOutRequest, from []tracing.Origin) (uint64, []tracing.Origin, error) {
 	cursor, err := f.load(ctx, slot)
 	if err != nil {
-		return 0, err
+		return 0, from, err
 	}
 	f.mu.Lock()
 	head := f.slots[slot].head
 	f.mu.Unlock()
 	if cursor >= head {
-		return 0, nil
+		return 0, from, nil
 	}
 	limit := min(slotRecords, head-cursor)
 	r := kv.Range{From: outboxKey(cursor + 1), To: outboxKey(cursor + 1 + limit), Limit: int(limit)}
 	items, _, err := f.store.Scan(ctx, slot, r, kv.Local)
 	if err != nil {
-		return 0, fmt.Errorf("post: read the outbox of slot %d: %w", slot, err)
+		return 0, from, fmt.Errorf("post: read the outbox of slot %d: %w", slot, err)
 	}
+	var reached uint64
 	for i, it := range items {
 		next := cursor + uint64(i) + 1
 		if !bytes.Equal(it.Key, outboxKey(next)) {
@@ -324,14 +333,15 @@ func (f *fanOut) read(ctx context.Context, slot kv.Slot, req *momentsv1.FanOutRe
 		}
 		rec, err := parseOutbox(it.Value)
 		if err != nil {
-			return 0, err
+			return 0, from, err
 		}
+		from = append(from, rec.origin)
 		if rec.kind == outboxPublish { // a deleted post is hidden by its tombstone
 			req.Posts = append(req.Posts, &momentsv1.FanOutPost{PostId: rec.post.String(), AuthorId: rec.author.String()})
 		}
 		reached = next
 	}
-	return reached, nil
+	return reached, from, nil
 }
 
 // giveBack records what a group has done and queues the slots that have more.

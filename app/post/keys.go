@@ -11,6 +11,7 @@ import (
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+	"github.com/sluice-rpc/sluice/tracing"
 )
 
 // Tables of a slot. All that belongs to an author is in the author's slot.
@@ -98,18 +99,20 @@ const (
 )
 
 // outboxRecord tells consumers which post has changed; what it is now they read from
-// its body. Form: version 1, kind, post, author.
+// its body. Form: version 1, kind, post, author, origin; the origin of a record that an
+// earlier release has written is not there.
 type outboxRecord struct {
 	kind   byte
 	post   id.Post
 	author id.User
+	origin tracing.Origin
 }
 
 const outboxRecordLen = 34
 
 func (r outboxRecord) encode() []byte {
-	b := append(make([]byte, 0, outboxRecordLen), 1, r.kind)
-	return append(append(b, r.post[:]...), r.author[:]...)
+	b := append(make([]byte, 0, outboxRecordLen+tracing.OriginLen), 1, r.kind)
+	return r.origin.Append(append(append(b, r.post[:]...), r.author[:]...))
 }
 
 func parseOutbox(b []byte) (r outboxRecord, err error) {
@@ -119,6 +122,7 @@ func parseOutbox(b []byte) (r outboxRecord, err error) {
 	r.kind = b[1]
 	copy(r.post[:], b[2:])
 	copy(r.author[:], b[18:])
+	r.origin, _ = tracing.ParseOrigin(b[outboxRecordLen:])
 	return r, nil
 }
 

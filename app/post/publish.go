@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-rpc/sluice/app/once"
 	"github.com/sluice-rpc/sluice/app/problem"
 	"github.com/sluice-rpc/sluice/app/text"
+	"github.com/sluice-rpc/sluice/framework"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
@@ -34,7 +35,7 @@ func (s *Service) Publish(ctx context.Context, req *momentsv1.PublishRequest) (*
 	}
 	rec.AuthorId = author[:]
 	use := once.New(s.now(), author[:], req.GetIdempotencyKey(), sumOf(rec))
-	o := &op{author: author, use: use, rec: rec, err: errNotRun}
+	o := &op{author: author, use: use, rec: rec, err: errNotRun, sending: s.fanOut.outbox.Begin(ctx)}
 	if err := s.writes.Do(ctx, kv.SlotOf(author[:]), o); err != nil {
 		return nil, waitError(err)
 	}
@@ -66,7 +67,7 @@ func (s *Service) Delete(ctx context.Context, req *momentsv1.DeletePostRequest) 
 	if slotOf(p) != slot {
 		return nil, problem.NotFound("post") // somebody else's, or nobody's
 	}
-	o := &op{author: author, post: p, err: errNotRun}
+	o := &op{author: author, post: p, err: errNotRun, sending: s.fanOut.outbox.Begin(ctx)}
 	if err := s.writes.Do(ctx, slot, o); err != nil {
 		return nil, waitError(err)
 	}
@@ -123,6 +124,7 @@ type op struct {
 	post    id.Post // of a post to delete; result otherwise
 	err     error   // result
 	settled bool    // result is final
+	sending framework.Sending
 }
 
 func (o *op) settle(err error) { o.err, o.settled = err, true }
@@ -197,7 +199,7 @@ func (s *Service) tryWrite(ctx context.Context, slot kv.Slot, ops []*op) error {
 			continue
 		}
 		seq++
-		batch.Put(outboxKey(seq), outboxRecord{kind: kind, post: o.post, author: o.author}.encode())
+		batch.Put(outboxKey(seq), outboxRecord{kind: kind, post: o.post, author: o.author, origin: o.sending.Origin}.encode())
 		wrote = append(wrote, o)
 	}
 	if len(wrote) > 0 {
@@ -209,6 +211,7 @@ func (s *Service) tryWrite(ctx context.Context, slot kv.Slot, ops []*op) error {
 		ln.seq, ln.ver = seq, ver
 		for _, o := range wrote {
 			o.settle(nil)
+			o.sending.Done(nil)
 		}
 		s.fanOut.mark(slot, seq)
 	}
