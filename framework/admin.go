@@ -16,6 +16,9 @@ func (s *Server) desk(state *admin.State) *admin.Desk {
 	d := admin.ForProcess()
 	d.Service, d.State, d.Token, d.Log = s.cfg.Service, state, string(s.cfg.AdminToken), s.opts.log
 	d.Config = settingsOf(s.cfg)
+	for _, set := range s.opts.settings {
+		d.Config = append(d.Config, admin.Setting{Name: set.Name, Value: set.Value, Source: set.Where, Unit: set.Unit, Doc: set.Doc})
+	}
 	if s.admission != nil {
 		d.Door = s.admission.Door()
 	}

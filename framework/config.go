@@ -25,9 +25,10 @@ type ServerConfig struct {
 	// Admin is the host:port of the admin pages, loopback unless a host is given.
 	// Default none.
 	Admin string `config:"admin" doc:"host:port of the admin pages; empty for none"`
-	// AdminToken must come with what changes the process through its admin pages. Without
-	// one such changes are taken from this machine alone.
-	AdminToken config.Secret `config:"admin_token" doc:"what changes through the admin pages must come with; without one they are taken from this machine alone"`
+	// AdminToken must come with what changes the process through its admin pages, and with
+	// every look at them from another machine. Without one they are for this machine
+	// alone. /metrics, /livez and /readyz are for everybody who reaches the port.
+	AdminToken config.Secret `config:"admin_token" doc:"what changes, and looks from other machines, at the admin pages must come with; without one they are for this machine alone"`
 	// MaxFrameBytes is the longest message either way, 1 KiB to 1 GiB. Default 16 MiB.
 	MaxFrameBytes int `config:"max_frame_bytes" unit:"bytes" doc:"longest message either way"`
 	// MaxConnections is how many connections may be open at once. Default 10,000.

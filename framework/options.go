@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
@@ -19,6 +20,7 @@ type serverOptions struct {
 	interceptors []rpc.ServerInterceptor
 	ready        func(context.Context) error
 	admin        map[string]http.Handler
+	settings     []config.InEffect
 	noSignals    bool
 	lis          net.Listener
 	adminLis     net.Listener
@@ -42,7 +44,15 @@ func WithReadiness(check func(context.Context) error) ServerOption {
 	return func(o *serverOptions) { o.ready = check }
 }
 
-// WithAdminHandler adds a page to the admin port under a pattern of http.ServeMux.
+// WithSettings shows the configuration of the program on the page /admin/config, beside
+// that of the server, as config.Explain gives it.
+func WithSettings(all []config.InEffect) ServerOption {
+	return func(o *serverOptions) { o.settings = append(o.settings, all...) }
+}
+
+// WithAdminHandler adds a page to the admin port under a pattern of http.ServeMux. Under
+// /admin/ it is shown to whom the framework's own pages are: to this machine, and to
+// who brings the token. Anywhere else it sees to that itself.
 func WithAdminHandler(pattern string, h http.Handler) ServerOption {
 	return func(o *serverOptions) {
 		if o.admin == nil {

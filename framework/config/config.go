@@ -72,11 +72,54 @@ func (src Source) read() ([]byte, error) {
 // Parse is Load with the text of the file given; src.File only names it in errors.
 // It reads no file and no environment of its own.
 func Parse[T any](defaults T, text []byte, src Source) (T, error) {
+	config, _, err := parse(defaults, text, src)
+	return config, err
+}
+
+// InEffect is one setting as it was found, for who operates the program.
+type InEffect struct {
+	Setting
+	Value string // secrets are not shown
+	Where string // "hello.yaml:12", "$HELLO_TIMEOUT", "-timeout" or "default"
+}
+
+// Explain is Load that also says what each setting is, in the order of the fields, and
+// where that was found.
+func Explain[T any](defaults T, src Source) (T, []InEffect, error) {
+	text, err := src.read()
+	if err != nil {
+		return defaults, nil, err
+	}
+	config, origin, err := parse(defaults, text, src)
+	if err != nil {
+		return defaults, nil, err
+	}
+	known, err := Describe(defaults, src.EnvPrefix)
+	if err != nil {
+		return defaults, nil, err
+	}
+	now, err := Describe(config, src.EnvPrefix)
+	if err != nil {
+		return defaults, nil, err
+	}
+	all := make([]InEffect, len(now))
+	for i, s := range now {
+		where, found := origin[s.Name]
+		if !found {
+			where = "default"
+		}
+		all[i] = InEffect{Setting: known[i], Value: s.Default, Where: where}
+	}
+	return config, all, nil
+}
+
+// parse also gives where each setting that is no default was found.
+func parse[T any](defaults T, text []byte, src Source) (T, map[string]string, error) {
 	config := defaults
 	root := reflect.ValueOf(&config).Elem()
 	all, err := settings(root, src.EnvPrefix)
 	if err != nil {
-		return defaults, err
+		return defaults, nil, err
 	}
 	p := parser{file: src.File, origin: map[string]string{}}
 	p.parseFile(text, root)
@@ -86,9 +129,9 @@ func Parse[T any](defaults T, text []byte, src Source) (T, error) {
 		p.validate(root, "")
 	}
 	if len(p.problems) > 0 {
-		return defaults, errors.Join(p.problems...)
+		return defaults, nil, errors.Join(p.problems...)
 	}
-	return config, nil
+	return config, p.origin, nil
 }
 
 // Error is one thing that is wrong with a setting.

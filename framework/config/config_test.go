@@ -87,6 +87,34 @@ func TestEachSourceOverridesTheOneBefore(t *testing.T) {
 	}
 }
 
+func TestExplainSaysWhereSettingsWereFound(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "hello.yaml")
+	if err := os.WriteFile(file, []byte("addr: there\nkey: hush\nlimits:\n  queue: 7\npeers: [{name: p, addr: q}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, all, err := config.Explain(defaults(), config.Source{
+		File: file, EnvPrefix: "HELLO", Env: []string{"HELLO_MAX_TIMEOUT=3s", "HELLO_LIMITS_QUEUE=8"}, Args: []string{"-names=x,y"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, s := range all {
+		got[s.Name] = s.Value + " by " + filepath.Base(s.Where)
+	}
+	for name, want := range map[string]string{
+		"addr": "there by hello.yaml:1", "key": "(hidden) by hello.yaml:2", "max_timeout": "3s by $HELLO_MAX_TIMEOUT", "limits.queue": "8 by $HELLO_LIMITS_QUEUE",
+		"names": "x,y by -names", "cache": "64MiB by default", "peers": "1 by hello.yaml:5",
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
+	if _, _, err := config.Explain(defaults(), config.Source{Args: []string{"-small=-1"}}); err == nil {
+		t.Error("a wrong setting was explained")
+	}
+}
+
 func TestWrongSettingsSayWhereWhatAndHowToMend(t *testing.T) {
 	tests := []struct {
 		name, file string
