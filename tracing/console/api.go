@@ -258,7 +258,7 @@ func (c *Console) askStatus(*asked) (any, error) {
 		Traces: len(c.traces.order), TracesGone: c.traces.gone,
 		Limits: map[string]int{
 			"targets": MaxTargets, "rows": maxRows, "graph_bytes": maxGraphBytes, "items_bytes": maxItemsBytes, "rpcz_bytes": maxRPCZBytes,
-			"pull_ms": int(pullTime.Milliseconds()), "pulls_at_once": pullsAtOnce, "series_of_a_process": maxSeriesEach, "series": maxSeries,
+			"pull_ms": int(c.cfg.PullTime.Milliseconds()), "pulls_at_once": pullsAtOnce, "series_of_a_process": maxSeriesEach, "series": maxSeries,
 			"traces": maxTraces, "spans_of_a_trace": maxTraceSpans, "traces_found": maxFound, "items_found": maxItemsFound, "trend_points": maxTrend,
 		},
 	}
@@ -295,7 +295,7 @@ type graphView struct {
 	Period periodView      `json:"period"`
 	Base   *periodView     `json:"base,omitempty"`
 	Found  []int           `json:"found"` // indices of the nodes that search has found
-	Graph  json.RawMessage `json:"graph"`
+	Graph  json.RawMessage `json:"graph,omitempty"`
 	// Missing says that nothing is kept: of the "period", or of the "base" to compare
 	// with. There is no graph then.
 	Missing string `json:"missing,omitempty"`
@@ -441,6 +441,7 @@ func (c *Console) line(t *trace) traceLine {
 			l.Processes = append(l.Processes, p)
 		}
 	}
+	slices.Sort(l.Processes)
 	return l
 }
 
@@ -496,6 +497,7 @@ func (c *Console) askTrace(q *asked) (any, error) {
 	stats := c.latencies(records)
 	for i, r := range records {
 		s := spanView{Record: r.Record, Entry: c.graphs.entryName(r.Entry), Process: r.process, Depth: depths[i], Orphan: !r.Parent.IsZero() && !ids[r.Parent]}
+		s.Named = s.Entry
 		if path.Total > 0 {
 			s.Critical = rounded(float64(critical[r.Span][r.Kind]) / float64(path.Total))
 		}

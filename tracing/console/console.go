@@ -42,6 +42,9 @@ type Config struct {
 	// Every is the time between two rounds of pulls, from one second on; zero means ten
 	// seconds.
 	Every time.Duration
+	// PullTime is how long all pages of one process together may take. Zero means four
+	// seconds.
+	PullTime time.Duration
 	// GraphBytes is how much memory call graphs may take. Zero means 256 MiB.
 	GraphBytes int
 	// AnyHost lets the page be asked for under any name. Without it that is localhost or
@@ -54,6 +57,7 @@ type Config struct {
 // The defaults of a Config.
 const (
 	DefaultEvery      = 10 * time.Second
+	DefaultPullTime   = 4 * time.Second
 	DefaultGraphBytes = 256 << 20
 )
 
@@ -79,12 +83,15 @@ type Console struct {
 // New makes a Console that has pulled nothing yet.
 func New(cfg Config) (*Console, error) {
 	cfg.Every = cmp.Or(cfg.Every, DefaultEvery)
+	cfg.PullTime = cmp.Or(cfg.PullTime, DefaultPullTime)
 	cfg.GraphBytes = cmp.Or(cfg.GraphBytes, DefaultGraphBytes)
 	switch {
 	case cfg.Targets == nil:
 		return nil, errors.New("console: no targets: say which processes there are")
 	case cfg.Every < time.Second || cfg.Every > BlockTime:
 		return nil, fmt.Errorf("console: a round every %v: want 1s to %v", cfg.Every, BlockTime)
+	case cfg.PullTime < 0:
+		return nil, fmt.Errorf("console: %v for a pull: want more than none", cfg.PullTime)
 	case cfg.GraphBytes < 1<<20:
 		return nil, fmt.Errorf("console: %d bytes for graphs: want at least 1 MiB", cfg.GraphBytes)
 	}
@@ -92,7 +99,7 @@ func New(cfg Config) (*Console, error) {
 		cfg.Log = slog.Default()
 	}
 	return &Console{
-		cfg: cfg, log: cfg.Log, puller: newPuller(cfg.Token),
+		cfg: cfg, log: cfg.Log, puller: newPuller(cfg.Token, cfg.PullTime),
 		graphs: newHistory(cfg.GraphBytes), clock: newClock(cfg.Every), traces: newTraces(),
 	}, nil
 }
@@ -135,7 +142,7 @@ func (c *Console) Round(ctx context.Context, now time.Time) {
 
 	b := &builder{console: c, from: from, now: now, owners: map[callgraph.Process]*proc{}, all: sums{}, marks: map[string]callgraph.Mark{}}
 	for _, p := range procs { // whoever had an identity first keeps it while it answers
-		if p.last != nil && p.sameAs == nil {
+		if p.last != nil && p.sameAs == nil && !p.failed {
 			b.owners[p.last.Process] = p
 		}
 	}
@@ -253,7 +260,6 @@ type builder struct {
 	owners    map[callgraph.Process]*proc
 	all       sums
 	marks     map[string]callgraph.Mark
-	got       map[*proc]pulled
 }
 
 // pull asks one process; for more than its identity only if nobody else has that.
@@ -265,11 +271,17 @@ func (b *builder) pull(ctx context.Context, p *proc) pulled {
 func (b *builder) own(id callgraph.Process, p *proc) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if owner := b.owners[id]; owner != nil && owner != p && !owner.failed {
-		return false
+	if b.owners[id] == nil {
+		b.owners[id] = p
 	}
-	b.owners[id] = p
-	return true
+	return b.owners[id] == p
+}
+
+// owner gives who stands for a process.
+func (b *builder) owner(id callgraph.Process) *proc {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.owners[id]
 }
 
 // take takes an answer. Answers come one at a time.
@@ -287,7 +299,7 @@ func (b *builder) take(p *proc, got pulled) {
 		p.qos.add(b.from, b.now, nil)
 		return
 	}
-	if owner := b.owners[s.Process]; owner != p && owner != nil {
+	if owner := b.owner(s.Process); owner != p && owner != nil {
 		p.sameAs, p.last, p.pulledAt = owner, s, b.now
 		return
 	}

@@ -268,6 +268,7 @@ func finite(v float32) *float64 {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
 		return nil
 	}
+	f = rounded(f)
 	return &f
 }
 

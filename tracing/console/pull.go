@@ -21,7 +21,6 @@ import (
 // The bounds of what is taken from one process in one round. What goes beyond is cut
 // off, and its process is shown as failing.
 const (
-	pullTime      = 4 * time.Second // for all pages of a process together
 	pullsAtOnce   = 8
 	maxGraphBytes = 8 << 20
 	maxItemsBytes = 8 << 20
@@ -38,13 +37,14 @@ const (
 type puller struct {
 	client *http.Client
 	token  string
+	most   time.Duration // for all pages of a process together
 }
 
-func newPuller(token string) *puller {
-	return &puller{token: token, client: &http.Client{
+func newPuller(token string, most time.Duration) *puller {
+	return &puller{token: token, most: most, client: &http.Client{
 		Transport: &http.Transport{
 			MaxIdleConnsPerHost: 1, MaxConnsPerHost: 4, IdleConnTimeout: time.Minute,
-			MaxResponseHeaderBytes: maxHeadBytes, ResponseHeaderTimeout: pullTime,
+			MaxResponseHeaderBytes: maxHeadBytes,
 		},
 		// A process has no reason to send us elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -153,7 +153,7 @@ type pulled struct {
 // pull asks one process. since is the number of the last record we have of it. With
 // wantMore false only the graph is asked for.
 func (p *puller) pull(ctx context.Context, t Target, since uint64, more func(*callgraph.Snapshot) bool) (out pulled) {
-	ctx, cancel := context.WithTimeout(ctx, pullTime)
+	ctx, cancel := context.WithTimeout(ctx, p.most)
 	defer cancel()
 	began := time.Now()
 	defer func() { out.took = time.Since(began) }()

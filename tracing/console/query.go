@@ -122,7 +122,12 @@ func viewOf(s span, covered time.Duration) periodView {
 	return periodView{From: unix(s.from), To: unix(s.to), Seconds: covered.Seconds()}
 }
 
-func unix(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }
+func unix(t time.Time) float64 {
+	if t.Unix() < 0 { // before the first round
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1e3
+}
 
 // entryView is a line of the page of entries.
 type entryView struct {

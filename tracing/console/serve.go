@@ -48,6 +48,9 @@ func (c *Console) Serve(ctx context.Context, lis net.Listener) error {
 	return g.Wait()
 }
 
+// Close lets go of connections to processes. Run does it by itself.
+func (c *Console) Close() { c.puller.close() }
+
 // GraphQuery says which graph to print, and how.
 type GraphQuery struct {
 	Entry  string // its name; empty for all entries

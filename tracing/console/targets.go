@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -104,9 +105,11 @@ func ParseTarget(s string) (Target, error) {
 		}
 		scheme, host = u.Scheme, u.Host
 	}
-	if h, port, err := net.SplitHostPort(host); err != nil || port == "" || strings.ContainsAny(h, "/?#@ ") {
+	h, port, err := net.SplitHostPort(host)
+	if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 || strings.ContainsAny(h, "/?#@ ") {
 		return Target{}, fmt.Errorf("target %q: want [NAME=]HOST:PORT of an admin port, for example post=127.0.0.1:7001", s)
-	} else if h == "" { // as everywhere: no host is this machine
+	}
+	if h == "" { // as everywhere: no host is this machine
 		host = net.JoinHostPort("127.0.0.1", port)
 	}
 	t.Addr = host
