@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +32,7 @@ func newRunCmd() *cobra.Command {
 		data, config, cost string
 		settings           []string
 		untilStdinEnds     bool
+		trace              traceFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "run ROLE...",
@@ -81,6 +83,11 @@ ROLE-admin (FileDescriptorName=), instead of the addresses in the configuration.
 					stop()
 				}()
 			}
+			flush, err := trace.begin(ctx, strings.Join(args, "-"))
+			if err != nil {
+				return err
+			}
+			defer flush()
 			node, err := cluster.Start(ctx, c)
 			if err != nil {
 				return err
@@ -100,6 +107,7 @@ ROLE-admin (FileDescriptorName=), instead of the addresses in the configuration.
 	flags.StringVar(&config, "config", "", "YAML file with the region and its addresses")
 	flags.StringArrayVar(&settings, "set", nil, "one setting over the file, as name=value; may be given again")
 	flags.StringVar(&cost, "password-cost", "default", "cost of new passwords: default, or min which protects nothing and is for benches")
+	trace.add(cmd)
 	flags.BoolVar(&untilStdinEnds, "until-stdin-ends", false, "stop when standard input ends: how a parent takes its children along")
 	_ = flags.MarkHidden("until-stdin-ends") // fails only for a flag that is not there
 	return cmd

@@ -26,6 +26,7 @@ type upFlags struct {
 	tlsCert, tlsKey string
 	table           string
 	console         string
+	trace           traceFlags
 }
 
 func newUpCmd() *cobra.Command {
@@ -54,6 +55,7 @@ finish. Nothing acknowledged is lost by ending it in any other way.`,
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM file of the certificate's key")
 	flags.StringVar(&f.table, "qos-table", "", "YAML file with other classes of routes than their contracts say, read again when it changes")
 	flags.StringVar(&f.console, "console", "", "host:port of the console, or off (default "+cluster.DefaultConsole+", or a free port if that is taken)")
+	f.trace.add(cmd)
 	return cmd
 }
 
@@ -119,7 +121,7 @@ func up(ctx context.Context, f upFlags, stdout, stderr io.Writer) (err error) {
 	if f.split {
 		err = upSplit(ctx, f, t, data, say, stderr)
 	} else {
-		err = upOne(ctx, t, cheap, data, say)
+		err = upOne(ctx, f.trace, t, cheap, data, say)
 	}
 	return errors.Join(err, view.wait())
 }
@@ -160,7 +162,12 @@ func (v *shown) wait() error {
 }
 
 // upOne runs everything in this process.
-func upOne(ctx context.Context, t topology.Config, cheap bool, data *cluster.Data, say func(context.Context, *cluster.State, demo) error) error {
+func upOne(ctx context.Context, trace traceFlags, t topology.Config, cheap bool, data *cluster.Data, say func(context.Context, *cluster.State, demo) error) error {
+	flush, err := trace.begin(ctx, "moments")
+	if err != nil {
+		return err
+	}
+	defer flush()
 	node, err := cluster.Start(ctx, cluster.Config{Topology: t, Roles: topology.Roles(), Data: data, CheapPasswords: cheap})
 	if err != nil {
 		return err
@@ -199,7 +206,7 @@ func upSplit(ctx context.Context, f upFlags, t topology.Config, data *cluster.Da
 	}
 	split, err := cluster.NewSplit(ctx, cluster.SplitConfig{
 		Topology: t, Data: data, Binary: binary, Stderr: stderr,
-		Flags: []string{"--password-cost", f.cost},
+		Flags: append([]string{"--password-cost", f.cost}, f.trace.args()...),
 	})
 	if err != nil {
 		return err
