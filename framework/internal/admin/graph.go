@@ -179,9 +179,9 @@ func ownView(snap *callgraph.Snapshot, entry string) (*callgraph.Graph, error) {
 		return g, nil
 	}
 	wanted := tracing.EntryOf(entry)
-	if !counted(snap, wanted) { // the name of an entry is known where the entry is; elsewhere it is a number
+	if !worksFor(snap, wanted) { // the name of an entry is known where the entry is; elsewhere it is a number
 		id, err := strconv.ParseUint(entry, 16, 32)
-		if wanted = tracing.Entry(id); err != nil || len(entry) != 8 || !counted(snap, wanted) {
+		if wanted = tracing.Entry(id); err != nil || len(entry) != 8 || !worksFor(snap, wanted) {
 			return nil, fail(http.StatusNotFound, "entry %q: this process has served or made no call of it", cut(entry))
 		}
 	}
@@ -190,7 +190,7 @@ func ownView(snap *callgraph.Snapshot, entry string) (*callgraph.Graph, error) {
 	return g, nil
 }
 
-func counted(snap *callgraph.Snapshot, e tracing.Entry) bool {
+func worksFor(snap *callgraph.Snapshot, e tracing.Entry) bool {
 	for i := range snap.Rows {
 		if snap.Rows[i].Entry == e {
 			return true

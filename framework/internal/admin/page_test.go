@@ -298,7 +298,7 @@ func TestManyMethods(t *testing.T) {
 	}
 	b.h = handlerOf(t, b.Desk)
 	for _, accept := range []string{"text/html", "*/*", "application/json"} {
-		res, body := b.get("/admin/methods?page=3", header("Accept", accept))
+		res, body := b.get("/admin/methods?q=many.v1&page=3", header("Accept", accept))
 		if res.StatusCode != 200 || len(body) > 512<<10 || strings.Count(body, "Method00400") == 0 || strings.Contains(body, "Method00600") || strings.Contains(body, "Method00399") {
 			t.Errorf("%s: %d, %d bytes", accept, res.StatusCode, len(body))
 		}
@@ -311,7 +311,7 @@ func TestManyMethods(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &found); err != nil || found.Total != 1 || found.Pages != 1 || found.Items[0].Method != "many.v1.Service/Method09999" {
 		t.Errorf("%v: %s", err, body)
 	}
-	if _, body := b.get("/admin/methods?page=1000", header("Accept", "text/html")); !strings.Contains(body, "9801 to 10000 of 10000, page 50 of 50") {
+	if _, body := b.get("/admin/methods?q=many.v1&page=1000", header("Accept", "text/html")); !strings.Contains(body, "9801 to 10000 of 10000, page 50 of 50") {
 		t.Errorf("the last page is not that:\n%.2000s", body)
 	}
 }
@@ -476,7 +476,7 @@ func TestMethodsText(t *testing.T) {
 	served.Started()
 	items.Route("POST", "/posts").Started()
 	b := &bench{h: handlerOf(t, &admin.Desk{Items: items, Contracts: func() map[string]*rpc.Method { return map[string]*rpc.Method{m.FullName(): m} }})}
-	_, got := b.get("/admin/methods")
+	_, got := b.get("/admin/methods?q=post")
 	lines := strings.Split(got, "\n")
 	for i, line := range lines { // what depends on the time that the test takes
 		if strings.HasPrefix(line, "Rates and latencies") {
