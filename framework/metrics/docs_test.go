@@ -57,6 +57,7 @@ func tablesOf(snap *metrics.Snapshot) string {
 		{"The connections of a server", []string{"sluice.listener"}},
 		{"The connections to a service", []string{"sluice.link"}},
 		{"Admission", []string{"sluice.admission"}},
+		{"Traces and the call graph", []string{"sluice.trace", "sluice.graph", "sluice.requests"}},
 		{"The process", []string{"process", "sluice.build", "sluice.metrics"}},
 		{"Go", []string{"go"}},
 	}

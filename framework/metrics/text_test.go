@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/qos/admission"
+	"github.com/sluice-rpc/sluice/tracing"
 )
 
 // calls registers all that is measured of calls, of one method each.
@@ -36,6 +37,8 @@ func everything(t testing.TB) *metrics.Registry {
 	t.Helper()
 	r := metrics.NewRegistry(metrics.Config{})
 	r.Process()
+	r.Tracing(func() tracing.Stats { return tracing.Stats{} })
+	r.CallGraph(func() (used, room int) { return 0, 0 }, func() int { return 0 })
 	calls(r)
 	if err := r.Err(); err != nil {
 		t.Fatal(err)

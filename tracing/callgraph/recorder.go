@@ -165,6 +165,13 @@ func (r *Recorder) Entry(name string) *Slot {
 	return r.Edges(Server, "").Slot(r.NameEntry(name), AtEntry)
 }
 
+// Room gives how many slots are used, and how many more there may be.
+func (r *Recorder) Room() (used, room int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.slots), r.budget
+}
+
 // Edges gives all edges to one callee, of full name "package.Service/Method" or the
 // name of a queue, as one side sees them. It is meant to be asked for once: when a
 // method is registered, or first called.

@@ -141,7 +141,7 @@ func (d *Desk) Handler(extra map[string]http.Handler) (http.Handler, error) {
 			return nil, err
 		}
 	}
-	return mux, nil
+	return measured(d.Items, mux), nil
 }
 
 func register(mux *http.ServeMux, pattern string, h http.Handler) (err error) {

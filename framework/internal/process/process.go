@@ -17,6 +17,8 @@ import (
 var items = sync.OnceValue(func() *metrics.Registry {
 	r := metrics.NewRegistry(metrics.Config{})
 	r.Process()
+	r.Tracing(Tracer().Stats)
+	r.CallGraph(Graph().Room, inFlight.Unlisted)
 	return r
 })
 
