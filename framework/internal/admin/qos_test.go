@@ -50,7 +50,7 @@ func newDesk(t *testing.T, token string) *desk {
 	return d
 }
 
-func handlerOf(t *testing.T, d *admin.Desk) http.Handler {
+func handlerOf(t testing.TB, d *admin.Desk) http.Handler {
 	t.Helper()
 	h, err := d.Handler(nil)
 	if err != nil {
