@@ -53,6 +53,7 @@ type Call struct {
 	key          uint16        // bucket of the queue
 	arrived      time.Duration // at Arrive
 	started      time.Duration // at the decision Run
+	shared       float64       // of the controller, at the decision Run
 	patience     float64       // 1, or more for a call with a long time to go
 	cost         float64       // as weighed at Arrive: its share of every sum
 	next, prev   *Call         // in its bucket
