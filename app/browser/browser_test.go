@@ -91,7 +91,10 @@ type person struct {
 }
 
 // open shows the page to somebody with a fresh storage, as wide as a phone.
-func (b *browser) open(name string) *person {
+func (b *browser) open(name string) *person { return b.openAt(name, b.base, "form") }
+
+// openAt shows a page at another address and waits for something on it.
+func (b *browser) openAt(name, address, selector string) *person {
 	b.t.Helper()
 	var tab target.ID
 	if err := chromedp.Run(b.ctx, chromedp.ActionFunc(func(ctx context.Context) error {
@@ -134,7 +137,7 @@ func (b *browser) open(name string) *person {
 	p.do("open the page", network.Enable(), log.Enable(), runtime.Enable(), p.size(390, 844),
 		// Pictures and clicks do not have to wait for things that slide in.
 		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}}),
-		chromedp.Navigate(b.base), chromedp.WaitVisible(`form`))
+		chromedp.Navigate(address), chromedp.WaitVisible(selector))
 	return p
 }
 

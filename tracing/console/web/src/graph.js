@@ -4,7 +4,7 @@ import { html, useEffect, useMemo, useState } from './lib.js';
 import { t } from './i18n.js';
 import { useAsk } from './api.js';
 import { bytes, clock, ms, num, pct, rate, whole } from './format.js';
-import { Answer, Empty, Input, Segments, Select, State, Table, Toggle } from './ui.js';
+import { Answer, Empty, Input, Name, Segments, Select, State, Table, Toggle } from './ui.js';
 import { Picture, edgeID, narrow } from './picture.js';
 import { link } from './route.js';
 
@@ -62,15 +62,15 @@ function Tables({ g, select, selected }) {
     { key: 'p99', head: t.p99, num: true, sort: (r) => r.stats.p99_ms, cell: (r) => (r.stats.calls ? ms(r.stats.p99_ms) : '–') }, ...base2,
   ];
   const edges = [
-    { key: 'caller', head: t.caller, wide: true, sort: (r) => g.nodes[r.from].name, cell: (r) => g.nodes[r.from].name },
-    { key: 'callee', head: t.callee, wide: true, sort: (r) => g.nodes[r.to].name, cell: (r) => g.nodes[r.to].name },
+    { key: 'caller', head: t.caller, wide: true, sort: (r) => g.nodes[r.from].name, cell: (r) => html`<${Name} name=${g.nodes[r.from].name} />` },
+    { key: 'callee', head: t.callee, wide: true, sort: (r) => g.nodes[r.to].name, cell: (r) => html`<${Name} name=${g.nodes[r.to].name} />` },
     ...figures,
     { key: 'calls', head: t.calls, num: true, sort: (r) => r.stats.calls, cell: (r) => html`<span class="quiet">${whole(r.stats.calls)}</span>` },
     ...(g.traces ? [{ key: 'critical', head: t.critical, num: true, sort: (r) => r.critical || 0, cell: (r) => (r.critical ? pct(r.critical) : '–') }] : []),
     { key: 'note', head: t.note, wide: true, cell: (r) => notesOf(r) },
   ];
   const nodes = [
-    { key: 'name', head: t.node, wide: true, sort: (r) => r.name, cell: (r) => r.name },
+    { key: 'name', head: t.node, wide: true, sort: (r) => r.name, cell: (r) => html`<${Name} name=${r.name} />` },
     ...figures,
     ...(g.traces ? [{ key: 'critical', head: t.critical, num: true, sort: (r) => r.critical || 0, cell: (r) => (r.critical ? pct(r.critical) : '–') }] : []),
     { key: 'state', head: t.state, sort: (r) => r.mark?.severity ?? -1, cell: (r) => r.mark && html`<${State} severity=${r.mark.severity} text=${r.mark.severity ? r.mark.text : ''} />` },
@@ -169,7 +169,7 @@ export function Compare({ route, go, last, live, every }) {
   const span = (s) => `${clock(s.from)} – ${clock(s.to)}`;
   return html`<section><header class="head"><div><h1>${t.compare}</h1><p class="lead">${t.compareLead}</p></div></header>
     <div class="filters"><${Chooser} route=${route} go=${go} entries=${entries} />
-      <${Select} label=${t.compareWith} value=${ago} test="ago" options=${Object.entries(t.ago)} onChange=${(v) => go({ ago: v }, true)} />
+      <${Select} label=${t.compareWith} value=${ago} test="ago" options=${t.ago[ago] ? Object.entries(t.ago) : [[ago, ago], ...Object.entries(t.ago)]} onChange=${(v) => go({ ago: v }, true)} />
       <div class="field"><span>${t.show}</span><${Segments} test="show" label=${t.show} value=${mode} options=${[['change', t.change], ['now', t.now], ['before', t.before]]} onChange=${(v) => go({ show: v }, true)} /></div>
       <${Input} search label=${t.search} placeholder=${t.findNode} value=${route.q.search} onChange=${(v) => go({ search: v }, true)} test="search" />
       <${Filters} route=${route} go=${go} labels=${route.q.labels ? route.q.labels === '1' : (ask.data?.graph?.edges.length || 0) <= manyEdges} /></div>

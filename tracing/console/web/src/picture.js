@@ -96,7 +96,7 @@ export function Picture({ g, mode = '', found = [], selected, onSelect, labels, 
   const [focus, setFocus] = useState(null); // id of the node that has the keys
   const hits = useMemo(() => new Set(found), [found]);
   const wide = box.current?.clientWidth || 0;
-  const fitted = Math.min(1.1, Math.max(0.5, (wide - 8) / g.width));
+  const fitted = Math.min(1.1, Math.max(wide < 640 ? 0.8 : 0.66, (wide - 8) / g.width));
   const scale = zoom || fitted;
   const [, measured] = useState(0);
   useLayoutEffect(() => {
@@ -201,7 +201,7 @@ export function Picture({ g, mode = '', found = [], selected, onSelect, labels, 
           onClick=${() => onSelect({ id: n.id })} onFocus=${() => setFocus(n.id)}>
           <rect class="body" x=${n.x} y=${n.y} width=${n.w} height=${n.h} rx=${n.kind === 'entry' ? 14 : 7} />
           ${severity > 0 && html`<rect class="edge-mark" x=${n.x} y=${n.y} width="6" height=${n.h} rx="3" />`}
-          <text class="title" x=${n.x + 14} y=${y + 22}>${fit(n.method, Math.floor((n.w - 26) / 7.6))}</text>
+          <text class="title" x=${n.x + 14} y=${y + 22}>${fit(n.method, Math.floor((n.w - 26) / 8.2))}</text>
           <text class="sub" x=${n.x + 14} y=${y + 38}>${fit(n.kind === 'method' ? n.service : t.kinds[n.kind], Math.floor((n.w - 26) / 6.2))}</text>
           <text class=${s.failed ? 'facts failed' : 'facts'} x=${n.x + 14} y=${y + 54}>${fit(line, Math.floor((n.w - 22) / 6.4))}</text>
           ${severity > 0 && html`<text class="mark" x=${n.x + 14} y=${y + 69}>${marks[severity]} ${fit(n.mark.text, Math.floor((n.w - 40) / 6.2))}</text>`}

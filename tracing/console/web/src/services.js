@@ -16,6 +16,12 @@ const figures = (extra = []) => [
   ...extra,
 ];
 
+// Names are methods, without what tells nothing here: the version of their package.
+function Names({ list }) {
+  if (!list.length) return html`<span class="quiet">–</span>`;
+  return html`<span class="quiet">${list.map((n) => html`<span class="line" title=${n}>${n.includes(' ') ? n : n.slice(n.lastIndexOf('.', n.lastIndexOf('/')) + 1)}</span>`)}</span>`;
+}
+
 export function Services(props) {
   const { route } = props;
   if (route.q.process) return html`<${Items} ...${props} />`;
@@ -69,8 +75,8 @@ function Service({ route, last, live, every }) {
   const columns = useMemo(() => [
     { key: 'name', head: t.method, wide: true, sort: (r) => r.name, cell: (r) => html`<span class="name">${r.name}</span>` },
     ...figures([
-      { key: 'callers', head: t.callers, wide: true, cell: (r) => html`<span class="quiet">${r.callers.join(', ')}</span>` },
-      { key: 'callees', head: t.callees, wide: true, cell: (r) => html`<span class="quiet">${r.callees.join(', ') || '–'}</span>` },
+      { key: 'callers', head: t.callers, wide: true, cell: (r) => html`<${Names} list=${r.callers} />` },
+      { key: 'callees', head: t.callees, wide: true, cell: (r) => html`<${Names} list=${r.callees} />` },
     ]),
   ], [lang]);
   return html`<section><p><a class="back" href=${link('services')}>← ${t.services}</a></p>

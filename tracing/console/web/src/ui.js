@@ -169,3 +169,10 @@ export function Chart({ times, lines, format = num, height = 220, title }) {
   useEffect(() => plot.current?.setData([times, ...lines.map((l) => l.values)]), [times, lines]);
   return html`<div class="chart" role="img" aria-label=${title} ref=${box} />`;
 }
+
+// Name shows a method over its service, an entry as it is.
+export function Name({ name }) {
+  const at = name.lastIndexOf('/');
+  if (at <= 0 || name.includes(' ')) return html`<span class="name">${name}</span>`;
+  return html`<span class="name">${name.slice(at + 1)}</span><span class="sub">${name.slice(0, at)}</span>`;
+}
