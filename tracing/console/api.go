@@ -465,6 +465,8 @@ type traceView struct {
 	Cut     bool       `json:"cut"` // it had more spans than are kept
 	PathErr string     `json:"path_error,omitempty"`
 	Spans   []spanView `json:"spans"`
+	// Linked are traces that this one has caused over a queue, at most fifty.
+	Linked []traceLine `json:"linked"`
 }
 
 func (c *Console) askTrace(q *asked) (any, error) {
@@ -476,7 +478,7 @@ func (c *Console) askTrace(q *asked) (any, error) {
 	if t == nil {
 		return nil, fmt.Errorf("trace %v: %w: it was not kept, or had to go for later ones", id, errNotFound)
 	}
-	v := &traceView{ID: id.String(), Line: c.line(t), Cut: t.cut, Start: math.MaxInt64, Spans: []spanView{}}
+	v := &traceView{ID: id.String(), Line: c.line(t), Cut: t.cut, Start: math.MaxInt64, Spans: []spanView{}, Linked: []traceLine{}}
 	records, depths := t.ordered()
 	critical := map[tracing.SpanID]map[tracing.Kind]int64{}
 	path, err := callgraph.CriticalPath(t.spans())
@@ -508,6 +510,11 @@ func (c *Console) askTrace(q *asked) (any, error) {
 		}
 		v.Start, v.End = min(v.Start, r.Start), max(v.End, r.Start+int64(r.Duration))
 		v.Spans = append(v.Spans, s)
+	}
+	for _, other := range c.traces.order {
+		if other != t && other.causedBy(id) && len(v.Linked) < maxNeighbours {
+			v.Linked = append(v.Linked, c.line(other))
+		}
 	}
 	return v, nil
 }

@@ -214,7 +214,7 @@ func TestHostile(t *testing.T) {
 		{name: "no graph", wrong: says(`{"hello":1}`), state: "failing", says: "not a snapshot"},
 		{name: "forbids it", wrong: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, state: "failing", says: "admin token"},
 		{name: "another program", wrong: http.NotFound, state: "failing", says: "is this an admin port"},
-		{name: "sends us elsewhere", wrong: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 302) }, state: "failing", says: "status 302"},
+		{name: "sends us elsewhere", wrong: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound) }, state: "failing", says: "status 302"},
 		{name: "panics", wrong: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, state: "failing"},
 		{name: "too many rows", prep: func(p *process) {
 			p.graph = callgraph.NewRecorder(callgraph.Config{MaxSlots: 20_000, MaxMethods: 20_000, Process: callgraph.Process{Service: "big", Epoch: uint64(start.UnixNano())}})

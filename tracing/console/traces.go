@@ -176,6 +176,13 @@ func (t *trace) root() *keptRecord {
 	return best
 }
 
+// causedBy reports whether a trace works on what another one has put into a queue.
+func (t *trace) causedBy(id tracing.TraceID) bool {
+	return slices.ContainsFunc(t.records, func(r keptRecord) bool {
+		return slices.ContainsFunc(r.Links, func(l tracing.Identity) bool { return l.Trace == id })
+	})
+}
+
 func rootRank(r *keptRecord) int {
 	if r.Parent.IsZero() {
 		return 0

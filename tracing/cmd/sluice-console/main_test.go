@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -11,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"net/http"
 
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )

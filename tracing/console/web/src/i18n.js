@@ -36,6 +36,7 @@ const words = {
     qosLead: 'What admission does in each process over time.', level: 'Level', running: 'Running', waiting: 'Waiting', admitted: 'Let in', rejected: 'Turned away', heldBack: 'Held back by callers', delay: 'Delay', limit: 'Limit', unknown: 'unknown', states: { open: 'open', busy: 'busy', pinned: 'pinned', overloaded: 'overloaded', off: 'off', unknown: 'unknown' }, from: 'From', to: 'To', changes: 'Changes of state', noQoS: 'No process has told how admission is', strip: (p) => `Admission of ${p} over time`,
     problem: (n) => (n === 1 ? '1 process cannot be pulled' : `${n} processes cannot be pulled`), noProcess: 'No process to look at', noProcessHint: 'Tell the console which admin ports there are: --target or --targets.', total: 'Total', everySec: (s) => `every ${s} s`,
     nEntries: (n) => (n === '1' ? '1 entry' : `${n} entries`), nMethods: (n) => (n === '1' ? '1 method' : `${n} methods`), nEdges: (n) => (n === '1' ? '1 edge' : `${n} edges`), nSpans: (n) => (n === '1' ? '1 span' : `${n} spans`), nProcesses: (n) => (n === '1' ? '1 process' : `${n} processes`), graphAll: 'Every call through the whole system, counted at both ends.', linesLeft: (n) => `${n} more lines have no room here; choose one below.`, calmHint: 'No line has values in this time.',
+    continues: 'Goes on in', causedBy: 'Caused by',
     keysHint: '/ search · 1–6 pages · p pause · arrows move · Enter opens',
   },
   'zh-CN': {
@@ -71,6 +72,7 @@ const words = {
     qosLead: '各进程的准入控制随时间的变化。', level: '准入级别', running: '运行中', waiting: '排队', admitted: '放行', rejected: '拒绝', heldBack: '调用方抑制', delay: '延迟', limit: '上限', unknown: '未知', states: { open: '开放', busy: '繁忙', pinned: '已固定', overloaded: '过载', off: '关闭', unknown: '未知' }, from: '从', to: '到', changes: '状态变化', noQoS: '没有进程告知准入状态', strip: (p) => `${p} 的准入状态随时间的变化`,
     problem: (n) => `${n} 个进程无法采集`, noProcess: '没有可查看的进程', noProcessHint: '用 --target 或 --targets 告诉控制台有哪些管理端口。', total: '合计', everySec: (s) => `每 ${s} 秒`,
     nEntries: (n) => `${n} 个入口`, nMethods: (n) => `${n} 个方法`, nEdges: (n) => `${n} 条边`, nSpans: (n) => `${n} 个跨度`, nProcesses: (n) => `${n} 个进程`, graphAll: '整个系统中的每一次调用，两端分别计数。', linesLeft: (n) => `另有 ${n} 条线放不下，请在下方选择。`, calmHint: '这段时间没有数值。',
+    continues: '后续', causedBy: '起因',
     keysHint: '/ 搜索 · 1–6 切换页面 · p 暂停 · 方向键移动 · 回车打开',
   },
 };

@@ -96,7 +96,7 @@ export function Picture({ g, mode = '', found = [], selected, onSelect, labels, 
   const [focus, setFocus] = useState(null); // id of the node that has the keys
   const hits = useMemo(() => new Set(found), [found]);
   const wide = box.current?.clientWidth || 0;
-  const fitted = Math.min(1.1, Math.max(wide < 640 ? 0.8 : 0.66, (wide - 8) / g.width));
+  const fitted = Math.min(1.1, Math.max(wide < 640 ? 0.8 : g.edges.length > 300 ? 0.45 : 0.66, (wide - 8) / g.width));
   const scale = zoom || fitted;
   const [, measured] = useState(0);
   useLayoutEffect(() => {
@@ -122,6 +122,17 @@ export function Picture({ g, mode = '', found = [], selected, onSelect, labels, 
     const n = g.nodes.find((x) => x.id === firstFound);
     if (n && box.current) box.current.scrollTo({ left: (n.x + n.w / 2) * scale - box.current.clientWidth / 2, top: (n.y + n.h / 2) * scale - box.current.clientHeight / 2 });
   }, [firstFound]);
+
+  // A picture that is larger than its frame begins at the entry.
+  const start = g.nodes.find((n) => n.kind === 'entry') || g.nodes[0];
+  const ready = wide > 0 && !!start;
+  useEffect(() => {
+    if (ready) box.current.scrollTo({ left: start.x * scale - 40, top: (start.y + start.h / 2) * scale - box.current.clientHeight / 2 });
+  }, [ready, start?.id]);
+  useEffect(() => {
+    const n = selected?.id && g.nodes.find((x) => x.id === selected.id);
+    if (n) reveal(n);
+  }, [selected?.id]);
 
   const step = (key) => {
     if (current < 0) return 0;

@@ -83,13 +83,14 @@ function Waterfall({ data }) {
   const ticks = [0, 0.25, 0.5, 0.75, 1];
   return html`<header class="head"><div><h1>${line.entry || line.method}</h1>
       <p class="lead">${ms(line.duration_ms)} · <${Ended} r=${line} /> · ${clock(line.start, true)} · ${t.nSpans(num(line.spans))} · ${t.nProcesses(num(line.processes.length))} · ${because(line.kept)}</p>
-      <p class="sub"><code>${data.id}</code>${data.cut ? ` · ${t.cutTrace}` : ''}</p></div></header>
+      <p class="sub"><code>${data.id}</code>${data.cut ? ` · ${t.cutTrace}` : ''}</p>
+      ${data.linked.length > 0 && html`<p class="chips linked">${t.continues} ${data.linked.map((l) => html`<a class="button small" href=${link('traces', { id: l.id })}>${l.method.slice(l.method.lastIndexOf('/') + 1)} · ${ms(l.duration_ms)}</a>`)}</p>`}</div></header>
     <div class="card scroll"><table class="waterfall" data-test="waterfall" onKeyDown=${keys}><caption class="sr">${t.trace} ${data.id}</caption>
       <thead><tr><th scope="col">${t.span}</th><th scope="col" class="times"><span class="sr">${t.timeline}</span><span class="ticks">${ticks.map((f) => html`<span>${ms((total * f) / 1e6)}</span>`)}</span></th><th scope="col" class="num">${t.duration}</th><th scope="col" class="num">${t.percentile}</th><th scope="col">${t.ended}</th></tr></thead>
       <tbody ref=${body}>${data.spans.map((s, i) => {
         const left = ((s.start_ns - data.start_ns) / total) * 1000, width = Math.max((s.duration_ns / total) * 1000, 2);
         const bad = s.class && s.class !== 'ok';
-        return html`<tr key=${i} class=${`${s.kind} ${open === i ? 'open' : ''}`}><th scope="row"><button class="span-name" style=${{ paddingInlineStart: `${Math.min(s.depth, 20) * 14}px` }} aria-expanded=${open === i} onClick=${() => setOpen(open === i ? null : i)}>
+        return html`<tr key=${i} class=${`${s.kind} ${open === i ? 'opened' : ''}`}><th scope="row"><button class="span-name" style=${{ paddingInlineStart: `${Math.min(s.depth, 20) * 14}px` }} aria-expanded=${open === i} onClick=${() => setOpen(open === i ? null : i)}>
             <span class="name">${s.method.slice(s.method.lastIndexOf('/', s.path ? 0 : undefined) + 1) || s.method}${s.attempt > 1 ? ` #${s.attempt}` : ''}</span>
             <span class="sub">${t.spanKinds[s.kind]} · ${s.process}${s.orphan ? ` · ${t.orphan}` : ''}</span></button></th>
           <td class="times"><svg class="row" viewBox="0 0 1000 20" preserveAspectRatio="none" aria-hidden="true">${[250, 500, 750].map((x) => html`<line x1=${x} x2=${x} y1="0" y2="20" />`)}
@@ -109,7 +110,7 @@ function SpanDetails({ s, start }) {
     [t.peer, s.peer], ['path', s.path], ['status', s.status], ['code', s.code], ['reason', s.reason], [t.message, s.message],
     [t.bytes, s.request_bytes || s.response_bytes ? `${bytes(s.request_bytes || 0)} / ${bytes(s.response_bytes || 0)}` : ''], ['span', s.span], ['parent', s.parent], ['tracestate', s.state],
   ].filter(([, v]) => v !== '' && v != null);
-  return html`<dl class="figures wide">${rows.map(([k, v]) => html`<div><dt>${k}</dt><dd>${v}</dd></div>`)}</dl>
-    ${s.notes?.length > 0 && html`<h3>${t.attributes}</h3><dl class="figures wide">${s.notes.map((n) => html`<div><dt>${n.key}</dt><dd>${n.value}</dd></div>`)}</dl>`}
-    ${s.links?.length > 0 && html`<p>${s.links.map((l) => html`<a href=${link('traces', { id: l.trace })}>${t.link}: ${l.trace.slice(0, 8)}</a> `)}</p>`}`;
+  return html`<dl class="figures broad">${rows.map(([k, v]) => html`<div><dt>${k}</dt><dd>${v}</dd></div>`)}</dl>
+    ${s.notes?.length > 0 && html`<h3>${t.attributes}</h3><dl class="figures broad">${s.notes.map((n) => html`<div><dt>${n.key}</dt><dd>${n.value}</dd></div>`)}</dl>`}
+    ${s.links?.length > 0 && html`<p class="chips linked">${t.causedBy} ${s.links.map((l) => html`<a class="button small" href=${link('traces', { id: l.trace })}>${l.trace.slice(0, 8)}</a>`)}</p>`}`;
 }
