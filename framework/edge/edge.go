@@ -221,21 +221,25 @@ func (e *Entry) recoverPanic(q *request, r *http.Request) {
 // answer remembers whether anything has been written, and how much.
 type answer struct {
 	http.ResponseWriter
-	conn   *conn // nil if it does not hold the answer back
+	conn   *conn // nil if it cannot hold the answer back
 	wrote  bool
 	status int // 0 until it is written, and for an implicit 200
 	bytes  int // of the body
 }
 
 func (a *answer) WriteHeader(status int) {
-	if status >= 200 {
+	if status >= 200 && !a.wrote {
 		a.wrote, a.status = true, status
+		a.conn.hold()
 	}
 	a.ResponseWriter.WriteHeader(status)
 }
 
 func (a *answer) Write(b []byte) (int, error) {
-	a.wrote = true
+	if !a.wrote {
+		a.wrote = true
+		a.conn.hold()
+	}
 	n, err := a.ResponseWriter.Write(b)
 	a.bytes += n
 	return n, err

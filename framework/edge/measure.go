@@ -76,7 +76,7 @@ func (q *request) identity() tracing.Identity {
 
 // begin gives a request its place in a trace, and counts that it has come.
 func (e *Entry) begin(rt *route, w http.ResponseWriter, r *http.Request) *request {
-	q := &request{Context: r.Context(), route: rt, r: r, out: answer{ResponseWriter: w, conn: holdAnswer(r)}}
+	q := &request{Context: r.Context(), route: rt, r: r, out: answer{ResponseWriter: w, conn: answerConn(r)}}
 	c := &q.call
 	c.Header, c.Route, c.Edge, c.Began = rt.head, rt.name, rt.slot, time.Now()
 	if rt.method != nil {

@@ -17,9 +17,9 @@ const maxHeld = 16 << 10
 // piece costs a system call here and mostly another wake-up there: a third of the CPU
 // of such a request, both ends together.
 //
-// Between hold and the end of the answer what is written waits. It leaves before
-// anything that the other side could be waiting for: a read, a flush of the handler's,
-// the end of the connection.
+// Between hold, when the answer's head is written, and its end what is written waits. It
+// leaves with what the other side could be waiting for: a flush of the handler's, the end
+// of the connection. A "100 Continue" comes before the head.
 type conn struct {
 	net.Conn
 
@@ -30,7 +30,11 @@ type conn struct {
 
 var heldBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxHeld); return &b }}
 
+// hold lets what is written from now on wait. A nil conn lets nothing wait.
 func (c *conn) hold() {
+	if c == nil {
+		return
+	}
 	c.mu.Lock()
 	c.holding = true
 	c.mu.Unlock()
@@ -81,13 +85,6 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	*c.held = append(*c.held, p...)
 	return len(p), nil
-}
-
-func (c *conn) Read(p []byte) (int, error) {
-	if err := c.flush(); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(p)
 }
 
 func (c *conn) Close() error {
@@ -145,15 +142,12 @@ func connState(nc net.Conn, state http.ConnState) {
 	}
 }
 
-// holdAnswer holds back the answer to a request until it is whole. That of HTTP/2
-// shares its connection with others and is not held.
-func holdAnswer(r *http.Request) *conn {
+// answerConn gives the connection that the answer to a request can be held back in until
+// it is whole; nil if it cannot: that of HTTP/2 shares its connection with others.
+func answerConn(r *http.Request) *conn {
 	if r.ProtoMajor != 1 {
 		return nil
 	}
 	c, _ := r.Context().Value(connKey{}).(*conn)
-	if c != nil {
-		c.hold()
-	}
 	return c
 }
