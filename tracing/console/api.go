@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sluice-rpc/sluice/tracing"
@@ -107,6 +108,12 @@ func (c *Console) answer(w http.ResponseWriter, r *http.Request, answer func(*as
 		return
 	}
 	c.mu.RLock()
+	at, key := c.last, r.URL.Path+"?"+r.URL.RawQuery
+	if kept, ok := c.answers.get(at, key); ok {
+		c.mu.RUnlock()
+		send(w, r, http.StatusOK, "application/json", kept)
+		return
+	}
 	v, err := answer(q)
 	c.mu.RUnlock()
 	switch {
@@ -129,7 +136,47 @@ func (c *Console) answer(w http.ResponseWriter, r *http.Request, answer func(*as
 			sendError(w, r, http.StatusInternalServerError, err)
 			return
 		}
-		send(w, r, http.StatusOK, "application/json", append(body, '\n'))
+		body = append(body, '\n')
+		c.answers.keep(at, key, body)
+		send(w, r, http.StatusOK, "application/json", body)
+	}
+}
+
+// answers keeps what was answered since the last round: pages ask the same again more
+// often than anything changes.
+type answers struct {
+	mu     sync.Mutex // guards what follows
+	at     time.Time  // end of the round that the answers are of
+	bodies map[string][]byte
+	bytes  int
+}
+
+// maxAnswerBytes is how much memory answers may take.
+const maxAnswerBytes = 16 << 20
+
+func (a *answers) get(at time.Time, key string) ([]byte, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.at.Equal(at) {
+		return nil, false
+	}
+	body, ok := a.bodies[key]
+	return body, ok
+}
+
+func (a *answers) keep(at time.Time, key string, body []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	size := len(key) + len(body)
+	if at.IsZero() || at.Before(a.at) || strings.HasPrefix(key, "/api/status") { // which changes within a round, too
+		return
+	}
+	if !a.at.Equal(at) || a.bytes+size > maxAnswerBytes {
+		a.at, a.bodies, a.bytes = at, map[string][]byte{}, 0
+	}
+	if _, known := a.bodies[key]; !known && size <= maxAnswerBytes/4 {
+		a.bodies[key] = body
+		a.bytes += size
 	}
 }
 

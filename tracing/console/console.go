@@ -78,6 +78,7 @@ type Console struct {
 	traces  *traces
 
 	pulling sync.Mutex // held during a round
+	answers answers
 }
 
 // New makes a Console that has pulled nothing yet.

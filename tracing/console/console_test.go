@@ -4,6 +4,8 @@ package console_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -610,6 +612,26 @@ func TestPage(t *testing.T) {
 		if strings.Contains(page, bad) {
 			t.Errorf("%q in the page", bad)
 		}
+	}
+}
+
+// TestDistIsFresh: web/dist was built from the sources that are there. It needs no Node.
+func TestDistIsFresh(t *testing.T) {
+	sources, err := filepath.Glob("web/src/*")
+	if err != nil || len(sources) < 10 {
+		t.Fatal(err, sources)
+	}
+	sum := sha256.New()
+	for _, name := range append(sources, "web/package-lock.json", "web/build.sh") {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = sum.Write(b)
+	}
+	want, err := os.ReadFile("web/dist/sources.sha256")
+	if err != nil || strings.TrimSpace(string(want)) != hex.EncodeToString(sum.Sum(nil)) {
+		t.Errorf("web/dist was built from other sources: run web/build.sh (%v)", err)
 	}
 }
 

@@ -227,3 +227,31 @@ func TestTracesAreBounded(t *testing.T) {
 		t.Errorf("%d of %d spans in order", len(records), len(one.records))
 	}
 }
+
+// BenchmarkAnHour is the graph of an hour of a system of 1,000 edges, both ends counted.
+func BenchmarkAnHour(b *testing.B) {
+	h := newHistory(256 << 20)
+	now := began
+	entry := tracing.EntryOf("GET /x")
+	for range 360 {
+		rows := make([]callgraph.Row, 0, 2000)
+		for j := range 1000 {
+			r := row(fmt.Sprintf("a.B/M%d", j), 40)
+			r.Caller, r.Latency = "a.B/C", callgraph.Histogram{First: 30, Counts: []uint64{1, 5, 4, 3, 9, 12, 2, 4}}
+			rows = append(rows, r)
+			r.Side = callgraph.Client
+			rows = append(rows, r)
+		}
+		from := now
+		now = now.Add(10 * time.Second)
+		h.add(&round{from: from, to: now, packed: pack(rows)})
+	}
+	rounds, _, err := h.between(span{began, now})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		callgraph.Build(h.period(rounds, &entry), time.Hour, entry)
+	}
+	b.ReportMetric(float64(h.bytes)/1e6, "MB")
+}

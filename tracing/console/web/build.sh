@@ -5,6 +5,7 @@
 # become dist/, which is committed and embedded. It needs Node 20 and npm; building and
 # running the console itself does not.
 set -eu
+export LC_ALL=C
 cd "$(dirname "$0")"
 npm ci --no-audit --no-fund --silent
 rm -rf dist
@@ -19,4 +20,6 @@ cp src/index.html src/icon.svg dist/
     printf '\n\n'
   done
 } > dist/licenses.txt
+# A test compares this with the sources, so that dist/ is never behind them.
+cat src/* package-lock.json build.sh | sha256sum | cut -d ' ' -f 1 > dist/sources.sha256
 ls -l dist
