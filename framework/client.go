@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/internal/kitexrpc"
+	"github.com/sluice-rpc/sluice/framework/internal/process"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
@@ -32,8 +33,8 @@ func Dial(cfg ClientConfig, opts ...ClientOption) (*Conn, error) {
 		return nil, err
 	}
 	client := kitexrpc.Dial(kitexrpc.ClientConfig{
-		Service: cfg.Service,
-		Addrs:   cfg.Addrs, Connections: cfg.Connections,
+		Service: cfg.Service, Items: process.Items().ClientTransport(cfg.Service),
+		Addrs: cfg.Addrs, Connections: cfg.Connections,
 		MaxFrameBytes: cfg.MaxFrameBytes, ConnectTimeout: cfg.ConnectTimeout,
 	})
 	send := func(ctx context.Context, c *interceptor.ClientCall) error {

@@ -123,6 +123,7 @@ func (s *Server) Listen() error {
 	if s.err != nil || s.lis != nil {
 		return s.err
 	}
+	process.Listeners() // its items are there from the start
 	if err := process.Items().Err(); err != nil {
 		return fmt.Errorf("framework: service %s: items: %w", s.cfg.Service, err)
 	}
@@ -196,7 +197,7 @@ func (s *Server) Run(ctx context.Context) error {
 		Listener: lis, Lookup: s.lookup,
 		MaxFrameBytes: s.cfg.MaxFrameBytes, MaxConnections: s.cfg.MaxConnections, MaxInFlight: s.cfg.MaxInFlight,
 		ReadTimeout: s.cfg.ReadTimeout, DrainTimeout: s.cfg.DrainTimeout, Log: s.opts.log,
-		Trusted: runner.IsLoopback(lis.Addr()), Level: s.level, Suppressed: s.suppressed,
+		Trusted: runner.IsLoopback(lis.Addr()), Level: s.level, Suppressed: s.suppressed, Items: process.Listeners(),
 	})
 	if err != nil {
 		return fmt.Errorf("framework: service %s: %w", s.cfg.Service, err)

@@ -153,15 +153,18 @@ func TestTraceOfRetry(t *testing.T) {
 		until(t, "the server's record is there", func() bool {
 			all, _, _ := framework.Tracer().Since(0, 1<<20)
 			got = slices.DeleteFunc(all, func(r *tracing.Record) bool { return r.Trace != call.Trace })
-			return slices.ContainsFunc(got, func(r *tracing.Record) bool { return r.Kind == tracing.Server })
+			return slices.ContainsFunc(got, func(r *tracing.Record) bool { return r.Kind == tracing.Server && r.Class == "ok" })
 		})
 		attempts := map[int]*tracing.Record{}
-		var served *tracing.Record
+		var served, refused *tracing.Record
 		for _, r := range got {
-			if r.Kind == tracing.Client {
+			switch {
+			case r.Kind == tracing.Client:
 				attempts[r.Attempt] = r
-			} else {
+			case r.Class == "ok":
 				served = r
+			default:
+				refused = r
 			}
 		}
 		last := attempts[len(attempts)]
@@ -170,7 +173,7 @@ func TestTraceOfRetry(t *testing.T) {
 		}
 		if len(attempts) == 2 {
 			retried = true
-			if a := attempts[1]; a.Span == last.Span || a.Class != "overloaded" || a.Peer != full.Addr() || last.Peer != free.Addr() {
+			if a := attempts[1]; a.Span == last.Span || refused == nil || refused.Class != "overloaded" || refused.Parent != a.Span || a.Class != "overloaded" || a.Peer != full.Addr() || last.Peer != free.Addr() {
 				t.Fatalf("first attempt %+v, second %+v", a, last)
 			}
 		}

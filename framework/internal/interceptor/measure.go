@@ -28,6 +28,15 @@ func begin(c *ServerCall, _ *admit.Batch) arrival {
 	return arrival{}
 }
 
+// TurnAway ends a call that was refused before the list had heard of it.
+func (c *ServerCall) TurnAway(err *rpc.Error) {
+	if c.method.observer != nil {
+		identify(c, nil)
+		begin(c, nil)
+	}
+	c.End(err, 0)
+}
+
 // End tells the steps of the list how the call has ended, and of how many bytes its
 // answer was. It is called once.
 func (c *ServerCall) End(err *rpc.Error, response int) {

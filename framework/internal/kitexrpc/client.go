@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
+	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/qos/admission"
@@ -24,6 +25,7 @@ type ClientConfig struct {
 	Connections    int // to each address
 	MaxFrameBytes  int
 	ConnectTimeout time.Duration
+	Items          *metrics.ClientTransport // of the connections; nil counts nothing
 }
 
 // Client makes calls to the instances of one service.
@@ -56,6 +58,9 @@ const maxPick = 16
 
 // Dial starts connecting to every address and returns at once.
 func Dial(cfg ClientConfig) *Client {
+	if cfg.Items == nil {
+		cfg.Items = &metrics.ClientTransport{}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Client{cfg: cfg, epoch: time.Now(), stop: cancel, retries: retrySaved}
 	for _, addr := range cfg.Addrs {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
+	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/qos/admission"
@@ -50,10 +51,11 @@ func newClientConn(l *link, nc netpoll.Connection, local string) (*clientConn, e
 	for i := range c.shards {
 		c.shards[i].calls = map[int32]*pending{}
 	}
-	if err := c.init(nc, defaultWriteLimit); err != nil {
+	if err := c.init(nc, defaultWriteLimit, &l.cfg.Items.Traffic); err != nil {
 		_ = nc.Close()
 		return nil, err
 	}
+	l.cfg.Items.Connected.Inc()
 	if err := nc.AddCloseCallback(func(netpoll.Connection) error { c.gone(); return nil }); err != nil {
 		_ = nc.Close()
 		return nil, err
@@ -79,6 +81,7 @@ func (c *clientConn) stopUsing() {
 // gone fails every waiting call. It may run more than once.
 func (c *clientConn) gone() {
 	c.closed(netpoll.ErrConnClosed)
+	c.ending.count(c.traffic)
 	c.stopUsing()
 	for i := range c.shards {
 		s := &c.shards[i]
@@ -250,8 +253,11 @@ func (c *clientConn) sendError(call *interceptor.ClientCall, err error) error {
 
 func (c *clientConn) read(_ context.Context, nc netpoll.Connection) error {
 	r := nc.Reader()
+	before := c.received.n.Load()
+	defer func() { c.traffic.Received.Add(c.received.n.Load() - before) }()
 	for r.Len() > 0 {
 		if err := c.readFrame(r); err != nil {
+			c.ending.because(causeOf(err))
 			_ = nc.Close()
 			return err
 		}
@@ -266,6 +272,7 @@ func (c *clientConn) readFrame(r netpoll.Reader) error {
 	}
 	n, err := frameLen(head, c.maxFrame)
 	if err != nil {
+		c.ending.because(metrics.ClosedMalformed)
 		return err
 	}
 	b, err := r.Next(n)
@@ -275,6 +282,7 @@ func (c *clientConn) readFrame(r netpoll.Reader) error {
 	c.received.add(n)
 	var f frame
 	if err := f.parse(b); err != nil {
+		c.ending.because(metrics.ClosedMalformed)
 		return err
 	}
 	if f.seq == 0 {
@@ -282,9 +290,11 @@ func (c *clientConn) readFrame(r netpoll.Reader) error {
 			c.stopUsing()
 			c.closeIfIdle()
 		}
-	} else if p := c.take(f.seq); p != nil { // else it came too late
+	} else if p := c.take(f.seq); p != nil {
 		p.done <- p.answer(&f)
 		c.closeIfIdle()
+	} else {
+		c.link.cfg.Items.LateReplies.Inc()
 	}
 	return r.Release()
 }
@@ -328,6 +338,7 @@ func (c *clientConn) closeIfIdle() {
 		c.shards[i].mu.Unlock()
 	}
 	if waiting == 0 {
+		c.ending.because(metrics.ClosedByPeer) // it has said that it is going away
 		_ = c.conn.Close()
 	}
 }

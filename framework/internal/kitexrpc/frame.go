@@ -74,8 +74,9 @@ type frame struct {
 }
 
 var (
-	errShort  = errors.New("kitexrpc: frame ends before its contents")
-	errEncode = errors.New("cannot encode")
+	errShort    = errors.New("kitexrpc: frame ends before its contents")
+	errTooLarge = errors.New("kitexrpc: the frame is too large")
+	errEncode   = errors.New("cannot encode")
 )
 
 // frameLen reads the length of the frame that p, at least minFrame bytes, begins
@@ -89,7 +90,7 @@ func frameLen(p []byte, limit int) (int, error) {
 		return 0, errShort
 	}
 	if n > int64(limit) {
-		return 0, fmt.Errorf("kitexrpc: frame of %d bytes is over the limit of %d", n, limit)
+		return 0, fmt.Errorf("%w: %d bytes, at most %d", errTooLarge, n, limit)
 	}
 	return int(n), nil
 }

@@ -15,6 +15,8 @@ import (
 
 	"github.com/cloudwego/netpoll"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-rpc/sluice/framework/metrics"
 )
 
 // link keeps one connection to one address alive.
@@ -48,11 +50,15 @@ func (l *link) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		conn, err := l.dial(ctx)
-		if err == nil {
+		if err != nil {
+			l.cfg.Items.ConnectFailed.Inc()
+		} else {
+			l.cfg.Items.ConnectTime.RecordTime(time.Since(began))
 			l.use(conn)
 			select {
 			case <-conn.unusable: // closed, or the server is going away
 			case <-ctx.Done():
+				conn.ending.because(metrics.ClosedByUs)
 				_ = conn.conn.Close()
 				<-conn.unusable
 				conn.wait()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
+	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/qos/admission"
@@ -42,6 +43,7 @@ type ServerConfig struct {
 	Level func() qos.Priority
 	// Suppressed takes the reports of callers.
 	Suppressed func(n uint16, p qos.Priority, method uint32)
+	Items      *metrics.ServerTransport // of the connections; nil counts nothing
 	Log        *slog.Logger
 }
 
@@ -77,6 +79,9 @@ func Serve(cfg ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	lis := &watchedListener{Listener: np, serves: make(chan struct{})}
+	if cfg.Items == nil {
+		cfg.Items = &metrics.ServerTransport{}
+	}
 	s := &Server{
 		cfg: cfg, conns: map[*serverConn]struct{}{}, idle: make(chan struct{}, 1), ended: make(chan struct{}),
 		overloaded: newRefusal(admit.Overloaded), tooLate: newRefusal(admit.TooLate),
@@ -125,6 +130,7 @@ func (s *Server) Stop() error {
 		}
 		s.mu.Unlock()
 		for _, c := range left {
+			c.ending.because(metrics.ClosedByUs)
 			_ = c.conn.Close()
 		}
 		for _, c := range left {
@@ -214,7 +220,7 @@ func (h *serverHandler) OnActive(_ context.Context, nc net.Conn) (context.Contex
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &serverConn{server: s, ctx: ctx, cancel: cancel, peer: nc.RemoteAddr().String(), since: time.Now()}
 	np := nc.(netpoll.Connection)
-	if err := c.init(np, defaultWriteLimit); err != nil {
+	if err := c.init(np, defaultWriteLimit, &s.cfg.Items.Traffic); err != nil {
 		cancel()
 		return ctx, err
 	}
@@ -227,9 +233,11 @@ func (h *serverHandler) OnActive(_ context.Context, nc net.Conn) (context.Contex
 	s.mu.Unlock()
 	if over {
 		cancel()
+		s.cfg.Items.Refused.Inc()
 		s.cfg.Log.Warn("connection refused: MaxConnections reached", slog.String("peer", c.peer), slog.Int("limit", s.cfg.MaxConnections))
 		return ctx, errors.New("kitexrpc: too many connections")
 	}
+	s.cfg.Items.Accepted.Inc()
 	if err := np.AddCloseCallback(func(netpoll.Connection) error { c.gone(); return nil }); err != nil {
 		return ctx, err
 	}
@@ -246,7 +254,13 @@ func (h *serverHandler) OnRead(ctx context.Context, _ net.Conn) error {
 	if !ok {
 		return net.ErrClosed // refused by OnActive
 	}
-	return c.read()
+	before := c.received.n.Load()
+	err := c.read()
+	h.cfg.Items.Received.Add(c.received.n.Load() - before)
+	if err != nil {
+		c.ending.because(causeOf(err))
+	}
+	return err
 }
 
 // OnError implements remote.ServerTransHandler.
@@ -313,6 +327,7 @@ var _ interceptor.Origin = (*serverConn)(nil)
 
 func (c *serverConn) gone() {
 	c.closed(netpoll.ErrConnClosed)
+	c.ending.count(c.traffic)
 	c.cancel()
 	c.server.mu.Lock()
 	delete(c.server.conns, c)
@@ -344,7 +359,7 @@ func (c *serverConn) read() error {
 		}
 		n, err := frameLen(head, c.server.cfg.MaxFrameBytes)
 		if err != nil {
-			return err
+			return c.malformed(faultOf(err), err)
 		}
 		if n > largeFrame {
 			err = c.readLarge(r, n)
@@ -368,10 +383,17 @@ func (c *serverConn) readSmall(r netpoll.Reader, n int) error {
 		return err
 	}
 	if err := c.frame.parse(p); err != nil {
-		return err
+		return c.malformed(metrics.FrameMalformed, err)
 	}
 	c.handle(&c.frame)
 	return nil
+}
+
+// malformed counts a frame that cannot be read, which ends the connection.
+func (c *serverConn) malformed(f metrics.FrameFault, err error) error {
+	c.server.cfg.Items.Faults[f].Inc()
+	c.ending.because(metrics.ClosedMalformed)
+	return err
 }
 
 const (
@@ -391,7 +413,7 @@ func (c *serverConn) readLarge(r netpoll.Reader, n int) error {
 	case errors.Is(err, errShort): // a header of unusual length
 		return c.readSmall(r, n)
 	case err != nil:
-		return err
+		return c.malformed(metrics.FrameMalformed, err)
 	}
 	c.large, c.left = r, n
 	c.handle(&c.frame)
@@ -441,6 +463,7 @@ func (c *serverConn) handle(f *frame) {
 	}
 	if f.header == nil {
 		c.stock.Store(true)
+		c.server.cfg.Items.Foreign.Inc()
 	}
 	if c.server.cfg.Trusted {
 		if n, p, method := parseReport(f.header); n > 0 {
@@ -449,22 +472,27 @@ func (c *serverConn) handle(f *frame) {
 	}
 	m := c.server.cfg.Lookup(f.service, f.method)
 	if m == nil {
+		c.server.cfg.Items.Faults[metrics.FrameUnknownMethod].Inc()
 		c.replyError(f.seq, f.method, &rpc.Error{
 			Code: rpc.Unimplemented, Reason: rpc.ReasonUnknown, NotRun: true,
 			Message: "unknown method " + printable(f.service) + "/" + printable(f.method),
 		})
 		return
 	}
-	if c.server.inFlight.Add(1) > int64(c.server.cfg.MaxInFlight) {
-		c.server.release()
-		c.refuse(f.seq, admit.Overloaded, nil)
-		c.batch.Add(c)
-		return
-	}
-	call := m.NewCall(&interceptor.Incoming{
+	in := interceptor.Incoming{
 		Conn: c.ctx, Origin: c, Peer: c.peer, Seq: f.seq,
 		Trusted: c.server.cfg.Trusted, Header: f.header, Caller: f.caller, Size: f.size,
-	}, c.spare, time.Now())
+	}
+	call := m.NewCall(&in, c.spare, time.Now())
+	if c.server.inFlight.Add(1) > int64(c.server.cfg.MaxInFlight) {
+		c.server.release()
+		c.server.cfg.Items.Faults[metrics.FrameOverLimit].Inc()
+		call.TurnAway(admit.Overloaded)
+		c.refuse(f.seq, admit.Overloaded, nil)
+		c.batch.Add(c)
+		c.spare = call
+		return
+	}
 	c.spare = nil
 	switch waits, refused := call.Arrive(&c.batch); {
 	case refused != nil:

@@ -12,6 +12,8 @@ import (
 
 	"github.com/cloudwego/netpoll"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-rpc/sluice/framework/metrics"
 )
 
 // writer combines the frames of many goroutines into few writes. Whoever appends
@@ -34,6 +36,9 @@ type writer struct {
 	room     chan struct{} // closed when there is room again; nil if nobody waits
 	err      error         // set once, when the connection is of no more use
 	slow     sync.WaitGroup
+	counted  uint // of frames; those that traffic has been told of
+	traffic  *metrics.Traffic
+	ending   ending
 
 	fdMu sync.Mutex
 	fd   int // -1 once the connection has been closed: the number may by then be another's
@@ -49,12 +54,12 @@ const (
 
 var errBusy = errors.New("the connection's write buffer is full")
 
-func (w *writer) init(conn netpoll.Connection, limit int) error {
+func (w *writer) init(conn netpoll.Connection, limit int, traffic *metrics.Traffic) error {
 	c, ok := conn.(interface{ Fd() int })
 	if !ok {
 		return fmt.Errorf("kitexrpc: connection %T has no file descriptor", conn)
 	}
-	w.conn, w.fd, w.limit, w.skipNext = conn, c.Fd(), limit, 1
+	w.conn, w.fd, w.limit, w.skipNext, w.traffic = conn, c.Fd(), limit, 1, traffic
 	return nil
 }
 
@@ -175,7 +180,10 @@ func (w *writer) gather() {
 // writeSlowly sends the rest of out and all that has come meanwhile, waiting for
 // the socket. A peer that takes nothing for the write timeout loses the connection.
 func (w *writer) writeSlowly(out []byte, sent int) {
-	giveUp := time.AfterFunc(writeTimeout, func() { _ = w.conn.Close() })
+	giveUp := time.AfterFunc(writeTimeout, func() {
+		w.ending.because(metrics.ClosedSlow)
+		_ = w.conn.Close()
+	})
 	defer giveUp.Stop()
 	_, err := w.conn.Write(out[sent:])
 	w.mu.Lock()
@@ -221,8 +229,13 @@ func (w *writer) done(out []byte, err error) {
 	}
 	if err == nil {
 		w.sent += uint64(len(out))
+		w.traffic.Sent.Add(uint64(len(out)))
+		w.traffic.Flushes.Inc()
+		w.traffic.Frames.Add(uint64(w.frames - w.counted))
+		w.counted = w.frames
 	}
 	if err != nil && w.err == nil {
+		w.ending.because(causeOf(err))
 		w.err = fmt.Errorf("write: %w", err)
 	}
 }

@@ -34,6 +34,11 @@ var tracer = sync.OnceValue(func() *tracing.Tracer {
 	return t
 })
 
+var listeners = sync.OnceValue(func() *metrics.ServerTransport { return Items().ServerTransport() })
+
+// Listeners gives the items of the connections that the servers of this process accept.
+func Listeners() *metrics.ServerTransport { return listeners() }
+
 // Graph gives the recorder of all calls of this process.
 func Graph() *callgraph.Recorder { return graph() }
 
