@@ -31,7 +31,9 @@ const (
 	delayTarget = time.Millisecond
 	limitCut    = .1 // share of the limit taken off per target of delay above it ...
 	limitKeep   = .7 // ... but this much is kept: one bad tick is not the end
-	limitRaise  = .1 // growth of a limit that was reached with no delay, a tick
+	// limitRaise is the growth of a limit that was reached with no delay, a tick. With .1
+	// short calls wait for 3 s at a limit that could be eight times as high.
+	limitRaise = .3
 	// startCores times the cores is the first limit. From 2 a server of sleeping
 	// calls needs 3 to 4 s to open; too high a limit is cut in 6 ticks.
 	startCores = 8

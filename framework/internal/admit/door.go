@@ -369,7 +369,7 @@ func (d *Door) tick(stop <-chan struct{}, done chan<- struct{}) {
 // delay is the mean wait for a core since the last tick, Go's and the kernel's.
 func (d *Door) delay() time.Duration {
 	mean := d.signal.delay()
-	if kernel := d.kernel.mean(); kernel > 0 {
+	if kernel := d.kernel.mean(d.cores); kernel > 0 {
 		return max(mean, 0) + kernel
 	}
 	return mean

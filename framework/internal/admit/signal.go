@@ -66,45 +66,55 @@ func (s *signal) delay() time.Duration {
 	return time.Duration(sum / float64(n) * float64(time.Second))
 }
 
-// runDelay reads how long the process's threads that could run have waited for a core:
-// Go's own figure knows nothing of other processes on the same cores.
+// runDelay reads how long the process's threads that could run have waited for a core
+// that others had: Go's own figure knows nothing of other processes on the same cores.
 type runDelay struct {
 	before map[string]threadTimes
 }
 
 // threadTimes is what /proc/self/task/N/schedstat says of a thread since it began.
-type threadTimes struct{ waited, slices uint64 }
+type threadTimes struct{ ran, waited, slices uint64 }
 
 // mean gives the mean wait for a core of the times that threads ran since the last
 // call, zero if that is not known. It reads a small file a thread: about 5 µs each.
-func (r *runDelay) mean() time.Duration {
+func (r *runDelay) mean(cores int) time.Duration {
 	const dir = "/proc/self/task/"
 	threads, err := os.ReadDir(dir)
 	if err != nil {
 		return 0
 	}
 	now := make(map[string]threadTimes, len(threads))
-	var waited, slices uint64
+	var all threadTimes
 	for _, thread := range threads {
 		b, err := os.ReadFile(dir + thread.Name() + "/schedstat") // nanoseconds run, nanoseconds waited, times run
 		if err != nil {
 			continue // it has ended
 		}
 		var t threadTimes
-		if _, err := fmt.Sscanf(string(b), "%d %d %d", new(uint64), &t.waited, &t.slices); err != nil {
+		if _, err := fmt.Sscanf(string(b), "%d %d %d", &t.ran, &t.waited, &t.slices); err != nil {
 			continue
 		}
 		now[thread.Name()] = t
-		if old, ok := r.before[thread.Name()]; ok && t.slices >= old.slices && t.waited >= old.waited {
-			waited += t.waited - old.waited
-			slices += t.slices - old.slices
+		if old, ok := r.before[thread.Name()]; ok && t.ran >= old.ran && t.slices >= old.slices && t.waited >= old.waited {
+			all.ran += t.ran - old.ran
+			all.waited += t.waited - old.waited
+			all.slices += t.slices - old.slices
 		}
 	}
 	r.before = now
-	if slices == 0 {
+	return all.othersDelay(cores)
+}
+
+// othersDelay is the mean wait for other processes. The process's own threads wait for
+// each other, too: there is one P more than cores, so that in the time in which they all
+// run once one of them waits. That is no sign of anything (taken for one it held a server
+// of one core, all its own, at a limit of one call: .3 more CPU an echo).
+func (t threadTimes) othersDelay(cores int) time.Duration {
+	own := t.ran / uint64(max(1, cores))
+	if t.slices == 0 || t.waited <= own {
 		return 0
 	}
-	return time.Duration(waited / slices)
+	return time.Duration((t.waited - own) / t.slices)
 }
 
 // active counts the goroutines that use a processor or wait for one. The calls inside
