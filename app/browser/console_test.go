@@ -25,9 +25,9 @@ import (
 )
 
 // runConsole serves a console of some admin ports until the test ends.
-func runConsole(t *testing.T, targets ...console.Target) string {
+func runConsole(t *testing.T, every time.Duration, targets ...console.Target) string {
 	t.Helper()
-	c, err := console.New(console.Config{Targets: console.Static(targets...), Every: time.Second, Log: slog.New(slog.DiscardHandler)})
+	c, err := console.New(console.Config{Targets: console.Static(targets...), Every: every, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestConsole(t *testing.T) {
 		t.Skip("-short")
 	}
 	b := startBrowser(t, clustertest.Start(t))
-	view := runConsole(t, adminPort(t))
+	view := runConsole(t, time.Second, adminPort(t))
 	mary := b.open("mary")
 	mary.register("mary", "Mary")
 	for i := range 5 {
@@ -209,14 +209,14 @@ func TestConsoleOfALargeSystem(t *testing.T) {
 	}))
 	t.Cleanup(srv.Close)
 	b := startBrowser(t, "about:blank")
-	view := runConsole(t, console.Target{Name: hostile, Addr: strings.TrimPrefix(srv.URL, "http://")})
+	view := runConsole(t, 3*time.Second, console.Target{Name: hostile, Addr: strings.TrimPrefix(srv.URL, "http://")})
 	c := b.openAt("large", view, `[data-test=entries] tbody a`)
 	c.screen(1440, 950, "dark")
 	c.click(`[data-test=entries] tbody a`)
 	c.until(`document.querySelectorAll('[data-node]').length > 250 && document.querySelectorAll('.edge').length >= 900`, "see all of the graph")
 	c.do("choose a method", chromedp.Evaluate(`document.querySelectorAll('[data-node]')[5].dispatchEvent(new MouseEvent('click', {bubbles: true}))`, nil), chromedp.WaitVisible(test("details")))
 	c.picture("graph")
-	for _, page := range []string{"services", "qos", "traces", "compare?last=5m&ago=1s"} {
+	for _, page := range []string{"services", "qos", "traces", "compare?last=5m&ago=3s"} {
 		c.goTo("#/"+page, "main h1")
 		c.until(`!document.querySelector('.loading')`, "be loaded")
 	}

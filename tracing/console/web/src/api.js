@@ -6,15 +6,15 @@ import { t } from './i18n.js';
 export async function ask(path, params = {}, signal) {
   const q = new URLSearchParams();
   for (const [k, v] of Object.entries(params)) if (v !== '' && v != null && v !== false) q.set(k, v === true ? '1' : v);
-  let res;
+  let res, body;
   try {
     res = await fetch(`/api/${path}?${q}`, { signal, headers: { Accept: 'application/json' } });
+    body = await res.json();
   } catch (e) {
-    if (e.name === 'AbortError') throw e;
+    if (e.name === 'AbortError') throw e; // nobody waits any more
     throw Object.assign(new Error(t.offline), { status: 0 });
   }
-  const body = await res.json().catch(() => ({}));
-  if (!res.ok) throw Object.assign(new Error(body.error || `${res.status}`), { status: res.status, code: body.code });
+  if (!res.ok) throw Object.assign(new Error(body.error || `${res.status}`), { status: res.status });
   return body;
 }
 
