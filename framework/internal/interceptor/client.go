@@ -114,7 +114,7 @@ func inherit(cfg *ClientConfig) func(clientFunc) clientFunc {
 	}
 	return func(next clientFunc) clientFunc {
 		return func(ctx context.Context, c *ClientCall) error {
-			c.known = known(c.Method)
+			c.known, c.began = known(c.Method), time.Now()
 			if in := rpc.CallFrom(ctx); in != nil {
 				progress := in.Progress()
 				c.in = in
@@ -153,15 +153,14 @@ func hasRun(err error) bool {
 func withDeadline(limit time.Duration) func(clientFunc) clientFunc {
 	return func(next clientFunc) clientFunc {
 		return func(ctx context.Context, c *ClientCall) error {
-			now := time.Now()
 			budget := c.Method.CallTimeout()
 			if limit > 0 && limit < budget {
 				budget = limit
 			}
-			c.Deadline = now.Add(budget)
+			c.Deadline = c.began.Add(budget)
 			if d, ok := ctx.Deadline(); ok && d.Before(c.Deadline) {
 				c.Deadline = d
-				budget = d.Sub(now)
+				budget = d.Sub(c.began)
 			}
 			if budget <= 0 {
 				return &rpc.Error{

@@ -131,7 +131,6 @@ func traced(o *Observer) func(clientFunc) clientFunc {
 			return next
 		}
 		return func(ctx context.Context, c *ClientCall) error {
-			c.began = time.Now()
 			c.join(ctx, o.Tracer)
 			err := next(ctx, c)
 			switch {
