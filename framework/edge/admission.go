@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
+	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/tracing"
@@ -101,6 +102,9 @@ func (e *Entry) enter(ctx context.Context, call *rpc.Call, rt *route) (leave fun
 	call.Progress().Admit() // calls within the process do not queue again
 	if rt.pass.Open() {
 		return func() {}, nil
+	}
+	if interceptor.EntryRefused(call) {
+		return nil, admit.Overloaded
 	}
 	leave, refused := e.service.Door().Enter(ctx, qos.PriorityOf(call.Class, call.UserLevel), 0, rt.pass.Number())
 	if refused != nil {

@@ -24,6 +24,7 @@ func (c *Call) Progress() *Progress { return &c.progress }
 // safe for concurrent use; the zero value has begun nothing.
 type Progress struct {
 	admitted atomic.Bool
+	gated    atomic.Bool
 	worked   atomic.Uint32
 	called   atomic.Uint64
 }
@@ -34,6 +35,13 @@ func (p *Progress) Admit() { p.admitted.Store(true) }
 
 // Admitted says whether Admit has been called.
 func (p *Progress) Admitted() bool { return p.admitted.Load() }
+
+// Gate notes that the services which such requests call have been asked whether they
+// would refuse it.
+func (p *Progress) Gate() { p.gated.Store(true) }
+
+// Gated says whether Gate has been called.
+func (p *Progress) Gated() bool { return p.gated.Load() }
 
 // Work notes that a callee has done something for the request.
 func (p *Progress) Work() { p.worked.Add(1) }

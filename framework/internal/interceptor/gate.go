@@ -38,7 +38,8 @@ const (
 // of its kind are known to call: work that a later service will refuse is not begun
 // (measured with two services in a row: .20 to .33 of the work wasted without, .06
 // with). A kind is an entry, tested before its first call, or a method being served,
-// tested when a call of it arrives.
+// tested when a call of it arrives. An entry that lets its requests wait asks before, by
+// EntryRefused.
 type gate struct {
 	mu      sync.Mutex
 	callees [maxCallees + 1]atomic.Pointer[Callee]
@@ -105,7 +106,7 @@ func (g *gate) pass(ctx context.Context, c *ClientCall, in *rpc.Call, number uin
 		h.calls[number].Add(1)
 		return next(ctx, c)
 	}
-	tested := in.Method != nil && in.Peer != localPeer // at the door
+	tested := in.Method != nil && in.Peer != localPeer || in.Progress().Gated() // at the door
 	if !tested && c.Header.Ticket == 0 && g.refuses(h, number, qos.PriorityOf(c.Header.Class, c.Header.UserLevel)) {
 		return admit.Overloaded
 	}
@@ -117,6 +118,14 @@ func (g *gate) pass(ctx context.Context, c *ClientCall, in *rpc.Call, number uin
 		}
 	}
 	return err
+}
+
+// EntryRefused asks for a request at its entry, before it waits for anything, whether a
+// service that such requests are known to call would refuse it.
+func EntryRefused(in *rpc.Call) bool {
+	in.Progress().Gate()
+	g := &processGate
+	return g.refuses(g.habitOf(kind{entry: in.Entry}), 0, qos.PriorityOf(in.Class, in.UserLevel))
 }
 
 // refuses asks the services that the task is known to call, but the one of that number.

@@ -88,6 +88,35 @@ func TestGate(t *testing.T) {
 	}
 }
 
+// TestGateAtTheEntry: an entry that lets requests wait asks all services before, and the
+// request is not tested once more by its first call.
+func TestGateAtTheEntry(t *testing.T) {
+	first, second := newCallee(t), newCallee(t)
+	asked := 0
+	second.Refuses = func(qos.Priority) bool { asked++; return second.refuses }
+	enter := func() (context.Context, bool) {
+		ctx := task(t, t.Name())
+		return ctx, EntryRefused(rpc.CallFrom(ctx))
+	}
+	for range 100 {
+		ctx, refused := enter()
+		if refused || first.call(ctx) != nil || second.call(ctx) != nil {
+			t.Fatal("refused by nobody")
+		}
+	}
+	asked = 0
+	if ctx, refused := enter(); refused || first.call(ctx) != nil || asked != 1 {
+		t.Errorf("the second service was asked %d times, want once", asked)
+	}
+	for _, c := range []*callee{first, second} {
+		c.refuses = true
+		if _, refused := enter(); !refused {
+			t.Error("a service that every request calls would refuse it")
+		}
+		c.refuses = false
+	}
+}
+
 // TestGateForgets: an entry that no longer calls a service is no longer refused for it.
 func TestGateForgets(t *testing.T) {
 	first, second := newCallee(t), newCallee(t)
