@@ -261,6 +261,7 @@ type builder struct {
 	owners    map[callgraph.Process]*proc
 	all       sums
 	marks     map[string]callgraph.Mark
+	counted   bool // some process has told what it has counted in this time
 }
 
 // pull asks one process; for more than its identity only if nobody else has that.
@@ -313,6 +314,7 @@ func (b *builder) take(p *proc, got pulled) {
 	p.last, p.pulledAt = s, b.now
 	p.services = servicesOf(s)
 	if ok {
+		b.counted = true
 		b.add(p, s, window)
 	}
 	p.qos.add(b.from, b.now, got.qos)
@@ -399,7 +401,9 @@ func (b *builder) add(p *proc, s *callgraph.Snapshot, window callgraph.Period) {
 // finish keeps the round.
 func (b *builder) finish(procs []*proc) {
 	c := b.console
-	c.graphs.add(&round{from: b.from, to: b.now, packed: pack(b.all.rows()), marks: b.marks})
+	if b.counted || !c.last.IsZero() { // else it is the first look at processes that have run for long
+		c.graphs.add(&round{from: b.from, to: b.now, packed: pack(b.all.rows()), marks: b.marks})
+	}
 	c.last = b.now
 	for _, p := range procs {
 		if p.sameAs != nil {

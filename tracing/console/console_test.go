@@ -216,7 +216,9 @@ func TestHostile(t *testing.T) {
 		{name: "no graph", wrong: says(`{"hello":1}`), state: "failing", says: "not a snapshot"},
 		{name: "forbids it", wrong: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, state: "failing", says: "admin token"},
 		{name: "another program", wrong: http.NotFound, state: "failing", says: "is this an admin port"},
-		{name: "sends us elsewhere", wrong: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound) }, state: "failing", says: "status 302"},
+		{name: "sends us elsewhere", wrong: func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}, state: "failing", says: "status 302"},
 		{name: "panics", wrong: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, state: "failing"},
 		{name: "too many rows", prep: func(p *process) {
 			p.graph = callgraph.NewRecorder(callgraph.Config{MaxSlots: 20_000, MaxMethods: 20_000, Process: callgraph.Process{Service: "big", Epoch: uint64(start.UnixNano())}})
@@ -691,5 +693,26 @@ func TestGraphForTheTerminal(t *testing.T) {
 	out, err := console.Graph(t.Context(), cfg, time.Millisecond, console.GraphQuery{Format: "text"})
 	if err == nil || !strings.Contains(err.Error(), "account: ") || !strings.Contains(string(out), "0 nodes") {
 		t.Errorf("%v %s", err, out)
+	}
+}
+
+// TestFirstLook: what ran for long before the console has no rate yet, not one of zero.
+func TestFirstLook(t *testing.T) {
+	p := newProcess(t, "old")
+	p.boot("old", start.Add(-time.Hour))
+	p.serves("GET /x", "", publish, callgraph.OK, 1000, time.Millisecond)
+	s := watch(t, nil, p.target("old"))
+	s.procs = []*process{p}
+	s.round()
+	var e entries
+	s.get("/api/entries?last=1m", &e)
+	if e.Period.Seconds != 0 || len(e.Entries) != 0 {
+		t.Errorf("%+v after the first look", e)
+	}
+	p.serves("GET /x", "", publish, callgraph.OK, 20, time.Millisecond)
+	s.round()
+	s.get("/api/entries?last=1m", &e)
+	if len(e.Entries) != 1 || e.Entries[0].Rate != 2 || e.Period.Seconds != 10 {
+		t.Errorf("%+v, want 2 calls a second", e)
 	}
 }
