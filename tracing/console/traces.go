@@ -17,7 +17,7 @@ import (
 
 // The bounds of the traces that are kept: beyond them the oldest go.
 const (
-	maxTraces      = 5_000
+	maxTraces      = 20_000
 	maxTraceBytes  = 64 << 20
 	maxTraceSpans  = 2_000  // of one trace
 	maxRecordsEach = 10_000 // of one answer
