@@ -19,7 +19,7 @@ SEED     ?= 1
 # start hundreds.
 export GORACE ?= atexit_sleep_ms=50
 
-.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested bench-rpc bench-observe bench-moments bench-overload bench-overload-real drill-midnight build clean
+.PHONY: help run test test-long lint generate generate-check walls vet unit fuzz nested verify-jaeger bench-rpc bench-observe bench-moments bench-overload bench-overload-real drill-midnight build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ fuzz: # FUZZTIME of every fuzz target there is
 
 nested: # the benches are modules of their own: they must build and pass too
 	@.ci/step "nested modules" .ci/nested
+
+verify-jaeger: ## traces and call graph beside a real Jaeger (built once, some minutes): the same calls on each edge; REQUESTS=600
+	@jaeger=$$(.ci/jaeger) && $(GO) run ./examples/callgraph/jaeger -jaeger "$$jaeger" $(if $(REQUESTS),-requests $(REQUESTS))
 
 bench-rpc: ## server and client CPU, calls/s, allocations and bytes per call, beside bare kitex and grpc-go
 	@mkdir -p build
