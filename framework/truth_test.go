@@ -57,7 +57,7 @@ func TestTruth(t *testing.T) {
 	s.act(toFree, no, "error", rpc.ReasonHandler, rpc.NotFound)
 	s.act(toFree, failed, "plain-error", rpc.ReasonHandler, rpc.Internal)
 	s.act(toFree, panicked, "panic", rpc.ReasonPanic, rpc.Internal)
-	s.short(toFree, late, 200*time.Millisecond)
+	s.short(toFree, late, 500*time.Millisecond)
 	w.pull()
 
 	s.hold(toFull, full)
