@@ -69,7 +69,7 @@ const (
 	// seconds, usualGain, a queue is a passing thing, and nobody should be refused for
 	// it: up to spareWait at spareRatio and below, on a line from fullRatio.
 	busyWait   = 100 * time.Millisecond
-	calmWait   = 230 * time.Millisecond
+	calmWait   = 225 * time.Millisecond
 	spareWait  = 450 * time.Millisecond
 	spareRatio = .93
 	fullRatio  = .97

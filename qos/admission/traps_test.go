@@ -405,7 +405,7 @@ func TestWorstLeavesAnOldQueue(t *testing.T) {
 	p.now += 150 * ms
 	p.arrive(worst)
 	p.arrive(other)
-	p.now += 70 * ms // 220 ms old; 230 are the longest wait
+	p.now += 70 * ms // 220 ms old; 225 are the longest wait
 	for range 2 {    // one of two is in turn
 		p.done(busy)
 		busy = p.runs[len(p.runs)-1]
