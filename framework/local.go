@@ -29,7 +29,8 @@ func (s *Server) callLocally(ctx context.Context, c *interceptor.ClientCall) err
 		return &rpc.Error{Code: rpc.Canceled, Reason: rpc.ReasonCanceled, NotRun: true, Message: c.Method.FullName() + ": the caller gave up"}
 	}
 	if in := rpc.CallFrom(ctx); in == nil || !in.Progress().Admitted() {
-		leave, refused := s.enter(ctx, m, c)
+		// The call is made from outside of any: by a job, or by a test.
+		leave, refused := m.Enter(ctx, c.Deadline, &c.Header)
 		if refused != nil {
 			return refused
 		}
@@ -39,13 +40,6 @@ func (s *Server) callLocally(ctx context.Context, c *interceptor.ClientCall) err
 		return callCloned(ctx, m, c)
 	}
 	return call(ctx, m, c, c.Request)
-}
-
-// enter lets a call in that is made from outside of any: by a job, or by a test.
-func (s *Server) enter(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall) (leave func(), refused *rpc.Error) {
-	until, cancel := context.WithDeadline(ctx, c.Deadline)
-	defer cancel()
-	return m.Enter(until, &c.Header)
 }
 
 func call(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall, req proto.Message) error {

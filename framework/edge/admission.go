@@ -106,7 +106,8 @@ func (e *Entry) enter(ctx context.Context, call *rpc.Call, rt *route) (leave fun
 	if interceptor.EntryRefused(call) {
 		return nil, admit.Overloaded
 	}
-	leave, refused := e.service.Door().Enter(ctx, qos.PriorityOf(call.Class, call.UserLevel), 0, rt.pass.Number())
+	deadline, _ := ctx.Deadline()
+	leave, refused := e.service.Door().Enter(ctx, deadline, qos.PriorityOf(call.Class, call.UserLevel), 0, rt.pass.Number())
 	if refused != nil {
 		// Too late for the deadline is too much to do, too: the deadline is our own.
 		return nil, admit.Overloaded

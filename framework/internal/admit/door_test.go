@@ -45,7 +45,7 @@ func fill(t *testing.T, d *admit.Door) (leave []func()) {
 		g.Wait()
 	})
 	for range limit {
-		l, refused := d.Enter(t.Context(), 0, 0, 0)
+		l, refused := d.Enter(t.Context(), time.Time{}, 0, 0, 0)
 		if refused != nil {
 			t.Fatal(refused)
 		}
@@ -59,7 +59,7 @@ func TestEnterWaits(t *testing.T) {
 	leave := fill(t, d)
 	let := make(chan error, 1)
 	go func() { // ended by the slot that is freed
-		l, refused := d.Enter(t.Context(), 0, 0, 0)
+		l, refused := d.Enter(t.Context(), time.Time{}, 0, 0, 0)
 		if refused != nil {
 			let <- refused
 			return
@@ -85,7 +85,7 @@ func TestEnterGivesUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := make(chan *rpc.Error, 1)
 	go func() { // ended by cancel
-		_, refused := d.Enter(ctx, 0, 0, 0)
+		_, refused := d.Enter(ctx, time.Time{}, 0, 0, 0)
 		gone <- refused
 	}()
 	until(t, func() bool { return d.State().Waiting == 1 })
@@ -112,7 +112,7 @@ func TestOverdueIsSwept(t *testing.T) {
 	var refused atomic.Int64
 	for range len(leave) { // as many as there are goroutines that stand for those inside
 		g.Go(func() {
-			l, err := d.Enter(t.Context(), qos.LastPriority, 0, 0)
+			l, err := d.Enter(t.Context(), time.Time{}, qos.LastPriority, 0, 0)
 			if err != nil {
 				refused.Add(1)
 				return
@@ -145,7 +145,7 @@ func TestPin(t *testing.T) {
 		{qos.PriorityOf(qos.Post, 6), 0, true},
 		{qos.LastPriority, 1, false},
 	} {
-		leave, err := d.Enter(t.Context(), tc.p, tc.t, 0)
+		leave, err := d.Enter(t.Context(), time.Time{}, tc.p, tc.t, 0)
 		if (err != nil) != tc.refused {
 			t.Errorf("%v with ticket %d: %v", tc.p, tc.t, err)
 		}
@@ -207,9 +207,7 @@ func TestManyAtOnce(t *testing.T) {
 	var g sync.WaitGroup
 	for i := range 5_000 {
 		g.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			defer cancel()
-			leave, err := d.Enter(ctx, qos.PriorityOf(qos.Class(1+i%6), uint8(i)), 0, 0)
+			leave, err := d.Enter(t.Context(), time.Now().Add(5*time.Second), qos.PriorityOf(qos.Class(1+i%6), uint8(i)), 0, 0)
 			if err != nil {
 				refused.Add(1)
 				return

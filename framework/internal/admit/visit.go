@@ -54,29 +54,22 @@ func (v *visit) Refuse(verdict admission.Verdict) Flusher {
 }
 
 // Enter lets in a caller that has a goroutine of its own, after a wait if need be. If
-// the error is nil the caller must call leave.
-func (d *Door) Enter(ctx context.Context, p qos.Priority, t qos.Ticket, m admission.Method) (leave func(), refused *rpc.Error) {
+// the error is nil the caller must call leave. It waits no longer than until the
+// deadline, if there is one, and while ctx lasts.
+func (d *Door) Enter(ctx context.Context, deadline time.Time, p qos.Priority, t qos.Ticket, m admission.Method) (leave func(), refused *rpc.Error) {
 	if d.excluded(p, t, m) {
 		return nil, Overloaded
 	}
 	v := visits.Get().(*visit)
 	v.Call = admission.Call{Priority: p, Ticket: t, Method: m, Frame: v}
-	if deadline, ok := ctx.Deadline(); ok {
+	if !deadline.IsZero() {
 		v.Deadline = d.At(deadline)
 	}
 	var b Batch
 	verdict := d.Arrive(d.Now(), &v.Call, &b)
 	b.Flush()
 	if verdict == admission.Queue {
-		select {
-		case verdict = <-v.decided:
-		case <-ctx.Done():
-			if d.Withdraw(&v.Call) {
-				verdict = admission.Late
-			} else {
-				verdict = <-v.decided
-			}
-		}
+		verdict = d.await(ctx, deadline, v)
 	}
 	if verdict != admission.Run {
 		visits.Put(v)
@@ -86,4 +79,22 @@ func (d *Door) Enter(ctx context.Context, p qos.Priority, t qos.Ticket, m admiss
 		d.Done(&v.Call)
 		visits.Put(v)
 	}, nil
+}
+
+// await waits for the decision about a visit.
+func (d *Door) await(ctx context.Context, deadline time.Time, v *visit) admission.Verdict {
+	if !deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	select {
+	case verdict := <-v.decided:
+		return verdict
+	case <-ctx.Done():
+		if d.Withdraw(&v.Call) {
+			return admission.Late
+		}
+		return <-v.decided
+	}
 }

@@ -27,7 +27,7 @@ type Call struct {
 	Deadline time.Time       // zero for none
 	Edge     *callgraph.Slot // who calls whom; nil if nobody counts it
 
-	cell uint32 // of the table, from 1; 0 for none
+	cell uint32 // of the table, from 1; 0 if the call is in none, or crowded
 }
 
 // Name gives the full name of the method being served, or the route at an entry.
@@ -49,6 +49,8 @@ func (c *Call) Caller() string {
 const (
 	cells  = 4096 // requests that a Table lists
 	probes = 8    // cells that are looked at for a free one
+
+	crowded = ^uint32(0) // the cell of a call that found none
 )
 
 // A Table lists requests. The zero Table is empty. It is safe for concurrent use.
@@ -75,17 +77,19 @@ func (t *Table) Add(c *Call) {
 			return
 		}
 	}
-	c.cell = 0
+	c.cell = crowded
 	t.unlisted.Add(1)
 }
 
-// Remove ends what Add has begun.
+// Remove ends what Add has begun, if it has.
 func (t *Table) Remove(c *Call) {
-	if c.cell == 0 {
+	switch c.cell {
+	case 0:
+	case crowded:
 		t.unlisted.Add(-1)
-		return
+	default:
+		t.cells[c.cell-1].Store(nil)
 	}
-	t.cells[c.cell-1].Store(nil)
 }
 
 // Unlisted is how many requests are being worked on that found no room.

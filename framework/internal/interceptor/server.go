@@ -26,15 +26,19 @@ import (
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
-// A serverStep is one entry of the server's list. It may act when the call arrives,
-// around the handler, and when the call has ended.
+// A serverStep is one entry of the server's list. It may act when the call arrives, when
+// its goroutine starts, around the handler, and when the call has ended.
 type serverStep struct {
 	name string
 	// arrive runs on the connection's reading goroutine, before the call has a
 	// goroutine of its own: it must not block.
 	arrive func(*ServerCall, *admit.Batch) arrival
-	// around wraps what comes after it in the call's own goroutine.
+	// around wraps all that happens in the call's own goroutine. A step that only does
+	// something before the handler should start instead: each frame counts that is on
+	// the stack of a blocked call, which grows in powers of two.
 	around func(next serverFunc) serverFunc
+	// starts runs in the call's own goroutine, before the handler, and may refuse it.
+	starts func(*ServerCall) *rpc.Error
 	// ended runs when the call has been answered or refused, in the reverse order.
 	ended func(*ServerCall, ending)
 }
@@ -53,13 +57,13 @@ type serverFunc func(*ServerCall) (proto.Message, error)
 // ServerCall.Leave.
 func serverSteps(m *Method) []serverStep {
 	steps := []serverStep{
-		{name: "show", around: shown(m.observer)},
+		{name: "show", starts: show, ended: unshow},
 		{name: "recover", around: recovered(m.log)},
 		{name: "trace", arrive: identify, ended: keep},
 		{name: "measure", arrive: begin, ended: count},
-		{name: "deadline", arrive: expiredOnArrival, around: checkDeadline},
+		{name: "deadline", arrive: expiredOnArrival, starts: expiredAtStart},
 		{name: "admit", arrive: atTheDoor},
-		{name: "decode", arrive: decodeSmall, around: decodeRest},
+		{name: "decode", arrive: decodeSmall, starts: decodeRest},
 	}
 	if m.observer == nil {
 		steps = slices.DeleteFunc(steps, func(s serverStep) bool { return s.name == "show" || s.name == "trace" || s.name == "measure" })
@@ -72,6 +76,7 @@ type Method struct {
 	rpc     *rpc.Method
 	arrive  []func(*ServerCall, *admit.Batch) arrival
 	run     serverFunc
+	starts  []func(*ServerCall) *rpc.Error
 	ended   []func(*ServerCall, ending)
 	handler rpc.Handler
 	log     *slog.Logger
@@ -115,6 +120,9 @@ func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *
 	for _, s := range steps {
 		if s.arrive != nil {
 			method.arrive = append(method.arrive, s.arrive)
+		}
+		if s.starts != nil {
+			method.starts = append(method.starts, s.starts)
 		}
 		if s.ended != nil {
 			method.ended = append([]func(*ServerCall, ending){s.ended}, method.ended...)
@@ -318,11 +326,11 @@ func (c *ServerCall) Leave() {
 }
 
 // Enter lets a caller of this process in that is not inside yet.
-func (m *Method) Enter(ctx context.Context, h *rpc.Header) (leave func(), refused *rpc.Error) {
+func (m *Method) Enter(ctx context.Context, deadline time.Time, h *rpc.Header) (leave func(), refused *rpc.Error) {
 	if m.pass.Open() {
 		return func() {}, nil
 	}
-	return m.door.Enter(ctx, qos.PriorityOf(h.Class, h.UserLevel), qos.Ticket(h.Ticket), m.pass.Number())
+	return m.door.Enter(ctx, deadline, qos.PriorityOf(h.Class, h.UserLevel), qos.Ticket(h.Ticket), m.pass.Number())
 }
 
 // Run serves the call and gives its response, or what the caller may see of the
@@ -331,7 +339,13 @@ func (m *Method) Enter(ctx context.Context, h *rpc.Header) (leave func(), refuse
 //
 //go:noinline
 func (c *ServerCall) Run() (proto.Message, *rpc.Error) {
-	res, err := c.method.run(c)
+	return c.outcome(c.method.run(c))
+}
+
+// outcome is kept out of line: its frame must not stay on the stack of a blocked call.
+//
+//go:noinline
+func (c *ServerCall) outcome(res proto.Message, err error) (proto.Message, *rpc.Error) {
 	c.finish()
 	if err == nil {
 		return res, nil
@@ -369,15 +383,25 @@ func (c *ServerCall) visible(err error) *rpc.Error {
 }
 
 func callHandler(c *ServerCall) (proto.Message, error) {
+	for _, f := range c.method.starts {
+		if err := f(c); err != nil {
+			return nil, err
+		}
+	}
 	c.ran = true
 	res, err := c.method.handler(c, c.request)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = c.checkResponse(res)
 	}
+	return res, err
+}
+
+//go:noinline
+func (c *ServerCall) checkResponse(res proto.Message) error {
 	if res == nil || !res.ProtoReflect().IsValid() {
-		return nil, fmt.Errorf("handler of %s returned neither a response nor an error", c.method.rpc.FullName())
+		return fmt.Errorf("handler of %s returned neither a response nor an error", c.method.rpc.FullName())
 	}
-	return res, nil
+	return nil
 }
 
 // recovered turns a panic of anything after it into an Internal error that says
@@ -387,10 +411,7 @@ func recovered(log *slog.Logger) func(serverFunc) serverFunc {
 		return func(c *ServerCall) (res proto.Message, err error) {
 			defer func() {
 				if r := recover(); r != nil {
-					log.Error("handler panicked", slog.String("method", c.method.rpc.FullName()),
-						slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
-					c.hidden = fmt.Errorf("panic: %v", r)
-					res, err = nil, &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonPanic, Message: "internal error"}
+					res, err = nil, c.panicked(log, r)
 				}
 			}()
 			return next(c)
@@ -398,9 +419,16 @@ func recovered(log *slog.Logger) func(serverFunc) serverFunc {
 	}
 }
 
+func (c *ServerCall) panicked(log *slog.Logger, with any) *rpc.Error {
+	log.Error("handler panicked", slog.String("method", c.method.rpc.FullName()),
+		slog.Any("panic", with), slog.String("stack", string(debug.Stack())))
+	c.hidden = fmt.Errorf("panic: %v", with)
+	return &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonPanic, Message: "internal error"}
+}
+
 // expired refuses a call whose time is up: nobody waits for its answer.
-func expired(c *ServerCall) *rpc.Error {
-	if time.Now().Before(c.call.Deadline) {
+func expired(c *ServerCall, now time.Time) *rpc.Error {
+	if now.Before(c.call.Deadline) {
 		return nil
 	}
 	return &rpc.Error{
@@ -409,18 +437,14 @@ func expired(c *ServerCall) *rpc.Error {
 	}
 }
 
-func expiredOnArrival(c *ServerCall, _ *admit.Batch) arrival { return arrival{refused: expired(c)} }
-
-// checkDeadline looks once more when the call's goroutine at last runs: on a busy
-// machine that may be long after it was made.
-func checkDeadline(next serverFunc) serverFunc {
-	return func(c *ServerCall) (proto.Message, error) {
-		if err := expired(c); err != nil {
-			return nil, err
-		}
-		return next(c)
-	}
+// expiredOnArrival takes the time from when the call began: that is now.
+func expiredOnArrival(c *ServerCall, _ *admit.Batch) arrival {
+	return arrival{refused: expired(c, c.call.Began)}
 }
+
+// expiredAtStart looks once more when the call's goroutine at last runs: on a busy
+// machine that may be long after it was made.
+func expiredAtStart(c *ServerCall) *rpc.Error { return expired(c, time.Now()) }
 
 // smallPayload is the size in bytes up to which a request is decoded on the
 // reading goroutine, straight from the read buffer. A larger one would hold up the
@@ -448,15 +472,11 @@ func decodeSmall(c *ServerCall, _ *admit.Batch) arrival {
 	return arrival{refused: err}
 }
 
-func decodeRest(next serverFunc) serverFunc {
-	return func(c *ServerCall) (proto.Message, error) {
-		if c.request == nil {
-			if err := c.decode(); err != nil {
-				return nil, err
-			}
-		}
-		return next(c)
+func decodeRest(c *ServerCall) *rpc.Error {
+	if c.request != nil {
+		return nil
 	}
+	return c.decode()
 }
 
 func (c *ServerCall) decode() *rpc.Error {

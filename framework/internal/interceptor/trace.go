@@ -7,8 +7,6 @@ import (
 	"errors"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
@@ -16,17 +14,13 @@ import (
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
-// shown lists the call as one that is being served.
-func shown(o *Observer) func(serverFunc) serverFunc {
-	return func(next serverFunc) serverFunc {
-		return func(c *ServerCall) (proto.Message, error) {
-			o.InFlight.Add(&c.call)
-			res, err := next(c) // recovers
-			o.InFlight.Remove(&c.call)
-			return res, err
-		}
-	}
+// show lists the call as one that is being served.
+func show(c *ServerCall) *rpc.Error {
+	c.method.observer.InFlight.Add(&c.call)
+	return nil
 }
+
+func unshow(c *ServerCall, _ ending) { c.method.observer.InFlight.Remove(&c.call) }
 
 // identify gives the call a span id of its own, below that of its caller. The ids are
 // all there is of a span; what comes from outside of the system gets here what else an

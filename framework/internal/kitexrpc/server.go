@@ -536,20 +536,27 @@ func (c *serverConn) refuse(seq int32, err *rpc.Error, method []byte) {
 
 func (c *serverConn) serve(call *interceptor.ServerCall) {
 	if c.ctx.Err() == nil {
-		sent := 0
 		res, err := call.Run()
-		if err == nil {
-			sent, err = c.reply(call, res)
-		}
-		if err != nil {
-			c.replyError(call.Seq, []byte(call.Contract().Name), err)
-		}
-		call.End(err, sent)
+		c.answer(call, res, err)
 	} else { // it has waited, and nobody waits for it any more
 		call.End(errGone, 0)
 	}
 	call.Leave()
 	c.server.release()
+}
+
+// answer is kept out of line, as reply is.
+//
+//go:noinline
+func (c *serverConn) answer(call *interceptor.ServerCall, res proto.Message, err *rpc.Error) {
+	sent := 0
+	if err == nil {
+		sent, err = c.reply(call, res)
+	}
+	if err != nil {
+		c.replyError(call.Seq, []byte(call.Contract().Name), err)
+	}
+	call.End(err, sent)
 }
 
 func (s *Server) release() {
