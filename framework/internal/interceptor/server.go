@@ -283,7 +283,7 @@ func atTheDoor(c *ServerCall, b *admit.Batch) arrival {
 			return arrival{refused: errLost}
 		}
 		if c.kept.Add(1) == 2 {
-			c.origin.Serve(c)
+			c.serveAtLast()
 		}
 		return arrival{waits: true}
 	default:
@@ -305,8 +305,19 @@ func (c *ServerCall) keepPayload() error {
 func (c *ServerCall) Admit() {
 	c.method.door.Forget(c.size)
 	if c.kept.Add(1) == 2 {
-		c.origin.Serve(c)
+		c.serveAtLast()
 	}
+}
+
+// serveAtLast serves a call that has waited. A small request is decoded here, as that of
+// a call that did not wait is on the reading goroutine: decoding takes more stack than a
+// blocked handler, and what a goroutine has once taken it keeps (3.8 KB instead of 2).
+// One that cannot be decoded is refused where the call's own goroutine tries again.
+func (c *ServerCall) serveAtLast() {
+	if c.size <= smallPayload {
+		_ = c.decode()
+	}
+	c.origin.Serve(c)
 }
 
 // Refuse implements admit.Guest.
