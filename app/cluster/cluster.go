@@ -14,6 +14,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-rpc/sluice/app/account"
 	"github.com/sluice-rpc/sluice/app/comment"
@@ -80,11 +83,12 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.checkSockets(); err != nil {
 		return nil, err
 	}
+	if err := n.openStores(); err != nil {
+		return nil, err
+	}
 	for _, r := range topology.Services() {
 		if n.runs(r) {
-			if err := n.prepare(r); err != nil {
-				return nil, err
-			}
+			n.prepare(r)
 		}
 	}
 	for _, r := range n.called() {
@@ -162,19 +166,38 @@ var caches = map[topology.Role]pebblekv.Options{
 	topology.Timeline: {CacheBytes: 64 << 20, ScanCacheBytes: 64 << 20},
 }
 
-// prepare opens a service's store and makes its server, without handlers yet:
-// services call each other in circles, so all servers are there before any service.
-func (n *Node) prepare(r topology.Role) error {
-	if n.cfg.Data == nil {
-		return fmt.Errorf("cluster: role %s needs a data directory", r)
+// openStores opens the stores of the services side by side: after a kill each has a log
+// to read again.
+func (n *Node) openStores() error {
+	var opening errgroup.Group
+	var mu sync.Mutex // of n.stores
+	for _, r := range topology.Services() {
+		if !n.runs(r) {
+			continue
+		}
+		if n.cfg.Data == nil {
+			return fmt.Errorf("cluster: role %s needs a data directory", r)
+		}
+		opening.Go(func() error {
+			opts := caches[r]
+			opts.Logger = n.log.With("store", string(r))
+			store, err := pebblekv.Open(n.cfg.Data.store(r), opts)
+			if err != nil {
+				return fmt.Errorf("open the store of %s: %w", r, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			n.stores[r] = store
+			return nil
+		})
 	}
-	opts := caches[r]
-	opts.Logger = n.log.With("store", string(r))
-	store, err := pebblekv.Open(n.cfg.Data.store(r), opts)
-	if err != nil {
-		return fmt.Errorf("open the store of %s: %w", r, err)
-	}
-	n.stores[r] = store
+	return opening.Wait()
+}
+
+// prepare makes a service's server, without handlers yet: services call each other in
+// circles, so all servers are there before any service.
+func (n *Node) prepare(r topology.Role) {
+	store := n.stores[r]
 	place := n.cfg.Topology.Service(r)
 	n.servers[r] = framework.NewServer(
 		framework.ServerConfig{Service: string(r), Addr: place.Listen, Admin: place.Admin},
@@ -183,7 +206,6 @@ func (n *Node) prepare(r topology.Role) error {
 		framework.WithListeners(n.cfg.Sockets[string(r)], n.cfg.Sockets[adminSocket(r)]),
 		framework.WithAdminHandler("POST /backup", backupDoor(n.cfg.Data, r, store)),
 	)
-	return nil
 }
 
 // connect makes the way to a service: within the process if it runs here.
