@@ -14,8 +14,7 @@ const maxHeld = 16 << 10
 
 // A conn sends an answer in one piece. net/http gives its connection 4 KiB at a time,
 // which is not to be changed; a page of a few posts is a little longer, and the second
-// piece costs a system call here and mostly another wake-up there: a third of the CPU
-// of such a request, both ends together.
+// piece costs a system call here and mostly another wake-up there.
 //
 // Between hold, when the answer's head is written, and its end what is written waits. It
 // leaves with what the other side could be waiting for: a flush of the handler's, the end

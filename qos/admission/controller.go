@@ -485,11 +485,13 @@ func (c *Controller) late(call *Call) bool {
 
 // overdue says what to do with a waiting call: Run, if nothing is against it.
 func (c *Controller) overdue(call *Call, longest time.Duration) Verdict {
+	if call.Priority <= c.sure {
+		longest = max(longest, calmWait)
+	}
 	switch {
 	case c.late(call):
 		return Late
-	case call.Ticket.Fresh() && call.Priority > c.sure && float64(c.now-call.arrived) > float64(longest)*call.patience,
-		call.Ticket.Fresh() && float64(c.now-call.arrived) > float64(max(longest, calmWait))*call.patience:
+	case call.Ticket.Fresh() && float64(c.now-call.arrived) > float64(longest)*call.patience:
 		return Expire
 	}
 	return Run
