@@ -3,6 +3,9 @@
 package qos_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -148,6 +151,31 @@ func TestRekeyingForgetsTheLastHour(t *testing.T) {
 func TestNobodyIsLast(t *testing.T) {
 	if l := new(qos.Key).UserLevel("", time.Unix(0, 0)); l != qos.UserLevels-1 {
 		t.Errorf("level %d", l)
+	}
+}
+
+// TestUserLevelIsOfAnHMAC: entries of another version give a user the same level.
+func TestUserLevelIsOfAnHMAC(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var key qos.Key
+		copy(key[:], rapid.SliceOfN(rapid.Byte(), qos.KeySize, qos.KeySize).Draw(t, "key"))
+		user := rapid.StringN(1, 300, -1).Draw(t, "user")
+		hour := rapid.Int64Range(-1000, 1<<30).Draw(t, "hour")
+		mac := hmac.New(sha256.New, key[:])
+		mac.Write(binary.BigEndian.AppendUint64(nil, uint64(hour)))
+		mac.Write([]byte(user))
+		want := mac.Sum(nil)[0] % qos.UserLevels
+		if got := key.UserLevel(user, time.Unix(hour*3600+59, 0)); got != want {
+			t.Fatalf("level %d, want %d", got, want)
+		}
+	})
+}
+
+func BenchmarkUserLevel(b *testing.B) {
+	key, now := qos.Key{1, 2, 3}, time.Unix(1_700_000_000, 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		key.UserLevel("01jd2v5m3q8r0w7x6y5z4a3b2c", now)
 	}
 }
 

@@ -60,6 +60,9 @@ type Call struct {
 	newer, older *Call         // among those with or without a ticket, by arrival
 }
 
+// brief says that the call's time to go is what people wait, see Controller.Behind.
+func (c *Call) brief() bool { return c.Deadline != 0 && c.patience == 1 }
+
 // Arrived is when the call came to its controller.
 func (c *Call) Arrived() time.Duration { return c.arrived }
 
@@ -123,11 +126,13 @@ type State struct {
 	Running  int           // calls inside handlers
 	Asleep   int           // of these, as last seen: waiting for something other than a core
 	Limit    int           // how many may be that do not sleep
+	Window   int           // how many may be, asleep or not, see Controller.Behind; 0 is any number
 	Waiting  int           // calls in the queue
 	Level    qos.Priority  // the worst priority with a chance
 	Capacity float64       // work done per second when busy, in calls of mean cost
 	Demand   float64       // work offered per second, in the same unit
 	Delay    time.Duration // mean delay after admission, as last told to Tick
+	Backlog  time.Duration // what callers are told of the work that waits, see Controller.Backlog
 	Counts   Counts
 	Withdrew uint64 // calls that left the queue of themselves
 	// Suppressed are the calls that callers have held back and reported.
