@@ -12,14 +12,10 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-// Field numbers of descriptor.proto within a file, a service and a method.
-const (
-	nameField            = 1
-	clientStreamingField = 5
-	serverStreamingField = 6
-)
+// The field number of a name in descriptor.proto, within a service and a method.
+const nameField = 1
 
-// checkContracts refuses what cannot be generated or must not be: streaming,
+// checkContracts refuses what cannot be generated or must not be:
 // options out of range, and Go names that would be declared twice.
 func checkContracts(plugin *protogen.Plugin, display func(string) string) error {
 	var found problems
@@ -78,21 +74,8 @@ func (c *checker) checkService(service *protogen.Service) {
 }
 
 func (c *checker) checkMethod(m *protogen.Method, defaults limits) {
-	for _, stream := range []struct {
-		on    bool
-		field int32
-		side  string
-	}{
-		{m.Desc.IsStreamingClient(), clientStreamingField, "request"},
-		{m.Desc.IsStreamingServer(), serverStreamingField, "response"},
-	} {
-		if stream.on {
-			c.report(below(m.Location.Path, stream.field),
-				"method %s: streaming is not supported, the %s is a stream: send a repeated field, or page with a cursor", m.Desc.Name(), stream.side)
-		}
-	}
 	options, _ := m.Desc.Options().(*descriptorpb.MethodOptions)
-	_, faults := readMethod(options, defaults)
+	_, faults := readMethod(options, defaults, streams(m))
 	for _, f := range faults {
 		c.report(below(m.Location.Path, f.path...), "method %s: %s", m.Desc.Name(), f.text)
 	}

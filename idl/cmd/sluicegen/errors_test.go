@@ -131,12 +131,12 @@ func TestErrors(t *testing.T) {
 
 		// What cannot be generated.
 		{
-			name: "request stream", files: service("  rpc Do(stream M) returns (M);"),
-			want: "api/a/v1/a.proto:7:10: method Do: streaming is not supported, the request is a stream: send a repeated field, or page with a cursor",
+			name: "a stream that is made again", files: service("  rpc Do(M) returns (stream M) {\n    option idempotency_level = IDEMPOTENT;\n    option (qos.v1.method) = {max_attempts: 2};\n  }"),
+			want: "api/a/v1/a.proto:9:31: method Do: max_attempts is 2 but a stream is never made again: leave max_attempts out",
 		},
 		{
-			name: "response stream", files: service("  rpc Do(M) returns (stream M);"),
-			want: "api/a/v1/a.proto:7:22: method Do: streaming is not supported, the response is a stream: send a repeated field, or page with a cursor",
+			name: "a stream without end", files: service("  rpc Do(stream M) returns (M) {\n    option (qos.v1.method) = {timeout_ms: 3600001};\n  }"),
+			want: "api/a/v1/a.proto:8:31: method Do: timeout_ms is 3600001: give 1 to 3600000 milliseconds (an hour)",
 		},
 		{
 			name: "message named as a server", files: service("}\nmessage SServer {"),

@@ -21,6 +21,7 @@ const usage = `sluicegen writes x.pb.go (messages) and x.rpc.go (clients and ser
 
 Usage:
   sluicegen [-I dir]... [--out dir] [--check] file.proto|dir ...
+  sluicegen new module   write a module with a service, see sluicegen new --help
   sluicegen --plugin     read a CodeGeneratorRequest from standard input, as protoc and buf send it
 
 Examples:
@@ -53,6 +54,13 @@ type command struct {
 // the exit code: 1 when the contracts are wrong or out of date, 2 when the command
 // line is.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(args) > 1 && args[1] == "new" {
+		if err := newModule(args[2:], stdout, stderr); err != nil {
+			fmt.Fprintln(stderr, "sluicegen:", err)
+			return 1
+		}
+		return 0
+	}
 	cmd, err := parseFlags(args, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

@@ -15,6 +15,7 @@ import (
 // The limits of the options, as qos.proto documents them.
 const (
 	maxTimeoutMS = 600_000
+	maxStreamMS  = 3_600_000
 	maxAttempts  = 5
 )
 
@@ -53,15 +54,20 @@ func readService(options *descriptorpb.ServiceOptions) (limits, []fault) {
 	o, _ := proto.GetExtension(options, qosv1.E_Service).(*qosv1.ServiceOptions)
 	at := protoreflect.SourcePath{serviceOptions, qosOption}
 	faults := checkBusiness(at, o.GetBusiness())
-	faults = append(faults, checkTimeout(at, o.GetTimeoutMs())...)
+	faults = append(faults, checkTimeout(at, o.GetTimeoutMs(), maxTimeoutMS)...)
 	return limits{business: o.GetBusiness(), timeoutMS: o.GetTimeoutMs()}, faults
 }
 
-// readMethod reads the options of a method of a service.
-func readMethod(options *descriptorpb.MethodOptions, service limits) (limits, []fault) {
+// readMethod reads the options of a method of a service. The service's timeout is one for
+// calls that are answered at once: a stream has its own, or the framework's.
+func readMethod(options *descriptorpb.MethodOptions, service limits, streams bool) (limits, []fault) {
 	o, _ := proto.GetExtension(options, qosv1.E_Method).(*qosv1.MethodOptions)
 	at := protoreflect.SourcePath{methodOptions, qosOption}
 	l := service
+	longest := uint32(maxTimeoutMS)
+	if streams {
+		l.timeoutMS, longest = 0, maxStreamMS
+	}
 	if b := o.GetBusiness(); b != qosv1.Business_BUSINESS_UNSPECIFIED {
 		l.business = b
 	}
@@ -72,7 +78,7 @@ func readMethod(options *descriptorpb.MethodOptions, service limits) (limits, []
 	l.idempotency = options.GetIdempotencyLevel()
 
 	faults := checkBusiness(at, o.GetBusiness())
-	faults = append(faults, checkTimeout(at, o.GetTimeoutMs())...)
+	faults = append(faults, checkTimeout(at, o.GetTimeoutMs(), longest)...)
 	_, repeatable := idempotencyNames[l.idempotency]
 	switch {
 	case !repeatable && l.idempotency != descriptorpb.MethodOptions_IDEMPOTENCY_UNKNOWN:
@@ -80,6 +86,8 @@ func readMethod(options *descriptorpb.MethodOptions, service limits) (limits, []
 			protoreflect.SourcePath{methodOptions, idempotencyOption},
 			fmt.Sprintf("idempotency_level %d is unknown: give NO_SIDE_EFFECTS or IDEMPOTENT", l.idempotency),
 		})
+	case l.attempts > 1 && streams:
+		faults = append(faults, fault{below(at, attemptsField), fmt.Sprintf("max_attempts is %d but a stream is never made again: leave max_attempts out", l.attempts)})
 	case l.attempts > maxAttempts:
 		faults = append(faults, fault{below(at, attemptsField), fmt.Sprintf("max_attempts is %d: give 1 to %d", l.attempts, maxAttempts)})
 	case l.attempts > 1 && !repeatable:
@@ -99,11 +107,15 @@ func checkBusiness(at protoreflect.SourcePath, b qosv1.Business) []fault {
 	return []fault{{below(at, businessField), fmt.Sprintf("business %d has no name yet: give one of qos.v1.Business", b)}}
 }
 
-func checkTimeout(at protoreflect.SourcePath, ms uint32) []fault {
-	if ms <= maxTimeoutMS {
+func checkTimeout(at protoreflect.SourcePath, ms, longest uint32) []fault {
+	if ms <= longest {
 		return nil
 	}
-	return []fault{{below(at, timeoutField), fmt.Sprintf("timeout_ms is %d: give 1 to %d milliseconds (ten minutes)", ms, maxTimeoutMS)}}
+	words := "ten minutes"
+	if longest == maxStreamMS {
+		words = "an hour"
+	}
+	return []fault{{below(at, timeoutField), fmt.Sprintf("timeout_ms is %d: give 1 to %d milliseconds (%s)", ms, longest, words)}}
 }
 
 // classNames holds the name in package qos of each business class.

@@ -38,7 +38,7 @@ func FuzzOptions(f *testing.F) {
 			return
 		}
 		defaults, serviceFaults := readService(service)
-		l, methodFaults := readMethod(method, defaults)
+		l, methodFaults := readMethod(method, defaults, false)
 		for _, fault := range append(serviceFaults, methodFaults...) {
 			if len(fault.path) < 2 || fault.text == "" {
 				t.Errorf("fault without place or text: %+v", fault)

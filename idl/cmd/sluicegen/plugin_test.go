@@ -56,8 +56,8 @@ func TestPlugin(t *testing.T) {
 			if res.Error != nil {
 				t.Fatal(res.GetError())
 			}
-			if len(res.GetFile()) != 4 {
-				t.Errorf("%d files, want the 4 of contracts with services", len(res.GetFile()))
+			if len(res.GetFile()) != 5 {
+				t.Errorf("%d files, want the 5 of contracts with services", len(res.GetFile()))
 			}
 			for _, f := range res.GetFile() {
 				want, err := os.ReadFile("testdata/golden/" + f.GetName())
@@ -78,9 +78,9 @@ func TestPlugin(t *testing.T) {
 // which protoc and buf print.
 func TestPluginRefuses(t *testing.T) {
 	t.Chdir(t.TempDir())
-	write(t, "a.proto", "syntax = \"proto3\";\noption go_package = \"example.com/a;a\";\nmessage M {}\nservice S {\n  rpc Do(stream M) returns (M);\n}\n")
+	write(t, "a.proto", "syntax = \"proto3\";\noption go_package = \"example.com/a;a\";\nmessage M {}\nservice S {\n  rpc Do(M) returns (M);\n  rpc do(M) returns (M);\n}\n")
 	res := asPlugin(t, pluginRequest(t, "", ".", "a.proto"), "protoc-gen-sluice")
-	want := "a.proto:5:10: method Do: streaming is not supported, the request is a stream: send a repeated field, or page with a cursor"
+	want := "a.proto:6:7: method do: Do has the same Go name Do: rename one of them"
 	if res.GetError() != want || len(res.GetFile()) > 0 {
 		t.Errorf("error %q, want %q; %d files, want none", res.GetError(), want, len(res.GetFile()))
 	}

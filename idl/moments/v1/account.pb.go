@@ -361,7 +361,10 @@ type LogInRequest struct {
 	Password string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	// What the session is opened on, for its owner to recognise it: at most 100
 	// code points.
-	Device        string `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
+	Device string `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
+	// Where the request comes from, as the entry saw it: an address or a network, at
+	// most 64 bytes. Failures are counted by it. Empty if it is not known.
+	Source        string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -413,6 +416,13 @@ func (x *LogInRequest) GetPassword() string {
 func (x *LogInRequest) GetDevice() string {
 	if x != nil {
 		return x.Device
+	}
+	return ""
+}
+
+func (x *LogInRequest) GetSource() string {
+	if x != nil {
+		return x.Source
 	}
 	return ""
 }
@@ -559,6 +569,478 @@ func (*LogOutResponse) Descriptor() ([]byte, []int) {
 	return file_moments_v1_account_proto_rawDescGZIP(), []int{6}
 }
 
+type ListSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsRequest) Reset() {
+	*x = ListSessionsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsRequest) ProtoMessage() {}
+
+func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListSessionsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// Session is a log-in that has not ended.
+type Session struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	SessionId string                 `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// What it was opened on, as LogIn was told.
+	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	// When it was opened, in Unix milliseconds.
+	CreatedMs int64 `protobuf:"varint,3,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	// When it was last used, in Unix milliseconds: to the hour, and not before
+	// created_ms.
+	LastUsedMs int64 `protobuf:"varint,4,opt,name=last_used_ms,json=lastUsedMs,proto3" json:"last_used_ms,omitempty"`
+	// When it ends by itself, in Unix milliseconds.
+	ExpiresMs     int64 `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_moments_v1_account_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Session) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *Session) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Session) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *Session) GetLastUsedMs() int64 {
+	if x != nil {
+		return x.LastUsedMs
+	}
+	return 0
+}
+
+func (x *Session) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+type ListSessionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sessions      []*Session             `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsResponse) Reset() {
+	*x = ListSessionsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsResponse) ProtoMessage() {}
+
+func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListSessionsResponse) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// EndSessionsRequest names what to end: one session, or if that is empty all
+// sessions.
+type EndSessionsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The only session to end.
+	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Of all sessions, the one to keep; empty ends that too.
+	KeepSessionId string `protobuf:"bytes,3,opt,name=keep_session_id,json=keepSessionId,proto3" json:"keep_session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSessionsRequest) Reset() {
+	*x = EndSessionsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSessionsRequest) ProtoMessage() {}
+
+func (x *EndSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSessionsRequest.ProtoReflect.Descriptor instead.
+func (*EndSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *EndSessionsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *EndSessionsRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *EndSessionsRequest) GetKeepSessionId() string {
+	if x != nil {
+		return x.KeepSessionId
+	}
+	return ""
+}
+
+type EndSessionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSessionsResponse) Reset() {
+	*x = EndSessionsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSessionsResponse) ProtoMessage() {}
+
+func (x *EndSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSessionsResponse.ProtoReflect.Descriptor instead.
+func (*EndSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{11}
+}
+
+type ChangePasswordRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The session that goes on.
+	SessionId   string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	OldPassword string `protobuf:"bytes,3,opt,name=old_password,json=oldPassword,proto3" json:"old_password,omitempty"`
+	// 8 to 128 code points.
+	NewPassword    string `protobuf:"bytes,4,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
+	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ChangePasswordRequest) Reset() {
+	*x = ChangePasswordRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePasswordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePasswordRequest) ProtoMessage() {}
+
+func (x *ChangePasswordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePasswordRequest.ProtoReflect.Descriptor instead.
+func (*ChangePasswordRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ChangePasswordRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ChangePasswordRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ChangePasswordRequest) GetOldPassword() string {
+	if x != nil {
+		return x.OldPassword
+	}
+	return ""
+}
+
+func (x *ChangePasswordRequest) GetNewPassword() string {
+	if x != nil {
+		return x.NewPassword
+	}
+	return ""
+}
+
+func (x *ChangePasswordRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type ChangePasswordResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangePasswordResponse) Reset() {
+	*x = ChangePasswordResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangePasswordResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangePasswordResponse) ProtoMessage() {}
+
+func (x *ChangePasswordResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangePasswordResponse.ProtoReflect.Descriptor instead.
+func (*ChangePasswordResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{13}
+}
+
+type DeleteAccountRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteAccountRequest) Reset() {
+	*x = DeleteAccountRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteAccountRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteAccountRequest) ProtoMessage() {}
+
+func (x *DeleteAccountRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteAccountRequest.ProtoReflect.Descriptor instead.
+func (*DeleteAccountRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DeleteAccountRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *DeleteAccountRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+type DeleteAccountResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteAccountResponse) Reset() {
+	*x = DeleteAccountResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteAccountResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteAccountResponse) ProtoMessage() {}
+
+func (x *DeleteAccountResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteAccountResponse.ProtoReflect.Descriptor instead.
+func (*DeleteAccountResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{15}
+}
+
 type AuthenticateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -568,7 +1050,7 @@ type AuthenticateRequest struct {
 
 func (x *AuthenticateRequest) Reset() {
 	*x = AuthenticateRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[7]
+	mi := &file_moments_v1_account_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +1062,7 @@ func (x *AuthenticateRequest) String() string {
 func (*AuthenticateRequest) ProtoMessage() {}
 
 func (x *AuthenticateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[7]
+	mi := &file_moments_v1_account_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +1075,7 @@ func (x *AuthenticateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthenticateRequest.ProtoReflect.Descriptor instead.
 func (*AuthenticateRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{7}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AuthenticateRequest) GetToken() string {
@@ -616,7 +1098,7 @@ type AuthenticateResponse struct {
 
 func (x *AuthenticateResponse) Reset() {
 	*x = AuthenticateResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[8]
+	mi := &file_moments_v1_account_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +1110,7 @@ func (x *AuthenticateResponse) String() string {
 func (*AuthenticateResponse) ProtoMessage() {}
 
 func (x *AuthenticateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[8]
+	mi := &file_moments_v1_account_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +1123,7 @@ func (x *AuthenticateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthenticateResponse.ProtoReflect.Descriptor instead.
 func (*AuthenticateResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{8}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AuthenticateResponse) GetUserId() string {
@@ -674,7 +1156,7 @@ type GetProfileRequest struct {
 
 func (x *GetProfileRequest) Reset() {
 	*x = GetProfileRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[9]
+	mi := &file_moments_v1_account_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +1168,7 @@ func (x *GetProfileRequest) String() string {
 func (*GetProfileRequest) ProtoMessage() {}
 
 func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[9]
+	mi := &file_moments_v1_account_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +1181,7 @@ func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileRequest.ProtoReflect.Descriptor instead.
 func (*GetProfileRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{9}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetProfileRequest) GetUserId() string {
@@ -718,7 +1200,7 @@ type GetProfileResponse struct {
 
 func (x *GetProfileResponse) Reset() {
 	*x = GetProfileResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[10]
+	mi := &file_moments_v1_account_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +1212,7 @@ func (x *GetProfileResponse) String() string {
 func (*GetProfileResponse) ProtoMessage() {}
 
 func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[10]
+	mi := &file_moments_v1_account_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +1225,7 @@ func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileResponse.ProtoReflect.Descriptor instead.
 func (*GetProfileResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{10}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetProfileResponse) GetProfile() *Profile {
@@ -762,7 +1244,7 @@ type GetProfilesRequest struct {
 
 func (x *GetProfilesRequest) Reset() {
 	*x = GetProfilesRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[11]
+	mi := &file_moments_v1_account_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +1256,7 @@ func (x *GetProfilesRequest) String() string {
 func (*GetProfilesRequest) ProtoMessage() {}
 
 func (x *GetProfilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[11]
+	mi := &file_moments_v1_account_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +1269,7 @@ func (x *GetProfilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfilesRequest.ProtoReflect.Descriptor instead.
 func (*GetProfilesRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{11}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetProfilesRequest) GetUserIds() []string {
@@ -807,7 +1289,7 @@ type GetProfilesResponse struct {
 
 func (x *GetProfilesResponse) Reset() {
 	*x = GetProfilesResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[12]
+	mi := &file_moments_v1_account_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +1301,7 @@ func (x *GetProfilesResponse) String() string {
 func (*GetProfilesResponse) ProtoMessage() {}
 
 func (x *GetProfilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[12]
+	mi := &file_moments_v1_account_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +1314,7 @@ func (x *GetProfilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfilesResponse.ProtoReflect.Descriptor instead.
 func (*GetProfilesResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{12}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetProfilesResponse) GetProfiles() []*Profile {
@@ -851,7 +1333,7 @@ type FindUserRequest struct {
 
 func (x *FindUserRequest) Reset() {
 	*x = FindUserRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[13]
+	mi := &file_moments_v1_account_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +1345,7 @@ func (x *FindUserRequest) String() string {
 func (*FindUserRequest) ProtoMessage() {}
 
 func (x *FindUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[13]
+	mi := &file_moments_v1_account_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +1358,7 @@ func (x *FindUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindUserRequest.ProtoReflect.Descriptor instead.
 func (*FindUserRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{13}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FindUserRequest) GetName() string {
@@ -895,7 +1377,7 @@ type FindUserResponse struct {
 
 func (x *FindUserResponse) Reset() {
 	*x = FindUserResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[14]
+	mi := &file_moments_v1_account_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1389,7 @@ func (x *FindUserResponse) String() string {
 func (*FindUserResponse) ProtoMessage() {}
 
 func (x *FindUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[14]
+	mi := &file_moments_v1_account_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1402,7 @@ func (x *FindUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindUserResponse.ProtoReflect.Descriptor instead.
 func (*FindUserResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{14}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FindUserResponse) GetProfile() *Profile {
@@ -946,7 +1428,7 @@ type UpdateProfileRequest struct {
 
 func (x *UpdateProfileRequest) Reset() {
 	*x = UpdateProfileRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[15]
+	mi := &file_moments_v1_account_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1440,7 @@ func (x *UpdateProfileRequest) String() string {
 func (*UpdateProfileRequest) ProtoMessage() {}
 
 func (x *UpdateProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[15]
+	mi := &file_moments_v1_account_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1453,7 @@ func (x *UpdateProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateProfileRequest.ProtoReflect.Descriptor instead.
 func (*UpdateProfileRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{15}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateProfileRequest) GetUserId() string {
@@ -1018,7 +1500,7 @@ type UpdateProfileResponse struct {
 
 func (x *UpdateProfileResponse) Reset() {
 	*x = UpdateProfileResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[16]
+	mi := &file_moments_v1_account_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1512,7 @@ func (x *UpdateProfileResponse) String() string {
 func (*UpdateProfileResponse) ProtoMessage() {}
 
 func (x *UpdateProfileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[16]
+	mi := &file_moments_v1_account_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1525,7 @@ func (x *UpdateProfileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateProfileResponse.ProtoReflect.Descriptor instead.
 func (*UpdateProfileResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{16}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateProfileResponse) GetProfile() *Profile {
@@ -1066,7 +1548,7 @@ type RequestFriendRequest struct {
 
 func (x *RequestFriendRequest) Reset() {
 	*x = RequestFriendRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[17]
+	mi := &file_moments_v1_account_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1560,7 @@ func (x *RequestFriendRequest) String() string {
 func (*RequestFriendRequest) ProtoMessage() {}
 
 func (x *RequestFriendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[17]
+	mi := &file_moments_v1_account_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1573,7 @@ func (x *RequestFriendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFriendRequest.ProtoReflect.Descriptor instead.
 func (*RequestFriendRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{17}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RequestFriendRequest) GetUserId() string {
@@ -1124,7 +1606,7 @@ type RequestFriendResponse struct {
 
 func (x *RequestFriendResponse) Reset() {
 	*x = RequestFriendResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[18]
+	mi := &file_moments_v1_account_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1618,7 @@ func (x *RequestFriendResponse) String() string {
 func (*RequestFriendResponse) ProtoMessage() {}
 
 func (x *RequestFriendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[18]
+	mi := &file_moments_v1_account_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1631,7 @@ func (x *RequestFriendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFriendResponse.ProtoReflect.Descriptor instead.
 func (*RequestFriendResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{18}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RequestFriendResponse) GetState() FriendState {
@@ -1157,6 +1639,104 @@ func (x *RequestFriendResponse) GetState() FriendState {
 		return x.State
 	}
 	return FriendState_FRIEND_STATE_NONE
+}
+
+type ImportFriendsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Up to 500 others, who have accounts here.
+	OtherIds      []string `protobuf:"bytes,2,rep,name=other_ids,json=otherIds,proto3" json:"other_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportFriendsRequest) Reset() {
+	*x = ImportFriendsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportFriendsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportFriendsRequest) ProtoMessage() {}
+
+func (x *ImportFriendsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportFriendsRequest.ProtoReflect.Descriptor instead.
+func (*ImportFriendsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ImportFriendsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ImportFriendsRequest) GetOtherIds() []string {
+	if x != nil {
+		return x.OtherIds
+	}
+	return nil
+}
+
+type ImportFriendsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many of them are new friends.
+	Imported      uint32 `protobuf:"varint,1,opt,name=imported,proto3" json:"imported,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportFriendsResponse) Reset() {
+	*x = ImportFriendsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportFriendsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportFriendsResponse) ProtoMessage() {}
+
+func (x *ImportFriendsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportFriendsResponse.ProtoReflect.Descriptor instead.
+func (*ImportFriendsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ImportFriendsResponse) GetImported() uint32 {
+	if x != nil {
+		return x.Imported
+	}
+	return 0
 }
 
 type AcceptFriendRequest struct {
@@ -1170,7 +1750,7 @@ type AcceptFriendRequest struct {
 
 func (x *AcceptFriendRequest) Reset() {
 	*x = AcceptFriendRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[19]
+	mi := &file_moments_v1_account_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1762,7 @@ func (x *AcceptFriendRequest) String() string {
 func (*AcceptFriendRequest) ProtoMessage() {}
 
 func (x *AcceptFriendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[19]
+	mi := &file_moments_v1_account_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1775,7 @@ func (x *AcceptFriendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptFriendRequest.ProtoReflect.Descriptor instead.
 func (*AcceptFriendRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{19}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AcceptFriendRequest) GetUserId() string {
@@ -1228,7 +1808,7 @@ type AcceptFriendResponse struct {
 
 func (x *AcceptFriendResponse) Reset() {
 	*x = AcceptFriendResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[20]
+	mi := &file_moments_v1_account_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1820,7 @@ func (x *AcceptFriendResponse) String() string {
 func (*AcceptFriendResponse) ProtoMessage() {}
 
 func (x *AcceptFriendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[20]
+	mi := &file_moments_v1_account_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1833,7 @@ func (x *AcceptFriendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptFriendResponse.ProtoReflect.Descriptor instead.
 func (*AcceptFriendResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{20}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AcceptFriendResponse) GetState() FriendState {
@@ -1274,7 +1854,7 @@ type DeclineFriendRequest struct {
 
 func (x *DeclineFriendRequest) Reset() {
 	*x = DeclineFriendRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[21]
+	mi := &file_moments_v1_account_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1866,7 @@ func (x *DeclineFriendRequest) String() string {
 func (*DeclineFriendRequest) ProtoMessage() {}
 
 func (x *DeclineFriendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[21]
+	mi := &file_moments_v1_account_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1879,7 @@ func (x *DeclineFriendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclineFriendRequest.ProtoReflect.Descriptor instead.
 func (*DeclineFriendRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{21}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeclineFriendRequest) GetUserId() string {
@@ -1332,7 +1912,7 @@ type DeclineFriendResponse struct {
 
 func (x *DeclineFriendResponse) Reset() {
 	*x = DeclineFriendResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[22]
+	mi := &file_moments_v1_account_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1924,7 @@ func (x *DeclineFriendResponse) String() string {
 func (*DeclineFriendResponse) ProtoMessage() {}
 
 func (x *DeclineFriendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[22]
+	mi := &file_moments_v1_account_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1937,7 @@ func (x *DeclineFriendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclineFriendResponse.ProtoReflect.Descriptor instead.
 func (*DeclineFriendResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{22}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeclineFriendResponse) GetState() FriendState {
@@ -1378,7 +1958,7 @@ type UnfriendRequest struct {
 
 func (x *UnfriendRequest) Reset() {
 	*x = UnfriendRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[23]
+	mi := &file_moments_v1_account_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1970,7 @@ func (x *UnfriendRequest) String() string {
 func (*UnfriendRequest) ProtoMessage() {}
 
 func (x *UnfriendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[23]
+	mi := &file_moments_v1_account_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1983,7 @@ func (x *UnfriendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfriendRequest.ProtoReflect.Descriptor instead.
 func (*UnfriendRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{23}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UnfriendRequest) GetUserId() string {
@@ -1436,7 +2016,7 @@ type UnfriendResponse struct {
 
 func (x *UnfriendResponse) Reset() {
 	*x = UnfriendResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[24]
+	mi := &file_moments_v1_account_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +2028,7 @@ func (x *UnfriendResponse) String() string {
 func (*UnfriendResponse) ProtoMessage() {}
 
 func (x *UnfriendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[24]
+	mi := &file_moments_v1_account_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +2041,7 @@ func (x *UnfriendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfriendResponse.ProtoReflect.Descriptor instead.
 func (*UnfriendResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{24}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UnfriendResponse) GetState() FriendState {
@@ -1482,7 +2062,7 @@ type BlockRequest struct {
 
 func (x *BlockRequest) Reset() {
 	*x = BlockRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[25]
+	mi := &file_moments_v1_account_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +2074,7 @@ func (x *BlockRequest) String() string {
 func (*BlockRequest) ProtoMessage() {}
 
 func (x *BlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[25]
+	mi := &file_moments_v1_account_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +2087,7 @@ func (x *BlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockRequest.ProtoReflect.Descriptor instead.
 func (*BlockRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{25}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *BlockRequest) GetUserId() string {
@@ -1540,7 +2120,7 @@ type BlockResponse struct {
 
 func (x *BlockResponse) Reset() {
 	*x = BlockResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[26]
+	mi := &file_moments_v1_account_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +2132,7 @@ func (x *BlockResponse) String() string {
 func (*BlockResponse) ProtoMessage() {}
 
 func (x *BlockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[26]
+	mi := &file_moments_v1_account_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +2145,7 @@ func (x *BlockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockResponse.ProtoReflect.Descriptor instead.
 func (*BlockResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{26}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *BlockResponse) GetState() FriendState {
@@ -1586,7 +2166,7 @@ type UnblockRequest struct {
 
 func (x *UnblockRequest) Reset() {
 	*x = UnblockRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[27]
+	mi := &file_moments_v1_account_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +2178,7 @@ func (x *UnblockRequest) String() string {
 func (*UnblockRequest) ProtoMessage() {}
 
 func (x *UnblockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[27]
+	mi := &file_moments_v1_account_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +2191,7 @@ func (x *UnblockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnblockRequest.ProtoReflect.Descriptor instead.
 func (*UnblockRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{27}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UnblockRequest) GetUserId() string {
@@ -1644,7 +2224,7 @@ type UnblockResponse struct {
 
 func (x *UnblockResponse) Reset() {
 	*x = UnblockResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[28]
+	mi := &file_moments_v1_account_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +2236,7 @@ func (x *UnblockResponse) String() string {
 func (*UnblockResponse) ProtoMessage() {}
 
 func (x *UnblockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[28]
+	mi := &file_moments_v1_account_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +2249,7 @@ func (x *UnblockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnblockResponse.ProtoReflect.Descriptor instead.
 func (*UnblockResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{28}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UnblockResponse) GetState() FriendState {
@@ -1692,7 +2272,7 @@ type ListFriendsRequest struct {
 
 func (x *ListFriendsRequest) Reset() {
 	*x = ListFriendsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[29]
+	mi := &file_moments_v1_account_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +2284,7 @@ func (x *ListFriendsRequest) String() string {
 func (*ListFriendsRequest) ProtoMessage() {}
 
 func (x *ListFriendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[29]
+	mi := &file_moments_v1_account_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +2297,7 @@ func (x *ListFriendsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFriendsRequest.ProtoReflect.Descriptor instead.
 func (*ListFriendsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{29}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListFriendsRequest) GetUserId() string {
@@ -1754,7 +2334,7 @@ type ListFriendsResponse struct {
 
 func (x *ListFriendsResponse) Reset() {
 	*x = ListFriendsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[30]
+	mi := &file_moments_v1_account_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +2346,7 @@ func (x *ListFriendsResponse) String() string {
 func (*ListFriendsResponse) ProtoMessage() {}
 
 func (x *ListFriendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[30]
+	mi := &file_moments_v1_account_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +2359,7 @@ func (x *ListFriendsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFriendsResponse.ProtoReflect.Descriptor instead.
 func (*ListFriendsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{30}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListFriendsResponse) GetUserIds() []string {
@@ -1815,7 +2395,7 @@ type ListFriendRequestsRequest struct {
 
 func (x *ListFriendRequestsRequest) Reset() {
 	*x = ListFriendRequestsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[31]
+	mi := &file_moments_v1_account_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +2407,7 @@ func (x *ListFriendRequestsRequest) String() string {
 func (*ListFriendRequestsRequest) ProtoMessage() {}
 
 func (x *ListFriendRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[31]
+	mi := &file_moments_v1_account_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +2420,7 @@ func (x *ListFriendRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFriendRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListFriendRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{31}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListFriendRequestsRequest) GetUserId() string {
@@ -1877,7 +2457,7 @@ type FriendRequest struct {
 
 func (x *FriendRequest) Reset() {
 	*x = FriendRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[32]
+	mi := &file_moments_v1_account_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2469,7 @@ func (x *FriendRequest) String() string {
 func (*FriendRequest) ProtoMessage() {}
 
 func (x *FriendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[32]
+	mi := &file_moments_v1_account_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2482,7 @@ func (x *FriendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FriendRequest.ProtoReflect.Descriptor instead.
 func (*FriendRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{32}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FriendRequest) GetUserId() string {
@@ -1929,7 +2509,7 @@ type ListFriendRequestsResponse struct {
 
 func (x *ListFriendRequestsResponse) Reset() {
 	*x = ListFriendRequestsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[33]
+	mi := &file_moments_v1_account_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2521,7 @@ func (x *ListFriendRequestsResponse) String() string {
 func (*ListFriendRequestsResponse) ProtoMessage() {}
 
 func (x *ListFriendRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[33]
+	mi := &file_moments_v1_account_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2534,7 @@ func (x *ListFriendRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFriendRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListFriendRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{33}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListFriendRequestsResponse) GetRequests() []*FriendRequest {
@@ -1978,14 +2558,18 @@ type RelationsRequest struct {
 	// Whose things are looked at: up to 1,000.
 	AuthorIds []string `protobuf:"bytes,2,rep,name=author_ids,json=authorIds,proto3" json:"author_ids,omitempty"`
 	// The viewer's relations version that the caller has answers of, zero for none.
-	KnownVersion  uint64 `protobuf:"varint,3,opt,name=known_version,json=knownVersion,proto3" json:"known_version,omitempty"`
+	KnownVersion uint64 `protobuf:"varint,3,opt,name=known_version,json=knownVersion,proto3" json:"known_version,omitempty"`
+	// Also tell what is between the viewer and authors who are no friends of his. That
+	// changes without a new version, so it is to be asked for each time it is needed;
+	// without it all who are no friends are told alike.
+	Strangers     bool `protobuf:"varint,4,opt,name=strangers,proto3" json:"strangers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RelationsRequest) Reset() {
 	*x = RelationsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[34]
+	mi := &file_moments_v1_account_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2581,7 @@ func (x *RelationsRequest) String() string {
 func (*RelationsRequest) ProtoMessage() {}
 
 func (x *RelationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[34]
+	mi := &file_moments_v1_account_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2594,7 @@ func (x *RelationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationsRequest.ProtoReflect.Descriptor instead.
 func (*RelationsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{34}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RelationsRequest) GetViewerId() string {
@@ -2034,6 +2618,13 @@ func (x *RelationsRequest) GetKnownVersion() uint64 {
 	return 0
 }
 
+func (x *RelationsRequest) GetStrangers() bool {
+	if x != nil {
+		return x.Strangers
+	}
+	return false
+}
+
 type RelationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The viewer's relations version. It grows with every change of any fact that
@@ -2043,14 +2634,17 @@ type RelationsResponse struct {
 	// has of these authors still holds.
 	Unchanged bool `protobuf:"varint,2,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
 	// In the order of author_ids, one each; an unknown author is a stranger.
-	Relations     []*Relation `protobuf:"bytes,3,rep,name=relations,proto3" json:"relations,omitempty"`
+	Relations []*Relation `protobuf:"bytes,3,rep,name=relations,proto3" json:"relations,omitempty"`
+	// How far what is known here of the viewer's relations and settings is, as his home
+	// region counts: version, if that is here. Absent if unchanged.
+	HomeVersion   uint64 `protobuf:"varint,4,opt,name=home_version,json=homeVersion,proto3" json:"home_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RelationsResponse) Reset() {
 	*x = RelationsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[35]
+	mi := &file_moments_v1_account_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2656,7 @@ func (x *RelationsResponse) String() string {
 func (*RelationsResponse) ProtoMessage() {}
 
 func (x *RelationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[35]
+	mi := &file_moments_v1_account_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2669,7 @@ func (x *RelationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationsResponse.ProtoReflect.Descriptor instead.
 func (*RelationsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{35}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RelationsResponse) GetVersion() uint64 {
@@ -2099,28 +2693,38 @@ func (x *RelationsResponse) GetRelations() []*Relation {
 	return nil
 }
 
+func (x *RelationsResponse) GetHomeVersion() uint64 {
+	if x != nil {
+		return x.HomeVersion
+	}
+	return 0
+}
+
 // Relation holds the facts between a viewer and an author.
 type Relation struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	AuthorId string                 `protobuf:"bytes,1,opt,name=author_id,json=authorId,proto3" json:"author_id,omitempty"`
 	// Both halves are on. False between a user and himself.
 	Friends bool `protobuf:"varint,2,opt,name=friends,proto3" json:"friends,omitempty"`
-	// The author does not let the viewer see his posts ("do not let b see mine",
-	// chat-only, block).
+	// The author does not let the viewer see his posts ("do not let b see mine").
 	AuthorHides bool `protobuf:"varint,3,opt,name=author_hides,json=authorHides,proto3" json:"author_hides,omitempty"`
 	// The viewer does not want the author's posts in his timeline ("hide b's").
 	ViewerHides bool `protobuf:"varint,4,opt,name=viewer_hides,json=viewerHides,proto3" json:"viewer_hides,omitempty"`
 	// How far back the author's album reaches for others.
 	AlbumWindow AlbumWindow `protobuf:"varint,5,opt,name=album_window,json=albumWindow,proto3,enum=moments.v1.AlbumWindow" json:"album_window,omitempty"`
-	// The author shows his newest ten public posts to strangers.
+	// The author shows his newest ten public posts to strangers. Told of authors who
+	// are no friends, if these were asked for.
 	OpenToStrangers bool `protobuf:"varint,6,opt,name=open_to_strangers,json=openToStrangers,proto3" json:"open_to_strangers,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// One of the two has set chat-only or blocks the other: neither sees the other's
+	// posts.
+	Off           bool `protobuf:"varint,7,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Relation) Reset() {
 	*x = Relation{}
-	mi := &file_moments_v1_account_proto_msgTypes[36]
+	mi := &file_moments_v1_account_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2736,7 @@ func (x *Relation) String() string {
 func (*Relation) ProtoMessage() {}
 
 func (x *Relation) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[36]
+	mi := &file_moments_v1_account_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2749,7 @@ func (x *Relation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relation.ProtoReflect.Descriptor instead.
 func (*Relation) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{36}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Relation) GetAuthorId() string {
@@ -2190,20 +2794,26 @@ func (x *Relation) GetOpenToStrangers() bool {
 	return false
 }
 
+func (x *Relation) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
 // Settings are a user's own choices. They act at once, on old posts too.
 type Settings struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	AlbumWindow     AlbumWindow            `protobuf:"varint,1,opt,name=album_window,json=albumWindow,proto3,enum=moments.v1.AlbumWindow" json:"album_window,omitempty"`
-	OpenToStrangers bool                   `protobuf:"varint,2,opt,name=open_to_strangers,json=openToStrangers,proto3" json:"open_to_strangers,omitempty"`
-	// The relations version that the settings belong to.
-	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	AlbumWindow AlbumWindow            `protobuf:"varint,1,opt,name=album_window,json=albumWindow,proto3,enum=moments.v1.AlbumWindow" json:"album_window,omitempty"`
+	// Strangers see the newest ten public posts.
+	OpenToStrangers bool `protobuf:"varint,2,opt,name=open_to_strangers,json=openToStrangers,proto3" json:"open_to_strangers,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_moments_v1_account_proto_msgTypes[37]
+	mi := &file_moments_v1_account_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2825,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[37]
+	mi := &file_moments_v1_account_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2838,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{37}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Settings) GetAlbumWindow() AlbumWindow {
@@ -2245,11 +2855,635 @@ func (x *Settings) GetOpenToStrangers() bool {
 	return false
 }
 
-func (x *Settings) GetVersion() uint64 {
+type GetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsRequest) Reset() {
+	*x = GetSettingsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsRequest) ProtoMessage() {}
+
+func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[49]
 	if x != nil {
-		return x.Version
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *GetSettingsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+type GetSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *Settings              `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsResponse) Reset() {
+	*x = GetSettingsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsResponse) ProtoMessage() {}
+
+func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
+func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *GetSettingsResponse) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// UpdateSettingsRequest changes the fields that are present.
+type UpdateSettingsRequest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	UserId          string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	AlbumWindow     *AlbumWindow           `protobuf:"varint,2,opt,name=album_window,json=albumWindow,proto3,enum=moments.v1.AlbumWindow,oneof" json:"album_window,omitempty"`
+	OpenToStrangers *bool                  `protobuf:"varint,3,opt,name=open_to_strangers,json=openToStrangers,proto3,oneof" json:"open_to_strangers,omitempty"`
+	IdempotencyKey  string                 `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *UpdateSettingsRequest) Reset() {
+	*x = UpdateSettingsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateSettingsRequest) ProtoMessage() {}
+
+func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateSettingsRequest.ProtoReflect.Descriptor instead.
+func (*UpdateSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *UpdateSettingsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *UpdateSettingsRequest) GetAlbumWindow() AlbumWindow {
+	if x != nil && x.AlbumWindow != nil {
+		return *x.AlbumWindow
+	}
+	return AlbumWindow_ALBUM_WINDOW_ALL
+}
+
+func (x *UpdateSettingsRequest) GetOpenToStrangers() bool {
+	if x != nil && x.OpenToStrangers != nil {
+		return *x.OpenToStrangers
+	}
+	return false
+}
+
+func (x *UpdateSettingsRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type UpdateSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *Settings              `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateSettingsResponse) Reset() {
+	*x = UpdateSettingsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateSettingsResponse) ProtoMessage() {}
+
+func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateSettingsResponse.ProtoReflect.Descriptor instead.
+func (*UpdateSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *UpdateSettingsResponse) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// FriendSettings are what a user has chosen about one other person. They act at once,
+// on old posts too, and the other is never told.
+type FriendSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whom they are about.
+	OtherId string `protobuf:"bytes,1,opt,name=other_id,json=otherId,proto3" json:"other_id,omitempty"`
+	// Neither sees the other's posts.
+	ChatOnly bool `protobuf:"varint,2,opt,name=chat_only,json=chatOnly,proto3" json:"chat_only,omitempty"`
+	// The other does not see the user's posts.
+	HideMine bool `protobuf:"varint,3,opt,name=hide_mine,json=hideMine,proto3" json:"hide_mine,omitempty"`
+	// The other's posts stay out of the user's timeline; his album stays readable.
+	HideTheirs bool `protobuf:"varint,4,opt,name=hide_theirs,json=hideTheirs,proto3" json:"hide_theirs,omitempty"`
+	// The user blocks the other: see Block.
+	Blocked bool `protobuf:"varint,5,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	// Where the two stand.
+	State         FriendState `protobuf:"varint,6,opt,name=state,proto3,enum=moments.v1.FriendState" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FriendSettings) Reset() {
+	*x = FriendSettings{}
+	mi := &file_moments_v1_account_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FriendSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FriendSettings) ProtoMessage() {}
+
+func (x *FriendSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FriendSettings.ProtoReflect.Descriptor instead.
+func (*FriendSettings) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *FriendSettings) GetOtherId() string {
+	if x != nil {
+		return x.OtherId
+	}
+	return ""
+}
+
+func (x *FriendSettings) GetChatOnly() bool {
+	if x != nil {
+		return x.ChatOnly
+	}
+	return false
+}
+
+func (x *FriendSettings) GetHideMine() bool {
+	if x != nil {
+		return x.HideMine
+	}
+	return false
+}
+
+func (x *FriendSettings) GetHideTheirs() bool {
+	if x != nil {
+		return x.HideTheirs
+	}
+	return false
+}
+
+func (x *FriendSettings) GetBlocked() bool {
+	if x != nil {
+		return x.Blocked
+	}
+	return false
+}
+
+func (x *FriendSettings) GetState() FriendState {
+	if x != nil {
+		return x.State
+	}
+	return FriendState_FRIEND_STATE_NONE
+}
+
+type GetFriendSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	OtherId       string                 `protobuf:"bytes,2,opt,name=other_id,json=otherId,proto3" json:"other_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFriendSettingsRequest) Reset() {
+	*x = GetFriendSettingsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFriendSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFriendSettingsRequest) ProtoMessage() {}
+
+func (x *GetFriendSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFriendSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetFriendSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *GetFriendSettingsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *GetFriendSettingsRequest) GetOtherId() string {
+	if x != nil {
+		return x.OtherId
+	}
+	return ""
+}
+
+type GetFriendSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *FriendSettings        `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFriendSettingsResponse) Reset() {
+	*x = GetFriendSettingsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFriendSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFriendSettingsResponse) ProtoMessage() {}
+
+func (x *GetFriendSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFriendSettingsResponse.ProtoReflect.Descriptor instead.
+func (*GetFriendSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *GetFriendSettingsResponse) GetSettings() *FriendSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// UpdateFriendSettingsRequest changes the fields that are present.
+type UpdateFriendSettingsRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	UserId         string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	OtherId        string                 `protobuf:"bytes,2,opt,name=other_id,json=otherId,proto3" json:"other_id,omitempty"`
+	ChatOnly       *bool                  `protobuf:"varint,3,opt,name=chat_only,json=chatOnly,proto3,oneof" json:"chat_only,omitempty"`
+	HideMine       *bool                  `protobuf:"varint,4,opt,name=hide_mine,json=hideMine,proto3,oneof" json:"hide_mine,omitempty"`
+	HideTheirs     *bool                  `protobuf:"varint,5,opt,name=hide_theirs,json=hideTheirs,proto3,oneof" json:"hide_theirs,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *UpdateFriendSettingsRequest) Reset() {
+	*x = UpdateFriendSettingsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateFriendSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateFriendSettingsRequest) ProtoMessage() {}
+
+func (x *UpdateFriendSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateFriendSettingsRequest.ProtoReflect.Descriptor instead.
+func (*UpdateFriendSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *UpdateFriendSettingsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *UpdateFriendSettingsRequest) GetOtherId() string {
+	if x != nil {
+		return x.OtherId
+	}
+	return ""
+}
+
+func (x *UpdateFriendSettingsRequest) GetChatOnly() bool {
+	if x != nil && x.ChatOnly != nil {
+		return *x.ChatOnly
+	}
+	return false
+}
+
+func (x *UpdateFriendSettingsRequest) GetHideMine() bool {
+	if x != nil && x.HideMine != nil {
+		return *x.HideMine
+	}
+	return false
+}
+
+func (x *UpdateFriendSettingsRequest) GetHideTheirs() bool {
+	if x != nil && x.HideTheirs != nil {
+		return *x.HideTheirs
+	}
+	return false
+}
+
+func (x *UpdateFriendSettingsRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type UpdateFriendSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *FriendSettings        `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateFriendSettingsResponse) Reset() {
+	*x = UpdateFriendSettingsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateFriendSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateFriendSettingsResponse) ProtoMessage() {}
+
+func (x *UpdateFriendSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateFriendSettingsResponse.ProtoReflect.Descriptor instead.
+func (*UpdateFriendSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *UpdateFriendSettingsResponse) GetSettings() *FriendSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type ListFriendSettingsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Cursor string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// 1 to 500; zero means 50.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFriendSettingsRequest) Reset() {
+	*x = ListFriendSettingsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFriendSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFriendSettingsRequest) ProtoMessage() {}
+
+func (x *ListFriendSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFriendSettingsRequest.ProtoReflect.Descriptor instead.
+func (*ListFriendSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *ListFriendSettingsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ListFriendSettingsRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListFriendSettingsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
 	}
 	return 0
+}
+
+type ListFriendSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      []*FriendSettings      `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`
+	NextCursor    string                 `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFriendSettingsResponse) Reset() {
+	*x = ListFriendSettingsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFriendSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFriendSettingsResponse) ProtoMessage() {}
+
+func (x *ListFriendSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFriendSettingsResponse.ProtoReflect.Descriptor instead.
+func (*ListFriendSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ListFriendSettingsResponse) GetSettings() []*FriendSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *ListFriendSettingsResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
 }
 
 // Tag is a user's own named list of people, resolved to persons when a post is
@@ -2257,17 +3491,19 @@ func (x *Settings) GetVersion() uint64 {
 type Tag struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	TagId string                 `protobuf:"bytes,1,opt,name=tag_id,json=tagId,proto3" json:"tag_id,omitempty"`
-	// 1 to 32 code points after NFC, unique among its owner's.
+	// 1 to 32 code points after NFC, unique among its owner's without regard to case.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Who bears it.
-	UserIds       []string `protobuf:"bytes,3,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	// Who bears it, by ascending id: 5,000 at most. Left out of lists of tags.
+	UserIds []string `protobuf:"bytes,3,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	// How many bear it.
+	People        uint32 `protobuf:"varint,4,opt,name=people,proto3" json:"people,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_moments_v1_account_proto_msgTypes[38]
+	mi := &file_moments_v1_account_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +3515,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[38]
+	mi := &file_moments_v1_account_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +3528,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{38}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Tag) GetTagId() string {
@@ -2316,18 +3552,813 @@ func (x *Tag) GetUserIds() []string {
 	return nil
 }
 
+func (x *Tag) GetPeople() uint32 {
+	if x != nil {
+		return x.People
+	}
+	return 0
+}
+
+type CreateTagRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Who bears it; one given twice bears it once.
+	UserIds        []string `protobuf:"bytes,3,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	IdempotencyKey string   `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CreateTagRequest) Reset() {
+	*x = CreateTagRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTagRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTagRequest) ProtoMessage() {}
+
+func (x *CreateTagRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTagRequest.ProtoReflect.Descriptor instead.
+func (*CreateTagRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *CreateTagRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *CreateTagRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateTagRequest) GetUserIds() []string {
+	if x != nil {
+		return x.UserIds
+	}
+	return nil
+}
+
+func (x *CreateTagRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type CreateTagResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tag           *Tag                   `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTagResponse) Reset() {
+	*x = CreateTagResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTagResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTagResponse) ProtoMessage() {}
+
+func (x *CreateTagResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTagResponse.ProtoReflect.Descriptor instead.
+func (*CreateTagResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *CreateTagResponse) GetTag() *Tag {
+	if x != nil {
+		return x.Tag
+	}
+	return nil
+}
+
+type UpdateTagRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	TagId  string                 `protobuf:"bytes,2,opt,name=tag_id,json=tagId,proto3" json:"tag_id,omitempty"`
+	Name   *string                `protobuf:"bytes,3,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// Bear it from now on.
+	AddIds []string `protobuf:"bytes,4,rep,name=add_ids,json=addIds,proto3" json:"add_ids,omitempty"`
+	// Bear it no longer; who is in both lists does not.
+	RemoveIds      []string `protobuf:"bytes,5,rep,name=remove_ids,json=removeIds,proto3" json:"remove_ids,omitempty"`
+	IdempotencyKey string   `protobuf:"bytes,6,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *UpdateTagRequest) Reset() {
+	*x = UpdateTagRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTagRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTagRequest) ProtoMessage() {}
+
+func (x *UpdateTagRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTagRequest.ProtoReflect.Descriptor instead.
+func (*UpdateTagRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *UpdateTagRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *UpdateTagRequest) GetTagId() string {
+	if x != nil {
+		return x.TagId
+	}
+	return ""
+}
+
+func (x *UpdateTagRequest) GetName() string {
+	if x != nil && x.Name != nil {
+		return *x.Name
+	}
+	return ""
+}
+
+func (x *UpdateTagRequest) GetAddIds() []string {
+	if x != nil {
+		return x.AddIds
+	}
+	return nil
+}
+
+func (x *UpdateTagRequest) GetRemoveIds() []string {
+	if x != nil {
+		return x.RemoveIds
+	}
+	return nil
+}
+
+func (x *UpdateTagRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type UpdateTagResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Without its people.
+	Tag           *Tag `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTagResponse) Reset() {
+	*x = UpdateTagResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTagResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTagResponse) ProtoMessage() {}
+
+func (x *UpdateTagResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTagResponse.ProtoReflect.Descriptor instead.
+func (*UpdateTagResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *UpdateTagResponse) GetTag() *Tag {
+	if x != nil {
+		return x.Tag
+	}
+	return nil
+}
+
+type DeleteTagRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	UserId         string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	TagId          string                 `protobuf:"bytes,2,opt,name=tag_id,json=tagId,proto3" json:"tag_id,omitempty"`
+	IdempotencyKey string                 `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DeleteTagRequest) Reset() {
+	*x = DeleteTagRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTagRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTagRequest) ProtoMessage() {}
+
+func (x *DeleteTagRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTagRequest.ProtoReflect.Descriptor instead.
+func (*DeleteTagRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *DeleteTagRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *DeleteTagRequest) GetTagId() string {
+	if x != nil {
+		return x.TagId
+	}
+	return ""
+}
+
+func (x *DeleteTagRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+type DeleteTagResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTagResponse) Reset() {
+	*x = DeleteTagResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTagResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTagResponse) ProtoMessage() {}
+
+func (x *DeleteTagResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTagResponse.ProtoReflect.Descriptor instead.
+func (*DeleteTagResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{66}
+}
+
+type ListTagsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTagsRequest) Reset() {
+	*x = ListTagsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTagsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTagsRequest) ProtoMessage() {}
+
+func (x *ListTagsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTagsRequest.ProtoReflect.Descriptor instead.
+func (*ListTagsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *ListTagsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+type ListTagsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tags          []*Tag                 `protobuf:"bytes,1,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTagsResponse) Reset() {
+	*x = ListTagsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTagsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTagsResponse) ProtoMessage() {}
+
+func (x *ListTagsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTagsResponse.ProtoReflect.Descriptor instead.
+func (*ListTagsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *ListTagsResponse) GetTags() []*Tag {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+type GetTagRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	TagId         string                 `protobuf:"bytes,2,opt,name=tag_id,json=tagId,proto3" json:"tag_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTagRequest) Reset() {
+	*x = GetTagRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTagRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTagRequest) ProtoMessage() {}
+
+func (x *GetTagRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTagRequest.ProtoReflect.Descriptor instead.
+func (*GetTagRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *GetTagRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *GetTagRequest) GetTagId() string {
+	if x != nil {
+		return x.TagId
+	}
+	return ""
+}
+
+type GetTagResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tag           *Tag                   `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetTagResponse) Reset() {
+	*x = GetTagResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetTagResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetTagResponse) ProtoMessage() {}
+
+func (x *GetTagResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetTagResponse.ProtoReflect.Descriptor instead.
+func (*GetTagResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *GetTagResponse) GetTag() *Tag {
+	if x != nil {
+		return x.Tag
+	}
+	return nil
+}
+
+type ResolveTagsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// At most 100.
+	TagIds        []string `protobuf:"bytes,2,rep,name=tag_ids,json=tagIds,proto3" json:"tag_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveTagsRequest) Reset() {
+	*x = ResolveTagsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveTagsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveTagsRequest) ProtoMessage() {}
+
+func (x *ResolveTagsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveTagsRequest.ProtoReflect.Descriptor instead.
+func (*ResolveTagsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *ResolveTagsRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *ResolveTagsRequest) GetTagIds() []string {
+	if x != nil {
+		return x.TagIds
+	}
+	return nil
+}
+
+type ResolveTagsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By ascending id.
+	UserIds       []string `protobuf:"bytes,1,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveTagsResponse) Reset() {
+	*x = ResolveTagsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveTagsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveTagsResponse) ProtoMessage() {}
+
+func (x *ResolveTagsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveTagsResponse.ProtoReflect.Descriptor instead.
+func (*ResolveTagsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *ResolveTagsResponse) GetUserIds() []string {
+	if x != nil {
+		return x.UserIds
+	}
+	return nil
+}
+
+// FriendAct is what somebody did to become a friend.
+type FriendAct struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who did it.
+	ActorId string `protobuf:"bytes,1,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	// The round of the friendship, as the event of it said.
+	Round uint32 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"`
+	// He accepted; else he asked.
+	Accepted      bool `protobuf:"varint,3,opt,name=accepted,proto3" json:"accepted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FriendAct) Reset() {
+	*x = FriendAct{}
+	mi := &file_moments_v1_account_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FriendAct) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FriendAct) ProtoMessage() {}
+
+func (x *FriendAct) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FriendAct.ProtoReflect.Descriptor instead.
+func (*FriendAct) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *FriendAct) GetActorId() string {
+	if x != nil {
+		return x.ActorId
+	}
+	return ""
+}
+
+func (x *FriendAct) GetRound() uint32 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *FriendAct) GetAccepted() bool {
+	if x != nil {
+		return x.Accepted
+	}
+	return false
+}
+
+type ShowFriendActsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whom it was done to.
+	ViewerId string `protobuf:"bytes,1,opt,name=viewer_id,json=viewerId,proto3" json:"viewer_id,omitempty"`
+	// At most 1,000.
+	Acts          []*FriendAct `protobuf:"bytes,2,rep,name=acts,proto3" json:"acts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowFriendActsRequest) Reset() {
+	*x = ShowFriendActsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowFriendActsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowFriendActsRequest) ProtoMessage() {}
+
+func (x *ShowFriendActsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowFriendActsRequest.ProtoReflect.Descriptor instead.
+func (*ShowFriendActsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *ShowFriendActsRequest) GetViewerId() string {
+	if x != nil {
+		return x.ViewerId
+	}
+	return ""
+}
+
+func (x *ShowFriendActsRequest) GetActs() []*FriendAct {
+	if x != nil {
+		return x.Acts
+	}
+	return nil
+}
+
+type ShowFriendActsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of acts: whether it still stands.
+	Shown         []bool `protobuf:"varint,1,rep,packed,name=shown,proto3" json:"shown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowFriendActsResponse) Reset() {
+	*x = ShowFriendActsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowFriendActsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowFriendActsResponse) ProtoMessage() {}
+
+func (x *ShowFriendActsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowFriendActsResponse.ProtoReflect.Descriptor instead.
+func (*ShowFriendActsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *ShowFriendActsResponse) GetShown() []bool {
+	if x != nil {
+		return x.Shown
+	}
+	return nil
+}
+
 type ListUsersRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Cursor string                 `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// 1 to 1,000; zero means 500.
-	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Instead those whose accounts are deleted, once all that they left is removed: of
+	// their profiles only the id is left.
+	Deleted       bool `protobuf:"varint,3,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[39]
+	mi := &file_moments_v1_account_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +4370,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[39]
+	mi := &file_moments_v1_account_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +4383,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{39}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListUsersRequest) GetCursor() string {
@@ -2369,6 +4400,13 @@ func (x *ListUsersRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *ListUsersRequest) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
 type ListUsersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// May be fewer than asked for, even none, before the end.
@@ -2381,7 +4419,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[40]
+	mi := &file_moments_v1_account_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +4431,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[40]
+	mi := &file_moments_v1_account_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +4444,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{40}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ListUsersResponse) GetProfiles() []*Profile {
@@ -2421,6 +4459,195 @@ func (x *ListUsersResponse) GetNextCursor() string {
 		return x.NextCursor
 	}
 	return ""
+}
+
+type ListHomesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version of the list that the caller has; zero if none.
+	KnownVersion  uint64 `protobuf:"varint,1,opt,name=known_version,json=knownVersion,proto3" json:"known_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHomesRequest) Reset() {
+	*x = ListHomesRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHomesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHomesRequest) ProtoMessage() {}
+
+func (x *ListHomesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHomesRequest.ProtoReflect.Descriptor instead.
+func (*ListHomesRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *ListHomesRequest) GetKnownVersion() uint64 {
+	if x != nil {
+		return x.KnownVersion
+	}
+	return 0
+}
+
+type ListHomesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Changes with each change of the list, and with each start of the service.
+	Version uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The caller has the list already: it is not repeated.
+	Unchanged bool `protobuf:"varint,2,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	// In no order; at most 10,000.
+	Homes         []*UserHome `protobuf:"bytes,3,rep,name=homes,proto3" json:"homes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListHomesResponse) Reset() {
+	*x = ListHomesResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListHomesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListHomesResponse) ProtoMessage() {}
+
+func (x *ListHomesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListHomesResponse.ProtoReflect.Descriptor instead.
+func (*ListHomesResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *ListHomesResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ListHomesResponse) GetUnchanged() bool {
+	if x != nil {
+		return x.Unchanged
+	}
+	return false
+}
+
+func (x *ListHomesResponse) GetHomes() []*UserHome {
+	if x != nil {
+		return x.Homes
+	}
+	return nil
+}
+
+// UserHome is where somebody is at home who has moved, or is being moved.
+type UserHome struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Grows with each step of a move; the greatest counts.
+	Epoch uint32 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The region that takes his writes, unless next is set: then no region does.
+	Region uint32 `protobuf:"varint,3,opt,name=region,proto3" json:"region,omitempty"`
+	// The region that is to take them; zero if he is not being moved.
+	Next uint32 `protobuf:"varint,4,opt,name=next,proto3" json:"next,omitempty"`
+	// An operator wants the move undone, which next decides.
+	Back          bool `protobuf:"varint,5,opt,name=back,proto3" json:"back,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserHome) Reset() {
+	*x = UserHome{}
+	mi := &file_moments_v1_account_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserHome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserHome) ProtoMessage() {}
+
+func (x *UserHome) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserHome.ProtoReflect.Descriptor instead.
+func (*UserHome) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *UserHome) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *UserHome) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *UserHome) GetRegion() uint32 {
+	if x != nil {
+		return x.Region
+	}
+	return 0
+}
+
+func (x *UserHome) GetNext() uint32 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *UserHome) GetBack() bool {
+	if x != nil {
+		return x.Back
+	}
+	return false
 }
 
 var File_moments_v1_account_proto protoreflect.FileDescriptor
@@ -2445,11 +4672,12 @@ const file_moments_v1_account_proto_rawDesc = "" +
 	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12'\n" +
 	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"A\n" +
 	"\x10RegisterResponse\x12-\n" +
-	"\aprofile\x18\x01 \x01(\v2\x13.moments.v1.ProfileR\aprofile\"V\n" +
+	"\aprofile\x18\x01 \x01(\v2\x13.moments.v1.ProfileR\aprofile\"n\n" +
 	"\fLogInRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x16\n" +
-	"\x06device\x18\x03 \x01(\tR\x06device\"s\n" +
+	"\x06device\x18\x03 \x01(\tR\x06device\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\"s\n" +
 	"\rLogInResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12-\n" +
 	"\aprofile\x18\x02 \x01(\v2\x13.moments.v1.ProfileR\aprofile\x12\x1d\n" +
@@ -2457,7 +4685,39 @@ const file_moments_v1_account_proto_rawDesc = "" +
 	"expires_ms\x18\x03 \x01(\x03R\texpiresMs\"%\n" +
 	"\rLogOutRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"\x10\n" +
-	"\x0eLogOutResponse\"+\n" +
+	"\x0eLogOutResponse\".\n" +
+	"\x13ListSessionsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\"\xa0\x01\n" +
+	"\aSession\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\x03 \x01(\x03R\tcreatedMs\x12 \n" +
+	"\flast_used_ms\x18\x04 \x01(\x03R\n" +
+	"lastUsedMs\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\"G\n" +
+	"\x14ListSessionsResponse\x12/\n" +
+	"\bsessions\x18\x01 \x03(\v2\x13.moments.v1.SessionR\bsessions\"t\n" +
+	"\x12EndSessionsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12&\n" +
+	"\x0fkeep_session_id\x18\x03 \x01(\tR\rkeepSessionId\"\x15\n" +
+	"\x13EndSessionsResponse\"\xbe\x01\n" +
+	"\x15ChangePasswordRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12!\n" +
+	"\fold_password\x18\x03 \x01(\tR\voldPassword\x12!\n" +
+	"\fnew_password\x18\x04 \x01(\tR\vnewPassword\x12'\n" +
+	"\x0fidempotency_key\x18\x05 \x01(\tR\x0eidempotencyKey\"\x18\n" +
+	"\x16ChangePasswordResponse\"K\n" +
+	"\x14DeleteAccountRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\"\x17\n" +
+	"\x15DeleteAccountResponse\"+\n" +
 	"\x13AuthenticateRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"l\n" +
 	"\x14AuthenticateResponse\x12\x17\n" +
@@ -2494,7 +4754,12 @@ const file_moments_v1_account_proto_rawDesc = "" +
 	"\bother_id\x18\x02 \x01(\tR\aotherId\x12'\n" +
 	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"F\n" +
 	"\x15RequestFriendResponse\x12-\n" +
-	"\x05state\x18\x01 \x01(\x0e2\x17.moments.v1.FriendStateR\x05state\"r\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x17.moments.v1.FriendStateR\x05state\"L\n" +
+	"\x14ImportFriendsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1b\n" +
+	"\tother_ids\x18\x02 \x03(\tR\botherIds\"3\n" +
+	"\x15ImportFriendsResponse\x12\x1a\n" +
+	"\bimported\x18\x01 \x01(\rR\bimported\"r\n" +
 	"\x13AcceptFriendRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x19\n" +
 	"\bother_id\x18\x02 \x01(\tR\aotherId\x12'\n" +
@@ -2545,38 +4810,149 @@ const file_moments_v1_account_proto_rawDesc = "" +
 	"\x1aListFriendRequestsResponse\x125\n" +
 	"\brequests\x18\x01 \x03(\v2\x19.moments.v1.FriendRequestR\brequests\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\"s\n" +
+	"nextCursor\"\x91\x01\n" +
 	"\x10RelationsRequest\x12\x1b\n" +
 	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x1d\n" +
 	"\n" +
 	"author_ids\x18\x02 \x03(\tR\tauthorIds\x12#\n" +
-	"\rknown_version\x18\x03 \x01(\x04R\fknownVersion\"\x7f\n" +
+	"\rknown_version\x18\x03 \x01(\x04R\fknownVersion\x12\x1c\n" +
+	"\tstrangers\x18\x04 \x01(\bR\tstrangers\"\xa2\x01\n" +
 	"\x11RelationsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1c\n" +
 	"\tunchanged\x18\x02 \x01(\bR\tunchanged\x122\n" +
-	"\trelations\x18\x03 \x03(\v2\x14.moments.v1.RelationR\trelations\"\xef\x01\n" +
+	"\trelations\x18\x03 \x03(\v2\x14.moments.v1.RelationR\trelations\x12!\n" +
+	"\fhome_version\x18\x04 \x01(\x04R\vhomeVersion\"\x81\x02\n" +
 	"\bRelation\x12\x1b\n" +
 	"\tauthor_id\x18\x01 \x01(\tR\bauthorId\x12\x18\n" +
 	"\afriends\x18\x02 \x01(\bR\afriends\x12!\n" +
 	"\fauthor_hides\x18\x03 \x01(\bR\vauthorHides\x12!\n" +
 	"\fviewer_hides\x18\x04 \x01(\bR\vviewerHides\x12:\n" +
 	"\falbum_window\x18\x05 \x01(\x0e2\x17.moments.v1.AlbumWindowR\valbumWindow\x12*\n" +
-	"\x11open_to_strangers\x18\x06 \x01(\bR\x0fopenToStrangers\"\x8c\x01\n" +
+	"\x11open_to_strangers\x18\x06 \x01(\bR\x0fopenToStrangers\x12\x10\n" +
+	"\x03off\x18\a \x01(\bR\x03off\"r\n" +
 	"\bSettings\x12:\n" +
 	"\falbum_window\x18\x01 \x01(\x0e2\x17.moments.v1.AlbumWindowR\valbumWindow\x12*\n" +
-	"\x11open_to_strangers\x18\x02 \x01(\bR\x0fopenToStrangers\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"K\n" +
+	"\x11open_to_strangers\x18\x02 \x01(\bR\x0fopenToStrangers\"-\n" +
+	"\x12GetSettingsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\"G\n" +
+	"\x13GetSettingsResponse\x120\n" +
+	"\bsettings\x18\x01 \x01(\v2\x14.moments.v1.SettingsR\bsettings\"\xf2\x01\n" +
+	"\x15UpdateSettingsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12?\n" +
+	"\falbum_window\x18\x02 \x01(\x0e2\x17.moments.v1.AlbumWindowH\x00R\valbumWindow\x88\x01\x01\x12/\n" +
+	"\x11open_to_strangers\x18\x03 \x01(\bH\x01R\x0fopenToStrangers\x88\x01\x01\x12'\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKeyB\x0f\n" +
+	"\r_album_windowB\x14\n" +
+	"\x12_open_to_strangers\"J\n" +
+	"\x16UpdateSettingsResponse\x120\n" +
+	"\bsettings\x18\x01 \x01(\v2\x14.moments.v1.SettingsR\bsettings\"\xcf\x01\n" +
+	"\x0eFriendSettings\x12\x19\n" +
+	"\bother_id\x18\x01 \x01(\tR\aotherId\x12\x1b\n" +
+	"\tchat_only\x18\x02 \x01(\bR\bchatOnly\x12\x1b\n" +
+	"\thide_mine\x18\x03 \x01(\bR\bhideMine\x12\x1f\n" +
+	"\vhide_theirs\x18\x04 \x01(\bR\n" +
+	"hideTheirs\x12\x18\n" +
+	"\ablocked\x18\x05 \x01(\bR\ablocked\x12-\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x17.moments.v1.FriendStateR\x05state\"N\n" +
+	"\x18GetFriendSettingsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x19\n" +
+	"\bother_id\x18\x02 \x01(\tR\aotherId\"S\n" +
+	"\x19GetFriendSettingsResponse\x126\n" +
+	"\bsettings\x18\x01 \x01(\v2\x1a.moments.v1.FriendSettingsR\bsettings\"\x90\x02\n" +
+	"\x1bUpdateFriendSettingsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x19\n" +
+	"\bother_id\x18\x02 \x01(\tR\aotherId\x12 \n" +
+	"\tchat_only\x18\x03 \x01(\bH\x00R\bchatOnly\x88\x01\x01\x12 \n" +
+	"\thide_mine\x18\x04 \x01(\bH\x01R\bhideMine\x88\x01\x01\x12$\n" +
+	"\vhide_theirs\x18\x05 \x01(\bH\x02R\n" +
+	"hideTheirs\x88\x01\x01\x12'\n" +
+	"\x0fidempotency_key\x18\x06 \x01(\tR\x0eidempotencyKeyB\f\n" +
+	"\n" +
+	"_chat_onlyB\f\n" +
+	"\n" +
+	"_hide_mineB\x0e\n" +
+	"\f_hide_theirs\"V\n" +
+	"\x1cUpdateFriendSettingsResponse\x126\n" +
+	"\bsettings\x18\x01 \x01(\v2\x1a.moments.v1.FriendSettingsR\bsettings\"b\n" +
+	"\x19ListFriendSettingsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"u\n" +
+	"\x1aListFriendSettingsResponse\x126\n" +
+	"\bsettings\x18\x01 \x03(\v2\x1a.moments.v1.FriendSettingsR\bsettings\x12\x1f\n" +
+	"\vnext_cursor\x18\x02 \x01(\tR\n" +
+	"nextCursor\"c\n" +
 	"\x03Tag\x12\x15\n" +
 	"\x06tag_id\x18\x01 \x01(\tR\x05tagId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
-	"\buser_ids\x18\x03 \x03(\tR\auserIds\"@\n" +
+	"\buser_ids\x18\x03 \x03(\tR\auserIds\x12\x16\n" +
+	"\x06people\x18\x04 \x01(\rR\x06people\"\x83\x01\n" +
+	"\x10CreateTagRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
+	"\buser_ids\x18\x03 \x03(\tR\auserIds\x12'\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"6\n" +
+	"\x11CreateTagResponse\x12!\n" +
+	"\x03tag\x18\x01 \x01(\v2\x0f.moments.v1.TagR\x03tag\"\xc5\x01\n" +
+	"\x10UpdateTagRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x15\n" +
+	"\x06tag_id\x18\x02 \x01(\tR\x05tagId\x12\x17\n" +
+	"\x04name\x18\x03 \x01(\tH\x00R\x04name\x88\x01\x01\x12\x17\n" +
+	"\aadd_ids\x18\x04 \x03(\tR\x06addIds\x12\x1d\n" +
+	"\n" +
+	"remove_ids\x18\x05 \x03(\tR\tremoveIds\x12'\n" +
+	"\x0fidempotency_key\x18\x06 \x01(\tR\x0eidempotencyKeyB\a\n" +
+	"\x05_name\"6\n" +
+	"\x11UpdateTagResponse\x12!\n" +
+	"\x03tag\x18\x01 \x01(\v2\x0f.moments.v1.TagR\x03tag\"k\n" +
+	"\x10DeleteTagRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x15\n" +
+	"\x06tag_id\x18\x02 \x01(\tR\x05tagId\x12'\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\x13\n" +
+	"\x11DeleteTagResponse\"*\n" +
+	"\x0fListTagsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\"7\n" +
+	"\x10ListTagsResponse\x12#\n" +
+	"\x04tags\x18\x01 \x03(\v2\x0f.moments.v1.TagR\x04tags\"?\n" +
+	"\rGetTagRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x15\n" +
+	"\x06tag_id\x18\x02 \x01(\tR\x05tagId\"3\n" +
+	"\x0eGetTagResponse\x12!\n" +
+	"\x03tag\x18\x01 \x01(\v2\x0f.moments.v1.TagR\x03tag\"F\n" +
+	"\x12ResolveTagsRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x17\n" +
+	"\atag_ids\x18\x02 \x03(\tR\x06tagIds\"0\n" +
+	"\x13ResolveTagsResponse\x12\x19\n" +
+	"\buser_ids\x18\x01 \x03(\tR\auserIds\"X\n" +
+	"\tFriendAct\x12\x19\n" +
+	"\bactor_id\x18\x01 \x01(\tR\aactorId\x12\x14\n" +
+	"\x05round\x18\x02 \x01(\rR\x05round\x12\x1a\n" +
+	"\baccepted\x18\x03 \x01(\bR\baccepted\"_\n" +
+	"\x15ShowFriendActsRequest\x12\x1b\n" +
+	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12)\n" +
+	"\x04acts\x18\x02 \x03(\v2\x15.moments.v1.FriendActR\x04acts\".\n" +
+	"\x16ShowFriendActsResponse\x12\x14\n" +
+	"\x05shown\x18\x01 \x03(\bR\x05shown\"Z\n" +
 	"\x10ListUsersRequest\x12\x16\n" +
 	"\x06cursor\x18\x01 \x01(\tR\x06cursor\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\rR\x05limit\"e\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x18\n" +
+	"\adeleted\x18\x03 \x01(\bR\adeleted\"e\n" +
 	"\x11ListUsersResponse\x12/\n" +
 	"\bprofiles\x18\x01 \x03(\v2\x13.moments.v1.ProfileR\bprofiles\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor*t\n" +
+	"nextCursor\"7\n" +
+	"\x10ListHomesRequest\x12#\n" +
+	"\rknown_version\x18\x01 \x01(\x04R\fknownVersion\"w\n" +
+	"\x11ListHomesResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1c\n" +
+	"\tunchanged\x18\x02 \x01(\bR\tunchanged\x12*\n" +
+	"\x05homes\x18\x03 \x03(\v2\x14.moments.v1.UserHomeR\x05homes\"y\n" +
+	"\bUserHome\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\rR\x06region\x12\x12\n" +
+	"\x04next\x18\x04 \x01(\rR\x04next\x12\x12\n" +
+	"\x04back\x18\x05 \x01(\bR\x04back*t\n" +
 	"\vFriendState\x12\x15\n" +
 	"\x11FRIEND_STATE_NONE\x10\x00\x12\x18\n" +
 	"\x14FRIEND_STATE_FRIENDS\x10\x01\x12\x1a\n" +
@@ -2586,11 +4962,15 @@ const file_moments_v1_account_proto_rawDesc = "" +
 	"\x10ALBUM_WINDOW_ALL\x10\x00\x12\x1b\n" +
 	"\x17ALBUM_WINDOW_THREE_DAYS\x10\x01\x12\x16\n" +
 	"\x12ALBUM_WINDOW_MONTH\x10\x02\x12\x1a\n" +
-	"\x16ALBUM_WINDOW_HALF_YEAR\x10\x032\xf5\f\n" +
+	"\x16ALBUM_WINDOW_HALF_YEAR\x10\x032\xb7\x1a\n" +
 	"\x0eAccountService\x12P\n" +
 	"\bRegister\x12\x1b.moments.v1.RegisterRequest\x1a\x1c.moments.v1.RegisterResponse\"\t\xfa\xb2\x19\x05\b\x04\x10\x88'\x12G\n" +
 	"\x05LogIn\x12\x18.moments.v1.LogInRequest\x1a\x19.moments.v1.LogInResponse\"\t\xfa\xb2\x19\x05\b\x01\x10\x88'\x12O\n" +
-	"\x06LogOut\x12\x19.moments.v1.LogOutRequest\x1a\x1a.moments.v1.LogOutResponse\"\x0e\xfa\xb2\x19\a\b\x01\x10\xe8\a\x18\x02\x90\x02\x02\x12a\n" +
+	"\x06LogOut\x12\x19.moments.v1.LogOutRequest\x1a\x1a.moments.v1.LogOutResponse\"\x0e\xfa\xb2\x19\a\b\x01\x10\xe8\a\x18\x02\x90\x02\x02\x12^\n" +
+	"\fListSessions\x12\x1f.moments.v1.ListSessionsRequest\x1a .moments.v1.ListSessionsResponse\"\v\xfa\xb2\x19\x04\b\x05\x18\x02\x90\x02\x01\x12^\n" +
+	"\vEndSessions\x12\x1e.moments.v1.EndSessionsRequest\x1a\x1f.moments.v1.EndSessionsResponse\"\x0e\xfa\xb2\x19\a\b\x01\x10\xe8\a\x18\x02\x90\x02\x02\x12b\n" +
+	"\x0eChangePassword\x12!.moments.v1.ChangePasswordRequest\x1a\".moments.v1.ChangePasswordResponse\"\t\xfa\xb2\x19\x05\b\x04\x10\x88'\x12_\n" +
+	"\rDeleteAccount\x12 .moments.v1.DeleteAccountRequest\x1a!.moments.v1.DeleteAccountResponse\"\t\xfa\xb2\x19\x05\b\x04\x10\x88'\x12a\n" +
 	"\fAuthenticate\x12\x1f.moments.v1.AuthenticateRequest\x1a .moments.v1.AuthenticateResponse\"\x0e\xfa\xb2\x19\a\b\x01\x10\xac\x02\x18\x02\x90\x02\x01\x12Y\n" +
 	"\n" +
 	"GetProfile\x12\x1d.moments.v1.GetProfileRequest\x1a\x1e.moments.v1.GetProfileResponse\"\f\xfa\xb2\x19\x05\x10\xac\x02\x18\x02\x90\x02\x01\x12\\\n" +
@@ -2599,14 +4979,28 @@ const file_moments_v1_account_proto_rawDesc = "" +
 	"\rUpdateProfile\x12 .moments.v1.UpdateProfileRequest\x1a!.moments.v1.UpdateProfileResponse\"\f\xfa\xb2\x19\x05\b\x05\x10\xe8\a\x90\x02\x02\x12b\n" +
 	"\rRequestFriend\x12 .moments.v1.RequestFriendRequest\x1a!.moments.v1.RequestFriendResponse\"\f\xfa\xb2\x19\x05\b\x04\x10\xe8\a\x90\x02\x02\x12_\n" +
 	"\fAcceptFriend\x12\x1f.moments.v1.AcceptFriendRequest\x1a .moments.v1.AcceptFriendResponse\"\f\xfa\xb2\x19\x05\b\x04\x10\xe8\a\x90\x02\x02\x12b\n" +
+	"\rImportFriends\x12 .moments.v1.ImportFriendsRequest\x1a!.moments.v1.ImportFriendsResponse\"\f\xfa\xb2\x19\x05\b\x06\x10\x88'\x90\x02\x02\x12b\n" +
 	"\rDeclineFriend\x12 .moments.v1.DeclineFriendRequest\x1a!.moments.v1.DeclineFriendResponse\"\f\xfa\xb2\x19\x05\b\x04\x10\xe8\a\x90\x02\x02\x12S\n" +
 	"\bUnfriend\x12\x1b.moments.v1.UnfriendRequest\x1a\x1c.moments.v1.UnfriendResponse\"\f\xfa\xb2\x19\x05\b\x04\x10\xe8\a\x90\x02\x02\x12J\n" +
 	"\x05Block\x12\x18.moments.v1.BlockRequest\x1a\x19.moments.v1.BlockResponse\"\f\xfa\xb2\x19\x05\b\x04\x10\xe8\a\x90\x02\x02\x12P\n" +
 	"\aUnblock\x12\x1a.moments.v1.UnblockRequest\x1a\x1b.moments.v1.UnblockResponse\"\f\xfa\xb2\x19\x05\b\x04\x10\xe8\a\x90\x02\x02\x12Y\n" +
+	"\vGetSettings\x12\x1e.moments.v1.GetSettingsRequest\x1a\x1f.moments.v1.GetSettingsResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12e\n" +
+	"\x0eUpdateSettings\x12!.moments.v1.UpdateSettingsRequest\x1a\".moments.v1.UpdateSettingsResponse\"\f\xfa\xb2\x19\x05\b\x05\x10\x88'\x90\x02\x02\x12k\n" +
+	"\x11GetFriendSettings\x12$.moments.v1.GetFriendSettingsRequest\x1a%.moments.v1.GetFriendSettingsResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12w\n" +
+	"\x14UpdateFriendSettings\x12'.moments.v1.UpdateFriendSettingsRequest\x1a(.moments.v1.UpdateFriendSettingsResponse\"\f\xfa\xb2\x19\x05\b\x04\x10\xe8\a\x90\x02\x02\x12n\n" +
+	"\x12ListFriendSettings\x12%.moments.v1.ListFriendSettingsRequest\x1a&.moments.v1.ListFriendSettingsResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12V\n" +
+	"\tCreateTag\x12\x1c.moments.v1.CreateTagRequest\x1a\x1d.moments.v1.CreateTagResponse\"\f\xfa\xb2\x19\x05\b\x05\x10\xe8\a\x90\x02\x02\x12V\n" +
+	"\tUpdateTag\x12\x1c.moments.v1.UpdateTagRequest\x1a\x1d.moments.v1.UpdateTagResponse\"\f\xfa\xb2\x19\x05\b\x05\x10\xe8\a\x90\x02\x02\x12V\n" +
+	"\tDeleteTag\x12\x1c.moments.v1.DeleteTagRequest\x1a\x1d.moments.v1.DeleteTagResponse\"\f\xfa\xb2\x19\x05\b\x05\x10\xe8\a\x90\x02\x02\x12P\n" +
+	"\bListTags\x12\x1b.moments.v1.ListTagsRequest\x1a\x1c.moments.v1.ListTagsResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12J\n" +
+	"\x06GetTag\x12\x19.moments.v1.GetTagRequest\x1a\x1a.moments.v1.GetTagResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12Y\n" +
+	"\vResolveTags\x12\x1e.moments.v1.ResolveTagsRequest\x1a\x1f.moments.v1.ResolveTagsResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12Y\n" +
 	"\vListFriends\x12\x1e.moments.v1.ListFriendsRequest\x1a\x1f.moments.v1.ListFriendsResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12n\n" +
 	"\x12ListFriendRequests\x12%.moments.v1.ListFriendRequestsRequest\x1a&.moments.v1.ListFriendRequestsResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12V\n" +
-	"\tRelations\x12\x1c.moments.v1.RelationsRequest\x1a\x1d.moments.v1.RelationsResponse\"\f\xfa\xb2\x19\x05\x10\xac\x02\x18\x02\x90\x02\x01\x12X\n" +
-	"\tListUsers\x12\x1c.moments.v1.ListUsersRequest\x1a\x1d.moments.v1.ListUsersResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\xd0\x0f\x18\x02\x90\x02\x01\x1a\t\xfa\xb2\x19\x05\b\x02\x10\xf4\x03B7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
+	"\tRelations\x12\x1c.moments.v1.RelationsRequest\x1a\x1d.moments.v1.RelationsResponse\"\f\xfa\xb2\x19\x05\x10\xac\x02\x18\x02\x90\x02\x01\x12g\n" +
+	"\x0eShowFriendActs\x12!.moments.v1.ShowFriendActsRequest\x1a\".moments.v1.ShowFriendActsResponse\"\x0e\xfa\xb2\x19\a\b\x05\x10\xac\x02\x18\x02\x90\x02\x01\x12X\n" +
+	"\tListUsers\x12\x1c.moments.v1.ListUsersRequest\x1a\x1d.moments.v1.ListUsersResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\xd0\x0f\x18\x02\x90\x02\x01\x12U\n" +
+	"\tListHomes\x12\x1c.moments.v1.ListHomesRequest\x1a\x1d.moments.v1.ListHomesResponse\"\v\xfa\xb2\x19\x04\b\x05\x18\x02\x90\x02\x01\x1a\t\xfa\xb2\x19\x05\b\x02\x10\xf4\x03B7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
 
 var (
 	file_moments_v1_account_proto_rawDescOnce sync.Once
@@ -2621,111 +5015,201 @@ func file_moments_v1_account_proto_rawDescGZIP() []byte {
 }
 
 var file_moments_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_moments_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_moments_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
 var file_moments_v1_account_proto_goTypes = []any{
-	(FriendState)(0),                   // 0: moments.v1.FriendState
-	(AlbumWindow)(0),                   // 1: moments.v1.AlbumWindow
-	(*Profile)(nil),                    // 2: moments.v1.Profile
-	(*RegisterRequest)(nil),            // 3: moments.v1.RegisterRequest
-	(*RegisterResponse)(nil),           // 4: moments.v1.RegisterResponse
-	(*LogInRequest)(nil),               // 5: moments.v1.LogInRequest
-	(*LogInResponse)(nil),              // 6: moments.v1.LogInResponse
-	(*LogOutRequest)(nil),              // 7: moments.v1.LogOutRequest
-	(*LogOutResponse)(nil),             // 8: moments.v1.LogOutResponse
-	(*AuthenticateRequest)(nil),        // 9: moments.v1.AuthenticateRequest
-	(*AuthenticateResponse)(nil),       // 10: moments.v1.AuthenticateResponse
-	(*GetProfileRequest)(nil),          // 11: moments.v1.GetProfileRequest
-	(*GetProfileResponse)(nil),         // 12: moments.v1.GetProfileResponse
-	(*GetProfilesRequest)(nil),         // 13: moments.v1.GetProfilesRequest
-	(*GetProfilesResponse)(nil),        // 14: moments.v1.GetProfilesResponse
-	(*FindUserRequest)(nil),            // 15: moments.v1.FindUserRequest
-	(*FindUserResponse)(nil),           // 16: moments.v1.FindUserResponse
-	(*UpdateProfileRequest)(nil),       // 17: moments.v1.UpdateProfileRequest
-	(*UpdateProfileResponse)(nil),      // 18: moments.v1.UpdateProfileResponse
-	(*RequestFriendRequest)(nil),       // 19: moments.v1.RequestFriendRequest
-	(*RequestFriendResponse)(nil),      // 20: moments.v1.RequestFriendResponse
-	(*AcceptFriendRequest)(nil),        // 21: moments.v1.AcceptFriendRequest
-	(*AcceptFriendResponse)(nil),       // 22: moments.v1.AcceptFriendResponse
-	(*DeclineFriendRequest)(nil),       // 23: moments.v1.DeclineFriendRequest
-	(*DeclineFriendResponse)(nil),      // 24: moments.v1.DeclineFriendResponse
-	(*UnfriendRequest)(nil),            // 25: moments.v1.UnfriendRequest
-	(*UnfriendResponse)(nil),           // 26: moments.v1.UnfriendResponse
-	(*BlockRequest)(nil),               // 27: moments.v1.BlockRequest
-	(*BlockResponse)(nil),              // 28: moments.v1.BlockResponse
-	(*UnblockRequest)(nil),             // 29: moments.v1.UnblockRequest
-	(*UnblockResponse)(nil),            // 30: moments.v1.UnblockResponse
-	(*ListFriendsRequest)(nil),         // 31: moments.v1.ListFriendsRequest
-	(*ListFriendsResponse)(nil),        // 32: moments.v1.ListFriendsResponse
-	(*ListFriendRequestsRequest)(nil),  // 33: moments.v1.ListFriendRequestsRequest
-	(*FriendRequest)(nil),              // 34: moments.v1.FriendRequest
-	(*ListFriendRequestsResponse)(nil), // 35: moments.v1.ListFriendRequestsResponse
-	(*RelationsRequest)(nil),           // 36: moments.v1.RelationsRequest
-	(*RelationsResponse)(nil),          // 37: moments.v1.RelationsResponse
-	(*Relation)(nil),                   // 38: moments.v1.Relation
-	(*Settings)(nil),                   // 39: moments.v1.Settings
-	(*Tag)(nil),                        // 40: moments.v1.Tag
-	(*ListUsersRequest)(nil),           // 41: moments.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),          // 42: moments.v1.ListUsersResponse
+	(FriendState)(0),                     // 0: moments.v1.FriendState
+	(AlbumWindow)(0),                     // 1: moments.v1.AlbumWindow
+	(*Profile)(nil),                      // 2: moments.v1.Profile
+	(*RegisterRequest)(nil),              // 3: moments.v1.RegisterRequest
+	(*RegisterResponse)(nil),             // 4: moments.v1.RegisterResponse
+	(*LogInRequest)(nil),                 // 5: moments.v1.LogInRequest
+	(*LogInResponse)(nil),                // 6: moments.v1.LogInResponse
+	(*LogOutRequest)(nil),                // 7: moments.v1.LogOutRequest
+	(*LogOutResponse)(nil),               // 8: moments.v1.LogOutResponse
+	(*ListSessionsRequest)(nil),          // 9: moments.v1.ListSessionsRequest
+	(*Session)(nil),                      // 10: moments.v1.Session
+	(*ListSessionsResponse)(nil),         // 11: moments.v1.ListSessionsResponse
+	(*EndSessionsRequest)(nil),           // 12: moments.v1.EndSessionsRequest
+	(*EndSessionsResponse)(nil),          // 13: moments.v1.EndSessionsResponse
+	(*ChangePasswordRequest)(nil),        // 14: moments.v1.ChangePasswordRequest
+	(*ChangePasswordResponse)(nil),       // 15: moments.v1.ChangePasswordResponse
+	(*DeleteAccountRequest)(nil),         // 16: moments.v1.DeleteAccountRequest
+	(*DeleteAccountResponse)(nil),        // 17: moments.v1.DeleteAccountResponse
+	(*AuthenticateRequest)(nil),          // 18: moments.v1.AuthenticateRequest
+	(*AuthenticateResponse)(nil),         // 19: moments.v1.AuthenticateResponse
+	(*GetProfileRequest)(nil),            // 20: moments.v1.GetProfileRequest
+	(*GetProfileResponse)(nil),           // 21: moments.v1.GetProfileResponse
+	(*GetProfilesRequest)(nil),           // 22: moments.v1.GetProfilesRequest
+	(*GetProfilesResponse)(nil),          // 23: moments.v1.GetProfilesResponse
+	(*FindUserRequest)(nil),              // 24: moments.v1.FindUserRequest
+	(*FindUserResponse)(nil),             // 25: moments.v1.FindUserResponse
+	(*UpdateProfileRequest)(nil),         // 26: moments.v1.UpdateProfileRequest
+	(*UpdateProfileResponse)(nil),        // 27: moments.v1.UpdateProfileResponse
+	(*RequestFriendRequest)(nil),         // 28: moments.v1.RequestFriendRequest
+	(*RequestFriendResponse)(nil),        // 29: moments.v1.RequestFriendResponse
+	(*ImportFriendsRequest)(nil),         // 30: moments.v1.ImportFriendsRequest
+	(*ImportFriendsResponse)(nil),        // 31: moments.v1.ImportFriendsResponse
+	(*AcceptFriendRequest)(nil),          // 32: moments.v1.AcceptFriendRequest
+	(*AcceptFriendResponse)(nil),         // 33: moments.v1.AcceptFriendResponse
+	(*DeclineFriendRequest)(nil),         // 34: moments.v1.DeclineFriendRequest
+	(*DeclineFriendResponse)(nil),        // 35: moments.v1.DeclineFriendResponse
+	(*UnfriendRequest)(nil),              // 36: moments.v1.UnfriendRequest
+	(*UnfriendResponse)(nil),             // 37: moments.v1.UnfriendResponse
+	(*BlockRequest)(nil),                 // 38: moments.v1.BlockRequest
+	(*BlockResponse)(nil),                // 39: moments.v1.BlockResponse
+	(*UnblockRequest)(nil),               // 40: moments.v1.UnblockRequest
+	(*UnblockResponse)(nil),              // 41: moments.v1.UnblockResponse
+	(*ListFriendsRequest)(nil),           // 42: moments.v1.ListFriendsRequest
+	(*ListFriendsResponse)(nil),          // 43: moments.v1.ListFriendsResponse
+	(*ListFriendRequestsRequest)(nil),    // 44: moments.v1.ListFriendRequestsRequest
+	(*FriendRequest)(nil),                // 45: moments.v1.FriendRequest
+	(*ListFriendRequestsResponse)(nil),   // 46: moments.v1.ListFriendRequestsResponse
+	(*RelationsRequest)(nil),             // 47: moments.v1.RelationsRequest
+	(*RelationsResponse)(nil),            // 48: moments.v1.RelationsResponse
+	(*Relation)(nil),                     // 49: moments.v1.Relation
+	(*Settings)(nil),                     // 50: moments.v1.Settings
+	(*GetSettingsRequest)(nil),           // 51: moments.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),          // 52: moments.v1.GetSettingsResponse
+	(*UpdateSettingsRequest)(nil),        // 53: moments.v1.UpdateSettingsRequest
+	(*UpdateSettingsResponse)(nil),       // 54: moments.v1.UpdateSettingsResponse
+	(*FriendSettings)(nil),               // 55: moments.v1.FriendSettings
+	(*GetFriendSettingsRequest)(nil),     // 56: moments.v1.GetFriendSettingsRequest
+	(*GetFriendSettingsResponse)(nil),    // 57: moments.v1.GetFriendSettingsResponse
+	(*UpdateFriendSettingsRequest)(nil),  // 58: moments.v1.UpdateFriendSettingsRequest
+	(*UpdateFriendSettingsResponse)(nil), // 59: moments.v1.UpdateFriendSettingsResponse
+	(*ListFriendSettingsRequest)(nil),    // 60: moments.v1.ListFriendSettingsRequest
+	(*ListFriendSettingsResponse)(nil),   // 61: moments.v1.ListFriendSettingsResponse
+	(*Tag)(nil),                          // 62: moments.v1.Tag
+	(*CreateTagRequest)(nil),             // 63: moments.v1.CreateTagRequest
+	(*CreateTagResponse)(nil),            // 64: moments.v1.CreateTagResponse
+	(*UpdateTagRequest)(nil),             // 65: moments.v1.UpdateTagRequest
+	(*UpdateTagResponse)(nil),            // 66: moments.v1.UpdateTagResponse
+	(*DeleteTagRequest)(nil),             // 67: moments.v1.DeleteTagRequest
+	(*DeleteTagResponse)(nil),            // 68: moments.v1.DeleteTagResponse
+	(*ListTagsRequest)(nil),              // 69: moments.v1.ListTagsRequest
+	(*ListTagsResponse)(nil),             // 70: moments.v1.ListTagsResponse
+	(*GetTagRequest)(nil),                // 71: moments.v1.GetTagRequest
+	(*GetTagResponse)(nil),               // 72: moments.v1.GetTagResponse
+	(*ResolveTagsRequest)(nil),           // 73: moments.v1.ResolveTagsRequest
+	(*ResolveTagsResponse)(nil),          // 74: moments.v1.ResolveTagsResponse
+	(*FriendAct)(nil),                    // 75: moments.v1.FriendAct
+	(*ShowFriendActsRequest)(nil),        // 76: moments.v1.ShowFriendActsRequest
+	(*ShowFriendActsResponse)(nil),       // 77: moments.v1.ShowFriendActsResponse
+	(*ListUsersRequest)(nil),             // 78: moments.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),            // 79: moments.v1.ListUsersResponse
+	(*ListHomesRequest)(nil),             // 80: moments.v1.ListHomesRequest
+	(*ListHomesResponse)(nil),            // 81: moments.v1.ListHomesResponse
+	(*UserHome)(nil),                     // 82: moments.v1.UserHome
 }
 var file_moments_v1_account_proto_depIdxs = []int32{
 	2,  // 0: moments.v1.RegisterResponse.profile:type_name -> moments.v1.Profile
 	2,  // 1: moments.v1.LogInResponse.profile:type_name -> moments.v1.Profile
-	2,  // 2: moments.v1.GetProfileResponse.profile:type_name -> moments.v1.Profile
-	2,  // 3: moments.v1.GetProfilesResponse.profiles:type_name -> moments.v1.Profile
-	2,  // 4: moments.v1.FindUserResponse.profile:type_name -> moments.v1.Profile
-	2,  // 5: moments.v1.UpdateProfileResponse.profile:type_name -> moments.v1.Profile
-	0,  // 6: moments.v1.RequestFriendResponse.state:type_name -> moments.v1.FriendState
-	0,  // 7: moments.v1.AcceptFriendResponse.state:type_name -> moments.v1.FriendState
-	0,  // 8: moments.v1.DeclineFriendResponse.state:type_name -> moments.v1.FriendState
-	0,  // 9: moments.v1.UnfriendResponse.state:type_name -> moments.v1.FriendState
-	0,  // 10: moments.v1.BlockResponse.state:type_name -> moments.v1.FriendState
-	0,  // 11: moments.v1.UnblockResponse.state:type_name -> moments.v1.FriendState
-	34, // 12: moments.v1.ListFriendRequestsResponse.requests:type_name -> moments.v1.FriendRequest
-	38, // 13: moments.v1.RelationsResponse.relations:type_name -> moments.v1.Relation
-	1,  // 14: moments.v1.Relation.album_window:type_name -> moments.v1.AlbumWindow
-	1,  // 15: moments.v1.Settings.album_window:type_name -> moments.v1.AlbumWindow
-	2,  // 16: moments.v1.ListUsersResponse.profiles:type_name -> moments.v1.Profile
-	3,  // 17: moments.v1.AccountService.Register:input_type -> moments.v1.RegisterRequest
-	5,  // 18: moments.v1.AccountService.LogIn:input_type -> moments.v1.LogInRequest
-	7,  // 19: moments.v1.AccountService.LogOut:input_type -> moments.v1.LogOutRequest
-	9,  // 20: moments.v1.AccountService.Authenticate:input_type -> moments.v1.AuthenticateRequest
-	11, // 21: moments.v1.AccountService.GetProfile:input_type -> moments.v1.GetProfileRequest
-	13, // 22: moments.v1.AccountService.GetProfiles:input_type -> moments.v1.GetProfilesRequest
-	15, // 23: moments.v1.AccountService.FindUser:input_type -> moments.v1.FindUserRequest
-	17, // 24: moments.v1.AccountService.UpdateProfile:input_type -> moments.v1.UpdateProfileRequest
-	19, // 25: moments.v1.AccountService.RequestFriend:input_type -> moments.v1.RequestFriendRequest
-	21, // 26: moments.v1.AccountService.AcceptFriend:input_type -> moments.v1.AcceptFriendRequest
-	23, // 27: moments.v1.AccountService.DeclineFriend:input_type -> moments.v1.DeclineFriendRequest
-	25, // 28: moments.v1.AccountService.Unfriend:input_type -> moments.v1.UnfriendRequest
-	27, // 29: moments.v1.AccountService.Block:input_type -> moments.v1.BlockRequest
-	29, // 30: moments.v1.AccountService.Unblock:input_type -> moments.v1.UnblockRequest
-	31, // 31: moments.v1.AccountService.ListFriends:input_type -> moments.v1.ListFriendsRequest
-	33, // 32: moments.v1.AccountService.ListFriendRequests:input_type -> moments.v1.ListFriendRequestsRequest
-	36, // 33: moments.v1.AccountService.Relations:input_type -> moments.v1.RelationsRequest
-	41, // 34: moments.v1.AccountService.ListUsers:input_type -> moments.v1.ListUsersRequest
-	4,  // 35: moments.v1.AccountService.Register:output_type -> moments.v1.RegisterResponse
-	6,  // 36: moments.v1.AccountService.LogIn:output_type -> moments.v1.LogInResponse
-	8,  // 37: moments.v1.AccountService.LogOut:output_type -> moments.v1.LogOutResponse
-	10, // 38: moments.v1.AccountService.Authenticate:output_type -> moments.v1.AuthenticateResponse
-	12, // 39: moments.v1.AccountService.GetProfile:output_type -> moments.v1.GetProfileResponse
-	14, // 40: moments.v1.AccountService.GetProfiles:output_type -> moments.v1.GetProfilesResponse
-	16, // 41: moments.v1.AccountService.FindUser:output_type -> moments.v1.FindUserResponse
-	18, // 42: moments.v1.AccountService.UpdateProfile:output_type -> moments.v1.UpdateProfileResponse
-	20, // 43: moments.v1.AccountService.RequestFriend:output_type -> moments.v1.RequestFriendResponse
-	22, // 44: moments.v1.AccountService.AcceptFriend:output_type -> moments.v1.AcceptFriendResponse
-	24, // 45: moments.v1.AccountService.DeclineFriend:output_type -> moments.v1.DeclineFriendResponse
-	26, // 46: moments.v1.AccountService.Unfriend:output_type -> moments.v1.UnfriendResponse
-	28, // 47: moments.v1.AccountService.Block:output_type -> moments.v1.BlockResponse
-	30, // 48: moments.v1.AccountService.Unblock:output_type -> moments.v1.UnblockResponse
-	32, // 49: moments.v1.AccountService.ListFriends:output_type -> moments.v1.ListFriendsResponse
-	35, // 50: moments.v1.AccountService.ListFriendRequests:output_type -> moments.v1.ListFriendRequestsResponse
-	37, // 51: moments.v1.AccountService.Relations:output_type -> moments.v1.RelationsResponse
-	42, // 52: moments.v1.AccountService.ListUsers:output_type -> moments.v1.ListUsersResponse
-	35, // [35:53] is the sub-list for method output_type
-	17, // [17:35] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	10, // 2: moments.v1.ListSessionsResponse.sessions:type_name -> moments.v1.Session
+	2,  // 3: moments.v1.GetProfileResponse.profile:type_name -> moments.v1.Profile
+	2,  // 4: moments.v1.GetProfilesResponse.profiles:type_name -> moments.v1.Profile
+	2,  // 5: moments.v1.FindUserResponse.profile:type_name -> moments.v1.Profile
+	2,  // 6: moments.v1.UpdateProfileResponse.profile:type_name -> moments.v1.Profile
+	0,  // 7: moments.v1.RequestFriendResponse.state:type_name -> moments.v1.FriendState
+	0,  // 8: moments.v1.AcceptFriendResponse.state:type_name -> moments.v1.FriendState
+	0,  // 9: moments.v1.DeclineFriendResponse.state:type_name -> moments.v1.FriendState
+	0,  // 10: moments.v1.UnfriendResponse.state:type_name -> moments.v1.FriendState
+	0,  // 11: moments.v1.BlockResponse.state:type_name -> moments.v1.FriendState
+	0,  // 12: moments.v1.UnblockResponse.state:type_name -> moments.v1.FriendState
+	45, // 13: moments.v1.ListFriendRequestsResponse.requests:type_name -> moments.v1.FriendRequest
+	49, // 14: moments.v1.RelationsResponse.relations:type_name -> moments.v1.Relation
+	1,  // 15: moments.v1.Relation.album_window:type_name -> moments.v1.AlbumWindow
+	1,  // 16: moments.v1.Settings.album_window:type_name -> moments.v1.AlbumWindow
+	50, // 17: moments.v1.GetSettingsResponse.settings:type_name -> moments.v1.Settings
+	1,  // 18: moments.v1.UpdateSettingsRequest.album_window:type_name -> moments.v1.AlbumWindow
+	50, // 19: moments.v1.UpdateSettingsResponse.settings:type_name -> moments.v1.Settings
+	0,  // 20: moments.v1.FriendSettings.state:type_name -> moments.v1.FriendState
+	55, // 21: moments.v1.GetFriendSettingsResponse.settings:type_name -> moments.v1.FriendSettings
+	55, // 22: moments.v1.UpdateFriendSettingsResponse.settings:type_name -> moments.v1.FriendSettings
+	55, // 23: moments.v1.ListFriendSettingsResponse.settings:type_name -> moments.v1.FriendSettings
+	62, // 24: moments.v1.CreateTagResponse.tag:type_name -> moments.v1.Tag
+	62, // 25: moments.v1.UpdateTagResponse.tag:type_name -> moments.v1.Tag
+	62, // 26: moments.v1.ListTagsResponse.tags:type_name -> moments.v1.Tag
+	62, // 27: moments.v1.GetTagResponse.tag:type_name -> moments.v1.Tag
+	75, // 28: moments.v1.ShowFriendActsRequest.acts:type_name -> moments.v1.FriendAct
+	2,  // 29: moments.v1.ListUsersResponse.profiles:type_name -> moments.v1.Profile
+	82, // 30: moments.v1.ListHomesResponse.homes:type_name -> moments.v1.UserHome
+	3,  // 31: moments.v1.AccountService.Register:input_type -> moments.v1.RegisterRequest
+	5,  // 32: moments.v1.AccountService.LogIn:input_type -> moments.v1.LogInRequest
+	7,  // 33: moments.v1.AccountService.LogOut:input_type -> moments.v1.LogOutRequest
+	9,  // 34: moments.v1.AccountService.ListSessions:input_type -> moments.v1.ListSessionsRequest
+	12, // 35: moments.v1.AccountService.EndSessions:input_type -> moments.v1.EndSessionsRequest
+	14, // 36: moments.v1.AccountService.ChangePassword:input_type -> moments.v1.ChangePasswordRequest
+	16, // 37: moments.v1.AccountService.DeleteAccount:input_type -> moments.v1.DeleteAccountRequest
+	18, // 38: moments.v1.AccountService.Authenticate:input_type -> moments.v1.AuthenticateRequest
+	20, // 39: moments.v1.AccountService.GetProfile:input_type -> moments.v1.GetProfileRequest
+	22, // 40: moments.v1.AccountService.GetProfiles:input_type -> moments.v1.GetProfilesRequest
+	24, // 41: moments.v1.AccountService.FindUser:input_type -> moments.v1.FindUserRequest
+	26, // 42: moments.v1.AccountService.UpdateProfile:input_type -> moments.v1.UpdateProfileRequest
+	28, // 43: moments.v1.AccountService.RequestFriend:input_type -> moments.v1.RequestFriendRequest
+	32, // 44: moments.v1.AccountService.AcceptFriend:input_type -> moments.v1.AcceptFriendRequest
+	30, // 45: moments.v1.AccountService.ImportFriends:input_type -> moments.v1.ImportFriendsRequest
+	34, // 46: moments.v1.AccountService.DeclineFriend:input_type -> moments.v1.DeclineFriendRequest
+	36, // 47: moments.v1.AccountService.Unfriend:input_type -> moments.v1.UnfriendRequest
+	38, // 48: moments.v1.AccountService.Block:input_type -> moments.v1.BlockRequest
+	40, // 49: moments.v1.AccountService.Unblock:input_type -> moments.v1.UnblockRequest
+	51, // 50: moments.v1.AccountService.GetSettings:input_type -> moments.v1.GetSettingsRequest
+	53, // 51: moments.v1.AccountService.UpdateSettings:input_type -> moments.v1.UpdateSettingsRequest
+	56, // 52: moments.v1.AccountService.GetFriendSettings:input_type -> moments.v1.GetFriendSettingsRequest
+	58, // 53: moments.v1.AccountService.UpdateFriendSettings:input_type -> moments.v1.UpdateFriendSettingsRequest
+	60, // 54: moments.v1.AccountService.ListFriendSettings:input_type -> moments.v1.ListFriendSettingsRequest
+	63, // 55: moments.v1.AccountService.CreateTag:input_type -> moments.v1.CreateTagRequest
+	65, // 56: moments.v1.AccountService.UpdateTag:input_type -> moments.v1.UpdateTagRequest
+	67, // 57: moments.v1.AccountService.DeleteTag:input_type -> moments.v1.DeleteTagRequest
+	69, // 58: moments.v1.AccountService.ListTags:input_type -> moments.v1.ListTagsRequest
+	71, // 59: moments.v1.AccountService.GetTag:input_type -> moments.v1.GetTagRequest
+	73, // 60: moments.v1.AccountService.ResolveTags:input_type -> moments.v1.ResolveTagsRequest
+	42, // 61: moments.v1.AccountService.ListFriends:input_type -> moments.v1.ListFriendsRequest
+	44, // 62: moments.v1.AccountService.ListFriendRequests:input_type -> moments.v1.ListFriendRequestsRequest
+	47, // 63: moments.v1.AccountService.Relations:input_type -> moments.v1.RelationsRequest
+	76, // 64: moments.v1.AccountService.ShowFriendActs:input_type -> moments.v1.ShowFriendActsRequest
+	78, // 65: moments.v1.AccountService.ListUsers:input_type -> moments.v1.ListUsersRequest
+	80, // 66: moments.v1.AccountService.ListHomes:input_type -> moments.v1.ListHomesRequest
+	4,  // 67: moments.v1.AccountService.Register:output_type -> moments.v1.RegisterResponse
+	6,  // 68: moments.v1.AccountService.LogIn:output_type -> moments.v1.LogInResponse
+	8,  // 69: moments.v1.AccountService.LogOut:output_type -> moments.v1.LogOutResponse
+	11, // 70: moments.v1.AccountService.ListSessions:output_type -> moments.v1.ListSessionsResponse
+	13, // 71: moments.v1.AccountService.EndSessions:output_type -> moments.v1.EndSessionsResponse
+	15, // 72: moments.v1.AccountService.ChangePassword:output_type -> moments.v1.ChangePasswordResponse
+	17, // 73: moments.v1.AccountService.DeleteAccount:output_type -> moments.v1.DeleteAccountResponse
+	19, // 74: moments.v1.AccountService.Authenticate:output_type -> moments.v1.AuthenticateResponse
+	21, // 75: moments.v1.AccountService.GetProfile:output_type -> moments.v1.GetProfileResponse
+	23, // 76: moments.v1.AccountService.GetProfiles:output_type -> moments.v1.GetProfilesResponse
+	25, // 77: moments.v1.AccountService.FindUser:output_type -> moments.v1.FindUserResponse
+	27, // 78: moments.v1.AccountService.UpdateProfile:output_type -> moments.v1.UpdateProfileResponse
+	29, // 79: moments.v1.AccountService.RequestFriend:output_type -> moments.v1.RequestFriendResponse
+	33, // 80: moments.v1.AccountService.AcceptFriend:output_type -> moments.v1.AcceptFriendResponse
+	31, // 81: moments.v1.AccountService.ImportFriends:output_type -> moments.v1.ImportFriendsResponse
+	35, // 82: moments.v1.AccountService.DeclineFriend:output_type -> moments.v1.DeclineFriendResponse
+	37, // 83: moments.v1.AccountService.Unfriend:output_type -> moments.v1.UnfriendResponse
+	39, // 84: moments.v1.AccountService.Block:output_type -> moments.v1.BlockResponse
+	41, // 85: moments.v1.AccountService.Unblock:output_type -> moments.v1.UnblockResponse
+	52, // 86: moments.v1.AccountService.GetSettings:output_type -> moments.v1.GetSettingsResponse
+	54, // 87: moments.v1.AccountService.UpdateSettings:output_type -> moments.v1.UpdateSettingsResponse
+	57, // 88: moments.v1.AccountService.GetFriendSettings:output_type -> moments.v1.GetFriendSettingsResponse
+	59, // 89: moments.v1.AccountService.UpdateFriendSettings:output_type -> moments.v1.UpdateFriendSettingsResponse
+	61, // 90: moments.v1.AccountService.ListFriendSettings:output_type -> moments.v1.ListFriendSettingsResponse
+	64, // 91: moments.v1.AccountService.CreateTag:output_type -> moments.v1.CreateTagResponse
+	66, // 92: moments.v1.AccountService.UpdateTag:output_type -> moments.v1.UpdateTagResponse
+	68, // 93: moments.v1.AccountService.DeleteTag:output_type -> moments.v1.DeleteTagResponse
+	70, // 94: moments.v1.AccountService.ListTags:output_type -> moments.v1.ListTagsResponse
+	72, // 95: moments.v1.AccountService.GetTag:output_type -> moments.v1.GetTagResponse
+	74, // 96: moments.v1.AccountService.ResolveTags:output_type -> moments.v1.ResolveTagsResponse
+	43, // 97: moments.v1.AccountService.ListFriends:output_type -> moments.v1.ListFriendsResponse
+	46, // 98: moments.v1.AccountService.ListFriendRequests:output_type -> moments.v1.ListFriendRequestsResponse
+	48, // 99: moments.v1.AccountService.Relations:output_type -> moments.v1.RelationsResponse
+	77, // 100: moments.v1.AccountService.ShowFriendActs:output_type -> moments.v1.ShowFriendActsResponse
+	79, // 101: moments.v1.AccountService.ListUsers:output_type -> moments.v1.ListUsersResponse
+	81, // 102: moments.v1.AccountService.ListHomes:output_type -> moments.v1.ListHomesResponse
+	67, // [67:103] is the sub-list for method output_type
+	31, // [31:67] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_moments_v1_account_proto_init() }
@@ -2733,14 +5217,17 @@ func file_moments_v1_account_proto_init() {
 	if File_moments_v1_account_proto != nil {
 		return
 	}
-	file_moments_v1_account_proto_msgTypes[15].OneofWrappers = []any{}
+	file_moments_v1_account_proto_msgTypes[24].OneofWrappers = []any{}
+	file_moments_v1_account_proto_msgTypes[51].OneofWrappers = []any{}
+	file_moments_v1_account_proto_msgTypes[56].OneofWrappers = []any{}
+	file_moments_v1_account_proto_msgTypes[63].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_moments_v1_account_proto_rawDesc), len(file_moments_v1_account_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   41,
+			NumMessages:   81,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

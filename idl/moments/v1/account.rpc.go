@@ -37,10 +37,28 @@ type AccountServiceServer interface {
 	// LogIn opens a session. It is Unauthenticated with problem bad-credentials,
 	// after the same time, whether the name or the password is wrong, and
 	// ResourceExhausted with problem busy when too many people are logging in.
+	// Who fails too often, by name or by where he comes from, is ResourceExhausted
+	// with problem rate-limited for a while, be the password right or wrong and
+	// the name known or not.
 	LogIn(context.Context, *LogInRequest) (*LogInResponse, error)
 	// LogOut ends the session of a token in every process within a second. A token
 	// whose session has ended already is fine.
 	LogOut(context.Context, *LogOutRequest) (*LogOutResponse, error)
+	// ListSessions gives a user's open sessions, the newest first: at most 90.
+	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
+	// EndSessions ends one session of a user, or all but one, or all, in every
+	// process within a second. Sessions that have ended already are fine.
+	EndSessions(context.Context, *EndSessionsRequest) (*EndSessionsResponse, error)
+	// ChangePassword takes the old password and ends all sessions but the one it is
+	// called from. With a wrong old password it is PermissionDenied with problem
+	// wrong-password; who tries too often is answered as in LogIn.
+	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
+	// DeleteAccount ends an account for good. From its answer on nobody can log in
+	// to it, find it or use its sessions; its friendships, posts, comments and likes
+	// go within the next minutes, whatever is restarted meanwhile. The name is given
+	// to nobody else, ever: whoever had it would be taken for the one who left.
+	// Errors are those of ChangePassword.
+	DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error)
 	// Authenticate tells whose session a token is. It is Unauthenticated with
 	// problem unauthenticated if the token is malformed or its session has ended.
 	Authenticate(context.Context, *AuthenticateRequest) (*AuthenticateResponse, error)
@@ -60,6 +78,13 @@ type AccountServiceServer interface {
 	// FailedPrecondition with problem no-request if none is waiting; accepting a
 	// friend changes nothing.
 	AcceptFriend(context.Context, *AcceptFriendRequest) (*AcceptFriendResponse, error)
+	// ImportFriends writes one person's side of friendships that exist elsewhere, many at
+	// once: for tools that fill a new system with a graph before people come. The tool
+	// imports each person's side; until it has done so for both, one of them alone knows.
+	// Nobody is told, and no posts are filled into timelines. Who has or had anything to do
+	// with a person stays what he is to him, so that repeating does no harm. No gateway
+	// offers it.
+	ImportFriends(context.Context, *ImportFriendsRequest) (*ImportFriendsResponse, error)
 	// DeclineFriend removes a waiting request. The other is not told. Without a
 	// waiting request nothing changes.
 	DeclineFriend(context.Context, *DeclineFriendRequest) (*DeclineFriendResponse, error)
@@ -71,6 +96,39 @@ type AccountServiceServer interface {
 	Block(context.Context, *BlockRequest) (*BlockResponse, error)
 	// Unblock lets somebody ask again.
 	Unblock(context.Context, *UnblockRequest) (*UnblockResponse, error)
+	// GetSettings gives a user's own settings.
+	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
+	// UpdateSettings changes a user's own settings. When it has answered, everybody
+	// sees him by the new ones.
+	UpdateSettings(context.Context, *UpdateSettingsRequest) (*UpdateSettingsResponse, error)
+	// GetFriendSettings gives what a user has chosen about one other person, and where
+	// the two stand. The other is never told.
+	GetFriendSettings(context.Context, *GetFriendSettingsRequest) (*GetFriendSettingsResponse, error)
+	// UpdateFriendSettings changes what a user has chosen about one other person. They
+	// may be friends or not: a choice stays when a friendship ends and holds for the
+	// next one.
+	UpdateFriendSettings(context.Context, *UpdateFriendSettingsRequest) (*UpdateFriendSettingsResponse, error)
+	// ListFriendSettings gives the people about whom a user has chosen anything, blocked
+	// ones included, by ascending id, a page at a time.
+	ListFriendSettings(context.Context, *ListFriendSettingsRequest) (*ListFriendSettingsResponse, error)
+	// CreateTag makes a named list of people of a user's own. It is AlreadyExists with
+	// problem name-taken if he has one of the name, and FailedPrecondition with problem
+	// limit if he has 100 already.
+	CreateTag(context.Context, *CreateTagRequest) (*CreateTagResponse, error)
+	// UpdateTag renames a tag, adds people to it and removes people from it. Posts that
+	// were made for the tag before stay for whom they were. It is NotFound if the user
+	// has no such tag.
+	UpdateTag(context.Context, *UpdateTagRequest) (*UpdateTagResponse, error)
+	// DeleteTag removes a tag. Without it nothing changes.
+	DeleteTag(context.Context, *DeleteTagRequest) (*DeleteTagResponse, error)
+	// ListTags gives all of a user's tags in the order they were made, with the number of
+	// their people but not the people.
+	ListTags(context.Context, *ListTagsRequest) (*ListTagsResponse, error)
+	// GetTag gives a tag with its people; NotFound if the user has no such tag.
+	GetTag(context.Context, *GetTagRequest) (*GetTagResponse, error)
+	// ResolveTags gives all people of some of a user's tags, each once; NotFound if one
+	// of the tags is not his. The post service asks when a post is made.
+	ResolveTags(context.Context, *ResolveTagsRequest) (*ResolveTagsResponse, error)
 	// ListFriends gives a user's friends by ascending id, a page at a time. Someone
 	// who is a friend during the whole listing is listed exactly once.
 	ListFriends(context.Context, *ListFriendsRequest) (*ListFriendsResponse, error)
@@ -81,8 +139,15 @@ type AccountServiceServer interface {
 	// decide what the viewer may see. Whoever shows something asks here and lets
 	// package privacy decide.
 	Relations(context.Context, *RelationsRequest) (*RelationsResponse, error)
+	// ShowFriendActs tells which requests and acceptances still stand, for notices of
+	// them: a request that waits or has led to a friendship that lasts, an acceptance
+	// whose friendship lasts.
+	ShowFriendActs(context.Context, *ShowFriendActsRequest) (*ShowFriendActsResponse, error)
 	// ListUsers gives all users, for the audit, in an order of its own.
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
+	// ListHomes gives who has moved his home from the region that his id names, and who
+	// is being moved. It is for other services of the region: normally nobody is.
+	ListHomes(context.Context, *ListHomesRequest) (*ListHomesResponse, error)
 }
 
 // UnimplementedAccountServiceServer answers every method with rpc.Unimplemented.
@@ -103,6 +168,26 @@ func (UnimplementedAccountServiceServer) LogIn(context.Context, *LogInRequest) (
 // LogOut returns an error of code rpc.Unimplemented.
 func (UnimplementedAccountServiceServer) LogOut(context.Context, *LogOutRequest) (*LogOutResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/LogOut is not implemented")
+}
+
+// ListSessions returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/ListSessions is not implemented")
+}
+
+// EndSessions returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) EndSessions(context.Context, *EndSessionsRequest) (*EndSessionsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/EndSessions is not implemented")
+}
+
+// ChangePassword returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/ChangePassword is not implemented")
+}
+
+// DeleteAccount returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/DeleteAccount is not implemented")
 }
 
 // Authenticate returns an error of code rpc.Unimplemented.
@@ -140,6 +225,11 @@ func (UnimplementedAccountServiceServer) AcceptFriend(context.Context, *AcceptFr
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/AcceptFriend is not implemented")
 }
 
+// ImportFriends returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) ImportFriends(context.Context, *ImportFriendsRequest) (*ImportFriendsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/ImportFriends is not implemented")
+}
+
 // DeclineFriend returns an error of code rpc.Unimplemented.
 func (UnimplementedAccountServiceServer) DeclineFriend(context.Context, *DeclineFriendRequest) (*DeclineFriendResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/DeclineFriend is not implemented")
@@ -160,6 +250,61 @@ func (UnimplementedAccountServiceServer) Unblock(context.Context, *UnblockReques
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/Unblock is not implemented")
 }
 
+// GetSettings returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/GetSettings is not implemented")
+}
+
+// UpdateSettings returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) UpdateSettings(context.Context, *UpdateSettingsRequest) (*UpdateSettingsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/UpdateSettings is not implemented")
+}
+
+// GetFriendSettings returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) GetFriendSettings(context.Context, *GetFriendSettingsRequest) (*GetFriendSettingsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/GetFriendSettings is not implemented")
+}
+
+// UpdateFriendSettings returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) UpdateFriendSettings(context.Context, *UpdateFriendSettingsRequest) (*UpdateFriendSettingsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/UpdateFriendSettings is not implemented")
+}
+
+// ListFriendSettings returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) ListFriendSettings(context.Context, *ListFriendSettingsRequest) (*ListFriendSettingsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/ListFriendSettings is not implemented")
+}
+
+// CreateTag returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) CreateTag(context.Context, *CreateTagRequest) (*CreateTagResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/CreateTag is not implemented")
+}
+
+// UpdateTag returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) UpdateTag(context.Context, *UpdateTagRequest) (*UpdateTagResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/UpdateTag is not implemented")
+}
+
+// DeleteTag returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) DeleteTag(context.Context, *DeleteTagRequest) (*DeleteTagResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/DeleteTag is not implemented")
+}
+
+// ListTags returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) ListTags(context.Context, *ListTagsRequest) (*ListTagsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/ListTags is not implemented")
+}
+
+// GetTag returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) GetTag(context.Context, *GetTagRequest) (*GetTagResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/GetTag is not implemented")
+}
+
+// ResolveTags returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) ResolveTags(context.Context, *ResolveTagsRequest) (*ResolveTagsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/ResolveTags is not implemented")
+}
+
 // ListFriends returns an error of code rpc.Unimplemented.
 func (UnimplementedAccountServiceServer) ListFriends(context.Context, *ListFriendsRequest) (*ListFriendsResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/ListFriends is not implemented")
@@ -175,9 +320,19 @@ func (UnimplementedAccountServiceServer) Relations(context.Context, *RelationsRe
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/Relations is not implemented")
 }
 
+// ShowFriendActs returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) ShowFriendActs(context.Context, *ShowFriendActsRequest) (*ShowFriendActsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/ShowFriendActs is not implemented")
+}
+
 // ListUsers returns an error of code rpc.Unimplemented.
 func (UnimplementedAccountServiceServer) ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/ListUsers is not implemented")
+}
+
+// ListHomes returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) ListHomes(context.Context, *ListHomesRequest) (*ListHomesResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/ListHomes is not implemented")
 }
 
 // RegisterAccountServiceServer makes r serve moments.v1.AccountService with srv.
@@ -199,6 +354,34 @@ func RegisterAccountServiceServer(r rpc.Registrar, srv AccountServiceServer) {
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.LogOut(ctx, req.(*LogOutRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.ListSessions(ctx, req.(*ListSessionsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.EndSessions(ctx, req.(*EndSessionsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.ChangePassword(ctx, req.(*ChangePasswordRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.DeleteAccount(ctx, req.(*DeleteAccountRequest))
 			if err != nil || res == nil {
 				return nil, err
 			}
@@ -254,6 +437,13 @@ func RegisterAccountServiceServer(r rpc.Registrar, srv AccountServiceServer) {
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.ImportFriends(ctx, req.(*ImportFriendsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.DeclineFriend(ctx, req.(*DeclineFriendRequest))
 			if err != nil || res == nil {
 				return nil, err
@@ -282,6 +472,83 @@ func RegisterAccountServiceServer(r rpc.Registrar, srv AccountServiceServer) {
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.GetSettings(ctx, req.(*GetSettingsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.UpdateSettings(ctx, req.(*UpdateSettingsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.GetFriendSettings(ctx, req.(*GetFriendSettingsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.UpdateFriendSettings(ctx, req.(*UpdateFriendSettingsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.ListFriendSettings(ctx, req.(*ListFriendSettingsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.CreateTag(ctx, req.(*CreateTagRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.UpdateTag(ctx, req.(*UpdateTagRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.DeleteTag(ctx, req.(*DeleteTagRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.ListTags(ctx, req.(*ListTagsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.GetTag(ctx, req.(*GetTagRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.ResolveTags(ctx, req.(*ResolveTagsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.ListFriends(ctx, req.(*ListFriendsRequest))
 			if err != nil || res == nil {
 				return nil, err
@@ -303,7 +570,21 @@ func RegisterAccountServiceServer(r rpc.Registrar, srv AccountServiceServer) {
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.ShowFriendActs(ctx, req.(*ShowFriendActsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.ListUsers(ctx, req.(*ListUsersRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.ListHomes(ctx, req.(*ListHomesRequest))
 			if err != nil || res == nil {
 				return nil, err
 			}
@@ -338,10 +619,28 @@ type AccountServiceClient interface {
 	// LogIn opens a session. It is Unauthenticated with problem bad-credentials,
 	// after the same time, whether the name or the password is wrong, and
 	// ResourceExhausted with problem busy when too many people are logging in.
+	// Who fails too often, by name or by where he comes from, is ResourceExhausted
+	// with problem rate-limited for a while, be the password right or wrong and
+	// the name known or not.
 	LogIn(context.Context, *LogInRequest) (*LogInResponse, error)
 	// LogOut ends the session of a token in every process within a second. A token
 	// whose session has ended already is fine.
 	LogOut(context.Context, *LogOutRequest) (*LogOutResponse, error)
+	// ListSessions gives a user's open sessions, the newest first: at most 90.
+	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
+	// EndSessions ends one session of a user, or all but one, or all, in every
+	// process within a second. Sessions that have ended already are fine.
+	EndSessions(context.Context, *EndSessionsRequest) (*EndSessionsResponse, error)
+	// ChangePassword takes the old password and ends all sessions but the one it is
+	// called from. With a wrong old password it is PermissionDenied with problem
+	// wrong-password; who tries too often is answered as in LogIn.
+	ChangePassword(context.Context, *ChangePasswordRequest) (*ChangePasswordResponse, error)
+	// DeleteAccount ends an account for good. From its answer on nobody can log in
+	// to it, find it or use its sessions; its friendships, posts, comments and likes
+	// go within the next minutes, whatever is restarted meanwhile. The name is given
+	// to nobody else, ever: whoever had it would be taken for the one who left.
+	// Errors are those of ChangePassword.
+	DeleteAccount(context.Context, *DeleteAccountRequest) (*DeleteAccountResponse, error)
 	// Authenticate tells whose session a token is. It is Unauthenticated with
 	// problem unauthenticated if the token is malformed or its session has ended.
 	Authenticate(context.Context, *AuthenticateRequest) (*AuthenticateResponse, error)
@@ -361,6 +660,13 @@ type AccountServiceClient interface {
 	// FailedPrecondition with problem no-request if none is waiting; accepting a
 	// friend changes nothing.
 	AcceptFriend(context.Context, *AcceptFriendRequest) (*AcceptFriendResponse, error)
+	// ImportFriends writes one person's side of friendships that exist elsewhere, many at
+	// once: for tools that fill a new system with a graph before people come. The tool
+	// imports each person's side; until it has done so for both, one of them alone knows.
+	// Nobody is told, and no posts are filled into timelines. Who has or had anything to do
+	// with a person stays what he is to him, so that repeating does no harm. No gateway
+	// offers it.
+	ImportFriends(context.Context, *ImportFriendsRequest) (*ImportFriendsResponse, error)
 	// DeclineFriend removes a waiting request. The other is not told. Without a
 	// waiting request nothing changes.
 	DeclineFriend(context.Context, *DeclineFriendRequest) (*DeclineFriendResponse, error)
@@ -372,6 +678,39 @@ type AccountServiceClient interface {
 	Block(context.Context, *BlockRequest) (*BlockResponse, error)
 	// Unblock lets somebody ask again.
 	Unblock(context.Context, *UnblockRequest) (*UnblockResponse, error)
+	// GetSettings gives a user's own settings.
+	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
+	// UpdateSettings changes a user's own settings. When it has answered, everybody
+	// sees him by the new ones.
+	UpdateSettings(context.Context, *UpdateSettingsRequest) (*UpdateSettingsResponse, error)
+	// GetFriendSettings gives what a user has chosen about one other person, and where
+	// the two stand. The other is never told.
+	GetFriendSettings(context.Context, *GetFriendSettingsRequest) (*GetFriendSettingsResponse, error)
+	// UpdateFriendSettings changes what a user has chosen about one other person. They
+	// may be friends or not: a choice stays when a friendship ends and holds for the
+	// next one.
+	UpdateFriendSettings(context.Context, *UpdateFriendSettingsRequest) (*UpdateFriendSettingsResponse, error)
+	// ListFriendSettings gives the people about whom a user has chosen anything, blocked
+	// ones included, by ascending id, a page at a time.
+	ListFriendSettings(context.Context, *ListFriendSettingsRequest) (*ListFriendSettingsResponse, error)
+	// CreateTag makes a named list of people of a user's own. It is AlreadyExists with
+	// problem name-taken if he has one of the name, and FailedPrecondition with problem
+	// limit if he has 100 already.
+	CreateTag(context.Context, *CreateTagRequest) (*CreateTagResponse, error)
+	// UpdateTag renames a tag, adds people to it and removes people from it. Posts that
+	// were made for the tag before stay for whom they were. It is NotFound if the user
+	// has no such tag.
+	UpdateTag(context.Context, *UpdateTagRequest) (*UpdateTagResponse, error)
+	// DeleteTag removes a tag. Without it nothing changes.
+	DeleteTag(context.Context, *DeleteTagRequest) (*DeleteTagResponse, error)
+	// ListTags gives all of a user's tags in the order they were made, with the number of
+	// their people but not the people.
+	ListTags(context.Context, *ListTagsRequest) (*ListTagsResponse, error)
+	// GetTag gives a tag with its people; NotFound if the user has no such tag.
+	GetTag(context.Context, *GetTagRequest) (*GetTagResponse, error)
+	// ResolveTags gives all people of some of a user's tags, each once; NotFound if one
+	// of the tags is not his. The post service asks when a post is made.
+	ResolveTags(context.Context, *ResolveTagsRequest) (*ResolveTagsResponse, error)
 	// ListFriends gives a user's friends by ascending id, a page at a time. Someone
 	// who is a friend during the whole listing is listed exactly once.
 	ListFriends(context.Context, *ListFriendsRequest) (*ListFriendsResponse, error)
@@ -382,13 +721,20 @@ type AccountServiceClient interface {
 	// decide what the viewer may see. Whoever shows something asks here and lets
 	// package privacy decide.
 	Relations(context.Context, *RelationsRequest) (*RelationsResponse, error)
+	// ShowFriendActs tells which requests and acceptances still stand, for notices of
+	// them: a request that waits or has led to a friendship that lasts, an acceptance
+	// whose friendship lasts.
+	ShowFriendActs(context.Context, *ShowFriendActsRequest) (*ShowFriendActsResponse, error)
 	// ListUsers gives all users, for the audit, in an order of its own.
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
+	// ListHomes gives who has moved his home from the region that his id names, and who
+	// is being moved. It is for other services of the region: normally nobody is.
+	ListHomes(context.Context, *ListHomesRequest) (*ListHomesResponse, error)
 }
 
 // NewAccountServiceClient gives a client that calls through conn.
 func NewAccountServiceClient(conn rpc.Invoker) AccountServiceClient {
-	return &accountServiceClient{conn}
+	return &accountServiceClient{rpc.Expect(conn, AccountServiceDesc)}
 }
 
 type accountServiceClient struct{ conn rpc.Invoker }
@@ -425,6 +771,54 @@ func (c *accountServiceClient) LogOut(ctx context.Context, req *LogOutRequest) (
 	typed, ok := res.(*LogOutResponse)
 	if !ok {
 		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceLogOutMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) ListSessions(ctx context.Context, req *ListSessionsRequest) (*ListSessionsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceListSessionsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ListSessionsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceListSessionsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) EndSessions(ctx context.Context, req *EndSessionsRequest) (*EndSessionsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceEndSessionsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*EndSessionsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceEndSessionsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) ChangePassword(ctx context.Context, req *ChangePasswordRequest) (*ChangePasswordResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceChangePasswordMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ChangePasswordResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceChangePasswordMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) DeleteAccount(ctx context.Context, req *DeleteAccountRequest) (*DeleteAccountResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceDeleteAccountMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*DeleteAccountResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceDeleteAccountMethod.FullName(), res, typed)
 	}
 	return typed, nil
 }
@@ -513,6 +907,18 @@ func (c *accountServiceClient) AcceptFriend(ctx context.Context, req *AcceptFrie
 	return typed, nil
 }
 
+func (c *accountServiceClient) ImportFriends(ctx context.Context, req *ImportFriendsRequest) (*ImportFriendsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceImportFriendsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ImportFriendsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceImportFriendsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
 func (c *accountServiceClient) DeclineFriend(ctx context.Context, req *DeclineFriendRequest) (*DeclineFriendResponse, error) {
 	res, err := c.conn.Invoke(ctx, AccountServiceDeclineFriendMethod, req)
 	if err != nil {
@@ -561,6 +967,138 @@ func (c *accountServiceClient) Unblock(ctx context.Context, req *UnblockRequest)
 	return typed, nil
 }
 
+func (c *accountServiceClient) GetSettings(ctx context.Context, req *GetSettingsRequest) (*GetSettingsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceGetSettingsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*GetSettingsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceGetSettingsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) UpdateSettings(ctx context.Context, req *UpdateSettingsRequest) (*UpdateSettingsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceUpdateSettingsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*UpdateSettingsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceUpdateSettingsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) GetFriendSettings(ctx context.Context, req *GetFriendSettingsRequest) (*GetFriendSettingsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceGetFriendSettingsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*GetFriendSettingsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceGetFriendSettingsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) UpdateFriendSettings(ctx context.Context, req *UpdateFriendSettingsRequest) (*UpdateFriendSettingsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceUpdateFriendSettingsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*UpdateFriendSettingsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceUpdateFriendSettingsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) ListFriendSettings(ctx context.Context, req *ListFriendSettingsRequest) (*ListFriendSettingsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceListFriendSettingsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ListFriendSettingsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceListFriendSettingsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) CreateTag(ctx context.Context, req *CreateTagRequest) (*CreateTagResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceCreateTagMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*CreateTagResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceCreateTagMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) UpdateTag(ctx context.Context, req *UpdateTagRequest) (*UpdateTagResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceUpdateTagMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*UpdateTagResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceUpdateTagMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) DeleteTag(ctx context.Context, req *DeleteTagRequest) (*DeleteTagResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceDeleteTagMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*DeleteTagResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceDeleteTagMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) ListTags(ctx context.Context, req *ListTagsRequest) (*ListTagsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceListTagsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ListTagsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceListTagsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) GetTag(ctx context.Context, req *GetTagRequest) (*GetTagResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceGetTagMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*GetTagResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceGetTagMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) ResolveTags(ctx context.Context, req *ResolveTagsRequest) (*ResolveTagsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceResolveTagsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ResolveTagsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceResolveTagsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
 func (c *accountServiceClient) ListFriends(ctx context.Context, req *ListFriendsRequest) (*ListFriendsResponse, error) {
 	res, err := c.conn.Invoke(ctx, AccountServiceListFriendsMethod, req)
 	if err != nil {
@@ -597,6 +1135,18 @@ func (c *accountServiceClient) Relations(ctx context.Context, req *RelationsRequ
 	return typed, nil
 }
 
+func (c *accountServiceClient) ShowFriendActs(ctx context.Context, req *ShowFriendActsRequest) (*ShowFriendActsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceShowFriendActsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ShowFriendActsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceShowFriendActsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
 func (c *accountServiceClient) ListUsers(ctx context.Context, req *ListUsersRequest) (*ListUsersResponse, error) {
 	res, err := c.conn.Invoke(ctx, AccountServiceListUsersMethod, req)
 	if err != nil {
@@ -605,6 +1155,18 @@ func (c *accountServiceClient) ListUsers(ctx context.Context, req *ListUsersRequ
 	typed, ok := res.(*ListUsersResponse)
 	if !ok {
 		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceListUsersMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) ListHomes(ctx context.Context, req *ListHomesRequest) (*ListHomesResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceListHomesMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ListHomesResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceListHomesMethod.FullName(), res, typed)
 	}
 	return typed, nil
 }
@@ -639,6 +1201,50 @@ var AccountServiceLogOutMethod = &rpc.Method{
 	Idempotency: rpc.Idempotent,
 	NewRequest:  func() proto.Message { return new(LogOutRequest) },
 	NewResponse: func() proto.Message { return new(LogOutResponse) },
+}
+
+// AccountServiceListSessionsMethod is the contract of moments.v1.AccountService/ListSessions.
+var AccountServiceListSessionsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "ListSessions",
+	Class:       qos.Extra,
+	Timeout:     500 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(ListSessionsRequest) },
+	NewResponse: func() proto.Message { return new(ListSessionsResponse) },
+}
+
+// AccountServiceEndSessionsMethod is the contract of moments.v1.AccountService/EndSessions.
+var AccountServiceEndSessionsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "EndSessions",
+	Class:       qos.Critical,
+	Timeout:     1000 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(EndSessionsRequest) },
+	NewResponse: func() proto.Message { return new(EndSessionsResponse) },
+}
+
+// AccountServiceChangePasswordMethod is the contract of moments.v1.AccountService/ChangePassword.
+var AccountServiceChangePasswordMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "ChangePassword",
+	Class:       qos.Interactive,
+	Timeout:     5000 * time.Millisecond,
+	NewRequest:  func() proto.Message { return new(ChangePasswordRequest) },
+	NewResponse: func() proto.Message { return new(ChangePasswordResponse) },
+}
+
+// AccountServiceDeleteAccountMethod is the contract of moments.v1.AccountService/DeleteAccount.
+var AccountServiceDeleteAccountMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "DeleteAccount",
+	Class:       qos.Interactive,
+	Timeout:     5000 * time.Millisecond,
+	NewRequest:  func() proto.Message { return new(DeleteAccountRequest) },
+	NewResponse: func() proto.Message { return new(DeleteAccountResponse) },
 }
 
 // AccountServiceAuthenticateMethod is the contract of moments.v1.AccountService/Authenticate.
@@ -722,6 +1328,17 @@ var AccountServiceAcceptFriendMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(AcceptFriendResponse) },
 }
 
+// AccountServiceImportFriendsMethod is the contract of moments.v1.AccountService/ImportFriends.
+var AccountServiceImportFriendsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "ImportFriends",
+	Class:       qos.Background,
+	Timeout:     5000 * time.Millisecond,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(ImportFriendsRequest) },
+	NewResponse: func() proto.Message { return new(ImportFriendsResponse) },
+}
+
 // AccountServiceDeclineFriendMethod is the contract of moments.v1.AccountService/DeclineFriend.
 var AccountServiceDeclineFriendMethod = &rpc.Method{
 	Service:     "moments.v1.AccountService",
@@ -766,6 +1383,133 @@ var AccountServiceUnblockMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(UnblockResponse) },
 }
 
+// AccountServiceGetSettingsMethod is the contract of moments.v1.AccountService/GetSettings.
+var AccountServiceGetSettingsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "GetSettings",
+	Class:       qos.Browse,
+	Timeout:     500 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(GetSettingsRequest) },
+	NewResponse: func() proto.Message { return new(GetSettingsResponse) },
+}
+
+// AccountServiceUpdateSettingsMethod is the contract of moments.v1.AccountService/UpdateSettings.
+var AccountServiceUpdateSettingsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "UpdateSettings",
+	Class:       qos.Extra,
+	Timeout:     5000 * time.Millisecond,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(UpdateSettingsRequest) },
+	NewResponse: func() proto.Message { return new(UpdateSettingsResponse) },
+}
+
+// AccountServiceGetFriendSettingsMethod is the contract of moments.v1.AccountService/GetFriendSettings.
+var AccountServiceGetFriendSettingsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "GetFriendSettings",
+	Class:       qos.Browse,
+	Timeout:     500 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(GetFriendSettingsRequest) },
+	NewResponse: func() proto.Message { return new(GetFriendSettingsResponse) },
+}
+
+// AccountServiceUpdateFriendSettingsMethod is the contract of moments.v1.AccountService/UpdateFriendSettings.
+var AccountServiceUpdateFriendSettingsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "UpdateFriendSettings",
+	Class:       qos.Interactive,
+	Timeout:     1000 * time.Millisecond,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(UpdateFriendSettingsRequest) },
+	NewResponse: func() proto.Message { return new(UpdateFriendSettingsResponse) },
+}
+
+// AccountServiceListFriendSettingsMethod is the contract of moments.v1.AccountService/ListFriendSettings.
+var AccountServiceListFriendSettingsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "ListFriendSettings",
+	Class:       qos.Browse,
+	Timeout:     500 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(ListFriendSettingsRequest) },
+	NewResponse: func() proto.Message { return new(ListFriendSettingsResponse) },
+}
+
+// AccountServiceCreateTagMethod is the contract of moments.v1.AccountService/CreateTag.
+var AccountServiceCreateTagMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "CreateTag",
+	Class:       qos.Extra,
+	Timeout:     1000 * time.Millisecond,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(CreateTagRequest) },
+	NewResponse: func() proto.Message { return new(CreateTagResponse) },
+}
+
+// AccountServiceUpdateTagMethod is the contract of moments.v1.AccountService/UpdateTag.
+var AccountServiceUpdateTagMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "UpdateTag",
+	Class:       qos.Extra,
+	Timeout:     1000 * time.Millisecond,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(UpdateTagRequest) },
+	NewResponse: func() proto.Message { return new(UpdateTagResponse) },
+}
+
+// AccountServiceDeleteTagMethod is the contract of moments.v1.AccountService/DeleteTag.
+var AccountServiceDeleteTagMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "DeleteTag",
+	Class:       qos.Extra,
+	Timeout:     1000 * time.Millisecond,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(DeleteTagRequest) },
+	NewResponse: func() proto.Message { return new(DeleteTagResponse) },
+}
+
+// AccountServiceListTagsMethod is the contract of moments.v1.AccountService/ListTags.
+var AccountServiceListTagsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "ListTags",
+	Class:       qos.Browse,
+	Timeout:     500 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(ListTagsRequest) },
+	NewResponse: func() proto.Message { return new(ListTagsResponse) },
+}
+
+// AccountServiceGetTagMethod is the contract of moments.v1.AccountService/GetTag.
+var AccountServiceGetTagMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "GetTag",
+	Class:       qos.Browse,
+	Timeout:     500 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(GetTagRequest) },
+	NewResponse: func() proto.Message { return new(GetTagResponse) },
+}
+
+// AccountServiceResolveTagsMethod is the contract of moments.v1.AccountService/ResolveTags.
+var AccountServiceResolveTagsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "ResolveTags",
+	Class:       qos.Browse,
+	Timeout:     500 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(ResolveTagsRequest) },
+	NewResponse: func() proto.Message { return new(ResolveTagsResponse) },
+}
+
 // AccountServiceListFriendsMethod is the contract of moments.v1.AccountService/ListFriends.
 var AccountServiceListFriendsMethod = &rpc.Method{
 	Service:     "moments.v1.AccountService",
@@ -802,6 +1546,18 @@ var AccountServiceRelationsMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(RelationsResponse) },
 }
 
+// AccountServiceShowFriendActsMethod is the contract of moments.v1.AccountService/ShowFriendActs.
+var AccountServiceShowFriendActsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "ShowFriendActs",
+	Class:       qos.Extra,
+	Timeout:     300 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(ShowFriendActsRequest) },
+	NewResponse: func() proto.Message { return new(ShowFriendActsResponse) },
+}
+
 // AccountServiceListUsersMethod is the contract of moments.v1.AccountService/ListUsers.
 var AccountServiceListUsersMethod = &rpc.Method{
 	Service:     "moments.v1.AccountService",
@@ -814,6 +1570,18 @@ var AccountServiceListUsersMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(ListUsersResponse) },
 }
 
+// AccountServiceListHomesMethod is the contract of moments.v1.AccountService/ListHomes.
+var AccountServiceListHomesMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "ListHomes",
+	Class:       qos.Extra,
+	Timeout:     500 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(ListHomesRequest) },
+	NewResponse: func() proto.Message { return new(ListHomesResponse) },
+}
+
 // AccountServiceDesc is the contract of moments.v1.AccountService.
 var AccountServiceDesc = &rpc.Service{
 	Name: "moments.v1.AccountService",
@@ -822,6 +1590,10 @@ var AccountServiceDesc = &rpc.Service{
 		AccountServiceRegisterMethod,
 		AccountServiceLogInMethod,
 		AccountServiceLogOutMethod,
+		AccountServiceListSessionsMethod,
+		AccountServiceEndSessionsMethod,
+		AccountServiceChangePasswordMethod,
+		AccountServiceDeleteAccountMethod,
 		AccountServiceAuthenticateMethod,
 		AccountServiceGetProfileMethod,
 		AccountServiceGetProfilesMethod,
@@ -829,13 +1601,27 @@ var AccountServiceDesc = &rpc.Service{
 		AccountServiceUpdateProfileMethod,
 		AccountServiceRequestFriendMethod,
 		AccountServiceAcceptFriendMethod,
+		AccountServiceImportFriendsMethod,
 		AccountServiceDeclineFriendMethod,
 		AccountServiceUnfriendMethod,
 		AccountServiceBlockMethod,
 		AccountServiceUnblockMethod,
+		AccountServiceGetSettingsMethod,
+		AccountServiceUpdateSettingsMethod,
+		AccountServiceGetFriendSettingsMethod,
+		AccountServiceUpdateFriendSettingsMethod,
+		AccountServiceListFriendSettingsMethod,
+		AccountServiceCreateTagMethod,
+		AccountServiceUpdateTagMethod,
+		AccountServiceDeleteTagMethod,
+		AccountServiceListTagsMethod,
+		AccountServiceGetTagMethod,
+		AccountServiceResolveTagsMethod,
 		AccountServiceListFriendsMethod,
 		AccountServiceListFriendRequestsMethod,
 		AccountServiceRelationsMethod,
+		AccountServiceShowFriendActsMethod,
 		AccountServiceListUsersMethod,
+		AccountServiceListHomesMethod,
 	},
 }

@@ -44,7 +44,10 @@ type Comment struct {
 	// Whom it replies to; empty if none.
 	ReplyToId string `protobuf:"bytes,7,opt,name=reply_to_id,json=replyToId,proto3" json:"reply_to_id,omitempty"`
 	// It was deleted; it stays as a mark because a reply to it is visible.
-	Deleted       bool `protobuf:"varint,8,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	Deleted bool `protobuf:"varint,8,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// What it replies to was lost with its region before it came here. It is not there, and
+	// may never be.
+	ParentLost    bool `protobuf:"varint,9,opt,name=parent_lost,json=parentLost,proto3" json:"parent_lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -131,6 +134,13 @@ func (x *Comment) GetReplyToId() string {
 func (x *Comment) GetDeleted() bool {
 	if x != nil {
 		return x.Deleted
+	}
+	return false
+}
+
+func (x *Comment) GetParentLost() bool {
+	if x != nil {
+		return x.ParentLost
 	}
 	return false
 }
@@ -238,7 +248,9 @@ type AddCommentRequest struct {
 	// The comment replied to, one the writer sees; empty if none.
 	ParentId string `protobuf:"bytes,4,opt,name=parent_id,json=parentId,proto3" json:"parent_id,omitempty"`
 	// At most 500 code points after NFC; not blank.
-	Text          string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	// What the session has seen; see the service.
+	Session       string `protobuf:"bytes,6,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -308,11 +320,20 @@ func (x *AddCommentRequest) GetText() string {
 	return ""
 }
 
+func (x *AddCommentRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 // AddCommentResponse holds the stored comment.
 type AddCommentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The comment as its writer sees it.
-	Comment       *Comment `protobuf:"bytes,1,opt,name=comment,proto3" json:"comment,omitempty"`
+	Comment *Comment `protobuf:"bytes,1,opt,name=comment,proto3" json:"comment,omitempty"`
+	// The session after this.
+	Session       string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,6 +375,13 @@ func (x *AddCommentResponse) GetComment() *Comment {
 	return nil
 }
 
+func (x *AddCommentResponse) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 // DeleteCommentRequest names a comment to delete.
 type DeleteCommentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -362,7 +390,11 @@ type DeleteCommentRequest struct {
 	// The post.
 	PostId string `protobuf:"bytes,2,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
 	// The comment.
-	CommentId     string `protobuf:"bytes,3,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
+	CommentId string `protobuf:"bytes,3,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
+	// As in LikeRequest.
+	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// What the session has seen; see the service.
+	Session       string `protobuf:"bytes,5,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -418,9 +450,25 @@ func (x *DeleteCommentRequest) GetCommentId() string {
 	return ""
 }
 
-// DeleteCommentResponse is empty: the comment is gone.
+func (x *DeleteCommentRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *DeleteCommentRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// DeleteCommentResponse means that the comment is gone.
 type DeleteCommentResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session after this.
+	Session       string `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -455,6 +503,13 @@ func (*DeleteCommentResponse) Descriptor() ([]byte, []int) {
 	return file_moments_v1_comment_proto_rawDescGZIP(), []int{5}
 }
 
+func (x *DeleteCommentResponse) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 // LikeRequest names a post to like.
 type LikeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -465,8 +520,10 @@ type LikeRequest struct {
 	// Makes the request happen once per user; at most 64 bytes. Empty: each call
 	// acts, which is only told apart by a like or unlike in between.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What the session has seen; see the service.
+	Session       string `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LikeRequest) Reset() {
@@ -520,9 +577,18 @@ func (x *LikeRequest) GetIdempotencyKey() string {
 	return ""
 }
 
-// LikeResponse is empty: the post is liked.
+func (x *LikeRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// LikeResponse means that the post is liked.
 type LikeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session after this.
+	Session       string `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -557,6 +623,13 @@ func (*LikeResponse) Descriptor() ([]byte, []int) {
 	return file_moments_v1_comment_proto_rawDescGZIP(), []int{7}
 }
 
+func (x *LikeResponse) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 // UnlikeRequest names a post to unlike.
 type UnlikeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -566,8 +639,10 @@ type UnlikeRequest struct {
 	PostId string `protobuf:"bytes,2,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
 	// As in LikeRequest.
 	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What the session has seen; see the service.
+	Session       string `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnlikeRequest) Reset() {
@@ -621,9 +696,18 @@ func (x *UnlikeRequest) GetIdempotencyKey() string {
 	return ""
 }
 
-// UnlikeResponse is empty: the post is not liked.
+func (x *UnlikeRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// UnlikeResponse means that the post is not liked.
 type UnlikeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session after this.
+	Session       string `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -658,6 +742,114 @@ func (*UnlikeResponse) Descriptor() ([]byte, []int) {
 	return file_moments_v1_comment_proto_rawDescGZIP(), []int{9}
 }
 
+func (x *UnlikeResponse) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// DeleteAllOfRequest names a writer.
+type DeleteAllOfRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose comments and likes go.
+	WriterId string `protobuf:"bytes,1,opt,name=writer_id,json=writerId,proto3" json:"writer_id,omitempty"`
+	// From the last answer; empty begins.
+	Cursor        string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteAllOfRequest) Reset() {
+	*x = DeleteAllOfRequest{}
+	mi := &file_moments_v1_comment_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteAllOfRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteAllOfRequest) ProtoMessage() {}
+
+func (x *DeleteAllOfRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteAllOfRequest.ProtoReflect.Descriptor instead.
+func (*DeleteAllOfRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DeleteAllOfRequest) GetWriterId() string {
+	if x != nil {
+		return x.WriterId
+	}
+	return ""
+}
+
+func (x *DeleteAllOfRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+// DeleteAllOfResponse says how far it is.
+type DeleteAllOfResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where to go on; empty at the end.
+	NextCursor    string `protobuf:"bytes,1,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteAllOfResponse) Reset() {
+	*x = DeleteAllOfResponse{}
+	mi := &file_moments_v1_comment_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteAllOfResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteAllOfResponse) ProtoMessage() {}
+
+func (x *DeleteAllOfResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteAllOfResponse.ProtoReflect.Descriptor instead.
+func (*DeleteAllOfResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DeleteAllOfResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
 // ListCommentsRequest asks for threads.
 type ListCommentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -669,14 +861,19 @@ type ListCommentsRequest struct {
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// The caller, a service, itself drops the threads of posts that the viewer may
 	// not see; without it every post is checked first. The gateway never sets it.
-	PostsChecked  bool `protobuf:"varint,4,opt,name=posts_checked,json=postsChecked,proto3" json:"posts_checked,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PostsChecked bool `protobuf:"varint,4,opt,name=posts_checked,json=postsChecked,proto3" json:"posts_checked,omitempty"`
+	// What the session has seen; see the service.
+	Session string `protobuf:"bytes,5,opt,name=session,proto3" json:"session,omitempty"`
+	// The version of the viewer's relations that the caller, a service, has found during
+	// the call that it answers with this; 0 if it has not looked. The gateway never sets it.
+	RelationsVersion uint64 `protobuf:"varint,6,opt,name=relations_version,json=relationsVersion,proto3" json:"relations_version,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ListCommentsRequest) Reset() {
 	*x = ListCommentsRequest{}
-	mi := &file_moments_v1_comment_proto_msgTypes[10]
+	mi := &file_moments_v1_comment_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +885,7 @@ func (x *ListCommentsRequest) String() string {
 func (*ListCommentsRequest) ProtoMessage() {}
 
 func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_comment_proto_msgTypes[10]
+	mi := &file_moments_v1_comment_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +898,7 @@ func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsRequest.ProtoReflect.Descriptor instead.
 func (*ListCommentsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_comment_proto_rawDescGZIP(), []int{10}
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListCommentsRequest) GetViewerId() string {
@@ -732,18 +929,35 @@ func (x *ListCommentsRequest) GetPostsChecked() bool {
 	return false
 }
 
+func (x *ListCommentsRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *ListCommentsRequest) GetRelationsVersion() uint64 {
+	if x != nil {
+		return x.RelationsVersion
+	}
+	return 0
+}
+
 // ListCommentsResponse holds threads.
 type ListCommentsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of those posts, in the order asked for, under which the viewer sees anything.
-	Threads       []*Thread `protobuf:"bytes,1,rep,name=threads,proto3" json:"threads,omitempty"`
+	Threads []*Thread `protobuf:"bytes,1,rep,name=threads,proto3" json:"threads,omitempty"`
+	// The session after this, if one was sent, else empty: a reader without one need not
+	// be told.
+	Session       string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListCommentsResponse) Reset() {
 	*x = ListCommentsResponse{}
-	mi := &file_moments_v1_comment_proto_msgTypes[11]
+	mi := &file_moments_v1_comment_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +969,7 @@ func (x *ListCommentsResponse) String() string {
 func (*ListCommentsResponse) ProtoMessage() {}
 
 func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_comment_proto_msgTypes[11]
+	mi := &file_moments_v1_comment_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +982,7 @@ func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsResponse.ProtoReflect.Descriptor instead.
 func (*ListCommentsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_comment_proto_rawDescGZIP(), []int{11}
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListCommentsResponse) GetThreads() []*Thread {
@@ -778,12 +992,650 @@ func (x *ListCommentsResponse) GetThreads() []*Thread {
 	return nil
 }
 
+func (x *ListCommentsResponse) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// ListPageRequest asks for a page of comments.
+type ListPageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The acting user.
+	ViewerId string `protobuf:"bytes,1,opt,name=viewer_id,json=viewerId,proto3" json:"viewer_id,omitempty"`
+	// The post.
+	PostId string `protobuf:"bytes,2,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
+	// Where the last page ended; empty for the newest comments.
+	Cursor string `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// 1 to 200; zero means 50.
+	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What the session has seen; see the service.
+	Session       string `protobuf:"bytes,5,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPageRequest) Reset() {
+	*x = ListPageRequest{}
+	mi := &file_moments_v1_comment_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPageRequest) ProtoMessage() {}
+
+func (x *ListPageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPageRequest.ProtoReflect.Descriptor instead.
+func (*ListPageRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListPageRequest) GetViewerId() string {
+	if x != nil {
+		return x.ViewerId
+	}
+	return ""
+}
+
+func (x *ListPageRequest) GetPostId() string {
+	if x != nil {
+		return x.PostId
+	}
+	return ""
+}
+
+func (x *ListPageRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListPageRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListPageRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// ListPageResponse is a page of comments.
+type ListPageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In order: causes first.
+	Comments []*Comment `protobuf:"bytes,1,rep,name=comments,proto3" json:"comments,omitempty"`
+	// Where the next page, of older comments, begins; empty after the oldest.
+	NextCursor string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	// Number of comments the viewer sees under the post, deleted marks not counted.
+	CommentCount uint32 `protobuf:"varint,3,opt,name=comment_count,json=commentCount,proto3" json:"comment_count,omitempty"`
+	// The session after this.
+	Session       string `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPageResponse) Reset() {
+	*x = ListPageResponse{}
+	mi := &file_moments_v1_comment_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPageResponse) ProtoMessage() {}
+
+func (x *ListPageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPageResponse.ProtoReflect.Descriptor instead.
+func (*ListPageResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListPageResponse) GetComments() []*Comment {
+	if x != nil {
+		return x.Comments
+	}
+	return nil
+}
+
+func (x *ListPageResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
+func (x *ListPageResponse) GetCommentCount() uint32 {
+	if x != nil {
+		return x.CommentCount
+	}
+	return 0
+}
+
+func (x *ListPageResponse) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// ListLikesRequest asks for a page of likes.
+type ListLikesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The acting user.
+	ViewerId string `protobuf:"bytes,1,opt,name=viewer_id,json=viewerId,proto3" json:"viewer_id,omitempty"`
+	// The post.
+	PostId string `protobuf:"bytes,2,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
+	// Where the last page ended; empty for the newest likes.
+	Cursor string `protobuf:"bytes,3,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// 1 to 1,000; zero means 200.
+	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What the session has seen; see the service.
+	Session       string `protobuf:"bytes,5,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLikesRequest) Reset() {
+	*x = ListLikesRequest{}
+	mi := &file_moments_v1_comment_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLikesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLikesRequest) ProtoMessage() {}
+
+func (x *ListLikesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLikesRequest.ProtoReflect.Descriptor instead.
+func (*ListLikesRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListLikesRequest) GetViewerId() string {
+	if x != nil {
+		return x.ViewerId
+	}
+	return ""
+}
+
+func (x *ListLikesRequest) GetPostId() string {
+	if x != nil {
+		return x.PostId
+	}
+	return ""
+}
+
+func (x *ListLikesRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *ListLikesRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListLikesRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// ListLikesResponse is a page of likes.
+type ListLikesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who likes the post, in order of liking.
+	LikeIds []string `protobuf:"bytes,1,rep,name=like_ids,json=likeIds,proto3" json:"like_ids,omitempty"`
+	// Where the next page, of older likes, begins; empty after the oldest.
+	NextCursor string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	// Number of likes the viewer sees.
+	LikeCount uint32 `protobuf:"varint,3,opt,name=like_count,json=likeCount,proto3" json:"like_count,omitempty"`
+	// The session after this.
+	Session       string `protobuf:"bytes,4,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLikesResponse) Reset() {
+	*x = ListLikesResponse{}
+	mi := &file_moments_v1_comment_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLikesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLikesResponse) ProtoMessage() {}
+
+func (x *ListLikesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLikesResponse.ProtoReflect.Descriptor instead.
+func (*ListLikesResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListLikesResponse) GetLikeIds() []string {
+	if x != nil {
+		return x.LikeIds
+	}
+	return nil
+}
+
+func (x *ListLikesResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
+func (x *ListLikesResponse) GetLikeCount() uint32 {
+	if x != nil {
+		return x.LikeCount
+	}
+	return 0
+}
+
+func (x *ListLikesResponse) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// Act names a comment or a like.
+type Act struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The post.
+	PostId string `protobuf:"bytes,1,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
+	// The comment; empty for a like.
+	CommentId string `protobuf:"bytes,2,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
+	// Whose like; empty for a comment.
+	UserId        string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Act) Reset() {
+	*x = Act{}
+	mi := &file_moments_v1_comment_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Act) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Act) ProtoMessage() {}
+
+func (x *Act) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Act.ProtoReflect.Descriptor instead.
+func (*Act) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Act) GetPostId() string {
+	if x != nil {
+		return x.PostId
+	}
+	return ""
+}
+
+func (x *Act) GetCommentId() string {
+	if x != nil {
+		return x.CommentId
+	}
+	return ""
+}
+
+func (x *Act) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+// ShowRequest asks for comments and likes.
+type ShowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The acting user.
+	ViewerId string `protobuf:"bytes,1,opt,name=viewer_id,json=viewerId,proto3" json:"viewer_id,omitempty"`
+	// At most 500, of at most 200 posts.
+	Acts          []*Act `protobuf:"bytes,2,rep,name=acts,proto3" json:"acts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowRequest) Reset() {
+	*x = ShowRequest{}
+	mi := &file_moments_v1_comment_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowRequest) ProtoMessage() {}
+
+func (x *ShowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowRequest.ProtoReflect.Descriptor instead.
+func (*ShowRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ShowRequest) GetViewerId() string {
+	if x != nil {
+		return x.ViewerId
+	}
+	return ""
+}
+
+func (x *ShowRequest) GetActs() []*Act {
+	if x != nil {
+		return x.Acts
+	}
+	return nil
+}
+
+// ShowResponse tells what is to be seen.
+type ShowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of acts, one each.
+	Acts          []*ShownAct `protobuf:"bytes,1,rep,name=acts,proto3" json:"acts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowResponse) Reset() {
+	*x = ShowResponse{}
+	mi := &file_moments_v1_comment_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowResponse) ProtoMessage() {}
+
+func (x *ShowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowResponse.ProtoReflect.Descriptor instead.
+func (*ShowResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ShowResponse) GetActs() []*ShownAct {
+	if x != nil {
+		return x.Acts
+	}
+	return nil
+}
+
+// ShownAct is a comment or like as a viewer sees it.
+type ShownAct struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The viewer sees it: the comment is not deleted, or the like holds.
+	Shown bool `protobuf:"varint,1,opt,name=shown,proto3" json:"shown,omitempty"`
+	// The comment's text; empty of a like and of what is not shown.
+	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShownAct) Reset() {
+	*x = ShownAct{}
+	mi := &file_moments_v1_comment_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShownAct) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShownAct) ProtoMessage() {}
+
+func (x *ShownAct) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShownAct.ProtoReflect.Descriptor instead.
+func (*ShownAct) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ShownAct) GetShown() bool {
+	if x != nil {
+		return x.Shown
+	}
+	return false
+}
+
+func (x *ShownAct) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// OutboxStatusRequest asks how far the outbox is.
+type OutboxStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxStatusRequest) Reset() {
+	*x = OutboxStatusRequest{}
+	mi := &file_moments_v1_comment_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxStatusRequest) ProtoMessage() {}
+
+func (x *OutboxStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxStatusRequest.ProtoReflect.Descriptor instead.
+func (*OutboxStatusRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{22}
+}
+
+// OutboxStatusResponse tells.
+type OutboxStatusResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Operations not told yet.
+	Pending uint64 `protobuf:"varint,1,opt,name=pending,proto3" json:"pending,omitempty"`
+	// Operations told since the start.
+	Delivered uint64 `protobuf:"varint,2,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	// Failed attempts since the start.
+	Failures      uint64 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutboxStatusResponse) Reset() {
+	*x = OutboxStatusResponse{}
+	mi := &file_moments_v1_comment_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutboxStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutboxStatusResponse) ProtoMessage() {}
+
+func (x *OutboxStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_comment_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutboxStatusResponse.ProtoReflect.Descriptor instead.
+func (*OutboxStatusResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_comment_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *OutboxStatusResponse) GetPending() uint64 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *OutboxStatusResponse) GetDelivered() uint64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *OutboxStatusResponse) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
 var File_moments_v1_comment_proto protoreflect.FileDescriptor
 
 const file_moments_v1_comment_proto_rawDesc = "" +
 	"\n" +
 	"\x18moments/v1/comment.proto\x12\n" +
-	"moments.v1\x1a\x10qos/v1/qos.proto\"\xd3\x01\n" +
+	"moments.v1\x1a\x10qos/v1/qos.proto\"\xf4\x01\n" +
 	"\aComment\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\apost_id\x18\x02 \x01(\tR\x06postId\x12\x1b\n" +
@@ -792,7 +1644,9 @@ const file_moments_v1_comment_proto_rawDesc = "" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x1b\n" +
 	"\tparent_id\x18\x06 \x01(\tR\bparentId\x12\x1e\n" +
 	"\vreply_to_id\x18\a \x01(\tR\treplyToId\x12\x18\n" +
-	"\adeleted\x18\b \x01(\bR\adeleted\"\xc7\x01\n" +
+	"\adeleted\x18\b \x01(\bR\adeleted\x12\x1f\n" +
+	"\vparent_lost\x18\t \x01(\bR\n" +
+	"parentLost\"\xc7\x01\n" +
 	"\x06Thread\x12\x17\n" +
 	"\apost_id\x18\x01 \x01(\tR\x06postId\x12/\n" +
 	"\bcomments\x18\x02 \x03(\v2\x13.moments.v1.CommentR\bcomments\x12\x19\n" +
@@ -800,43 +1654,109 @@ const file_moments_v1_comment_proto_rawDesc = "" +
 	"\rcomment_count\x18\x04 \x01(\rR\fcommentCount\x12\x1d\n" +
 	"\n" +
 	"like_count\x18\x05 \x01(\rR\tlikeCount\x12\x14\n" +
-	"\x05liked\x18\x06 \x01(\bR\x05liked\"\xa3\x01\n" +
+	"\x05liked\x18\x06 \x01(\bR\x05liked\"\xbd\x01\n" +
 	"\x11AddCommentRequest\x12\x1b\n" +
 	"\twriter_id\x18\x01 \x01(\tR\bwriterId\x12'\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x17\n" +
 	"\apost_id\x18\x03 \x01(\tR\x06postId\x12\x1b\n" +
 	"\tparent_id\x18\x04 \x01(\tR\bparentId\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"C\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x18\n" +
+	"\asession\x18\x06 \x01(\tR\asession\"]\n" +
 	"\x12AddCommentResponse\x12-\n" +
-	"\acomment\x18\x01 \x01(\v2\x13.moments.v1.CommentR\acomment\"g\n" +
+	"\acomment\x18\x01 \x01(\v2\x13.moments.v1.CommentR\acomment\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\"\xaa\x01\n" +
 	"\x14DeleteCommentRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x17\n" +
 	"\apost_id\x18\x02 \x01(\tR\x06postId\x12\x1d\n" +
 	"\n" +
-	"comment_id\x18\x03 \x01(\tR\tcommentId\"\x17\n" +
-	"\x15DeleteCommentResponse\"h\n" +
+	"comment_id\x18\x03 \x01(\tR\tcommentId\x12'\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\x12\x18\n" +
+	"\asession\x18\x05 \x01(\tR\asession\"1\n" +
+	"\x15DeleteCommentResponse\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\"\x82\x01\n" +
 	"\vLikeRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x17\n" +
 	"\apost_id\x18\x02 \x01(\tR\x06postId\x12'\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\x0e\n" +
-	"\fLikeResponse\"j\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12\x18\n" +
+	"\asession\x18\x04 \x01(\tR\asession\"(\n" +
+	"\fLikeResponse\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\"\x84\x01\n" +
 	"\rUnlikeRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x17\n" +
 	"\apost_id\x18\x02 \x01(\tR\x06postId\x12'\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\x10\n" +
-	"\x0eUnlikeResponse\"\x88\x01\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12\x18\n" +
+	"\asession\x18\x04 \x01(\tR\asession\"*\n" +
+	"\x0eUnlikeResponse\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\"I\n" +
+	"\x12DeleteAllOfRequest\x12\x1b\n" +
+	"\twriter_id\x18\x01 \x01(\tR\bwriterId\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"6\n" +
+	"\x13DeleteAllOfResponse\x12\x1f\n" +
+	"\vnext_cursor\x18\x01 \x01(\tR\n" +
+	"nextCursor\"\xcf\x01\n" +
 	"\x13ListCommentsRequest\x12\x1b\n" +
 	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x19\n" +
 	"\bpost_ids\x18\x02 \x03(\tR\apostIds\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12#\n" +
-	"\rposts_checked\x18\x04 \x01(\bR\fpostsChecked\"D\n" +
+	"\rposts_checked\x18\x04 \x01(\bR\fpostsChecked\x12\x18\n" +
+	"\asession\x18\x05 \x01(\tR\asession\x12+\n" +
+	"\x11relations_version\x18\x06 \x01(\x04R\x10relationsVersion\"^\n" +
 	"\x14ListCommentsResponse\x12,\n" +
-	"\athreads\x18\x01 \x03(\v2\x12.moments.v1.ThreadR\athreads2\xb7\x03\n" +
+	"\athreads\x18\x01 \x03(\v2\x12.moments.v1.ThreadR\athreads\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\"\x8f\x01\n" +
+	"\x0fListPageRequest\x12\x1b\n" +
+	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x17\n" +
+	"\apost_id\x18\x02 \x01(\tR\x06postId\x12\x16\n" +
+	"\x06cursor\x18\x03 \x01(\tR\x06cursor\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x18\n" +
+	"\asession\x18\x05 \x01(\tR\asession\"\xa3\x01\n" +
+	"\x10ListPageResponse\x12/\n" +
+	"\bcomments\x18\x01 \x03(\v2\x13.moments.v1.CommentR\bcomments\x12\x1f\n" +
+	"\vnext_cursor\x18\x02 \x01(\tR\n" +
+	"nextCursor\x12#\n" +
+	"\rcomment_count\x18\x03 \x01(\rR\fcommentCount\x12\x18\n" +
+	"\asession\x18\x04 \x01(\tR\asession\"\x90\x01\n" +
+	"\x10ListLikesRequest\x12\x1b\n" +
+	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x17\n" +
+	"\apost_id\x18\x02 \x01(\tR\x06postId\x12\x16\n" +
+	"\x06cursor\x18\x03 \x01(\tR\x06cursor\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x18\n" +
+	"\asession\x18\x05 \x01(\tR\asession\"\x88\x01\n" +
+	"\x11ListLikesResponse\x12\x19\n" +
+	"\blike_ids\x18\x01 \x03(\tR\alikeIds\x12\x1f\n" +
+	"\vnext_cursor\x18\x02 \x01(\tR\n" +
+	"nextCursor\x12\x1d\n" +
+	"\n" +
+	"like_count\x18\x03 \x01(\rR\tlikeCount\x12\x18\n" +
+	"\asession\x18\x04 \x01(\tR\asession\"V\n" +
+	"\x03Act\x12\x17\n" +
+	"\apost_id\x18\x01 \x01(\tR\x06postId\x12\x1d\n" +
+	"\n" +
+	"comment_id\x18\x02 \x01(\tR\tcommentId\x12\x17\n" +
+	"\auser_id\x18\x03 \x01(\tR\x06userId\"O\n" +
+	"\vShowRequest\x12\x1b\n" +
+	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12#\n" +
+	"\x04acts\x18\x02 \x03(\v2\x0f.moments.v1.ActR\x04acts\"8\n" +
+	"\fShowResponse\x12(\n" +
+	"\x04acts\x18\x01 \x03(\v2\x14.moments.v1.ShownActR\x04acts\"4\n" +
+	"\bShownAct\x12\x14\n" +
+	"\x05shown\x18\x01 \x01(\bR\x05shown\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x15\n" +
+	"\x13OutboxStatusRequest\"j\n" +
+	"\x14OutboxStatusResponse\x12\x18\n" +
+	"\apending\x18\x01 \x01(\x04R\apending\x12\x1c\n" +
+	"\tdelivered\x18\x02 \x01(\x04R\tdelivered\x12\x1a\n" +
+	"\bfailures\x18\x03 \x01(\x04R\bfailures2\xf4\x06\n" +
 	"\x0eCommentService\x12O\n" +
 	"\x03Add\x12\x1d.moments.v1.AddCommentRequest\x1a\x1e.moments.v1.AddCommentResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x12X\n" +
 	"\x06Delete\x12 .moments.v1.DeleteCommentRequest\x1a!.moments.v1.DeleteCommentResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x12D\n" +
 	"\x04Like\x12\x17.moments.v1.LikeRequest\x1a\x18.moments.v1.LikeResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x12J\n" +
-	"\x06Unlike\x12\x19.moments.v1.UnlikeRequest\x1a\x1a.moments.v1.UnlikeResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x12]\n" +
+	"\x06Unlike\x12\x19.moments.v1.UnlikeRequest\x1a\x1a.moments.v1.UnlikeResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x12^\n" +
+	"\vDeleteAllOf\x12\x1e.moments.v1.DeleteAllOfRequest\x1a\x1f.moments.v1.DeleteAllOfResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x02\x12U\n" +
+	"\bListPage\x12\x1b.moments.v1.ListPageRequest\x1a\x1c.moments.v1.ListPageResponse\"\x0e\xfa\xb2\x19\a\b\x02\x10\x90\x03\x18\x02\x90\x02\x01\x12X\n" +
+	"\tListLikes\x12\x1c.moments.v1.ListLikesRequest\x1a\x1d.moments.v1.ListLikesResponse\"\x0e\xfa\xb2\x19\a\b\x02\x10\x90\x03\x18\x02\x90\x02\x01\x12I\n" +
+	"\x04Show\x12\x17.moments.v1.ShowRequest\x1a\x18.moments.v1.ShowResponse\"\x0e\xfa\xb2\x19\a\b\x05\x10\x90\x03\x18\x02\x90\x02\x01\x12_\n" +
+	"\fOutboxStatus\x12\x1f.moments.v1.OutboxStatusRequest\x1a .moments.v1.OutboxStatusResponse\"\f\xfa\xb2\x19\x05\b\x06\x10\x88'\x90\x02\x01\x12]\n" +
 	"\bListMany\x12\x1f.moments.v1.ListCommentsRequest\x1a .moments.v1.ListCommentsResponse\"\x0e\xfa\xb2\x19\a\b\x02\x10\x90\x03\x18\x02\x90\x02\x01\x1a\t\xfa\xb2\x19\x05\b\x04\x10\xf4\x03B7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
 
 var (
@@ -851,7 +1771,7 @@ func file_moments_v1_comment_proto_rawDescGZIP() []byte {
 	return file_moments_v1_comment_proto_rawDescData
 }
 
-var file_moments_v1_comment_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_moments_v1_comment_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_moments_v1_comment_proto_goTypes = []any{
 	(*Comment)(nil),               // 0: moments.v1.Comment
 	(*Thread)(nil),                // 1: moments.v1.Thread
@@ -863,28 +1783,53 @@ var file_moments_v1_comment_proto_goTypes = []any{
 	(*LikeResponse)(nil),          // 7: moments.v1.LikeResponse
 	(*UnlikeRequest)(nil),         // 8: moments.v1.UnlikeRequest
 	(*UnlikeResponse)(nil),        // 9: moments.v1.UnlikeResponse
-	(*ListCommentsRequest)(nil),   // 10: moments.v1.ListCommentsRequest
-	(*ListCommentsResponse)(nil),  // 11: moments.v1.ListCommentsResponse
+	(*DeleteAllOfRequest)(nil),    // 10: moments.v1.DeleteAllOfRequest
+	(*DeleteAllOfResponse)(nil),   // 11: moments.v1.DeleteAllOfResponse
+	(*ListCommentsRequest)(nil),   // 12: moments.v1.ListCommentsRequest
+	(*ListCommentsResponse)(nil),  // 13: moments.v1.ListCommentsResponse
+	(*ListPageRequest)(nil),       // 14: moments.v1.ListPageRequest
+	(*ListPageResponse)(nil),      // 15: moments.v1.ListPageResponse
+	(*ListLikesRequest)(nil),      // 16: moments.v1.ListLikesRequest
+	(*ListLikesResponse)(nil),     // 17: moments.v1.ListLikesResponse
+	(*Act)(nil),                   // 18: moments.v1.Act
+	(*ShowRequest)(nil),           // 19: moments.v1.ShowRequest
+	(*ShowResponse)(nil),          // 20: moments.v1.ShowResponse
+	(*ShownAct)(nil),              // 21: moments.v1.ShownAct
+	(*OutboxStatusRequest)(nil),   // 22: moments.v1.OutboxStatusRequest
+	(*OutboxStatusResponse)(nil),  // 23: moments.v1.OutboxStatusResponse
 }
 var file_moments_v1_comment_proto_depIdxs = []int32{
 	0,  // 0: moments.v1.Thread.comments:type_name -> moments.v1.Comment
 	0,  // 1: moments.v1.AddCommentResponse.comment:type_name -> moments.v1.Comment
 	1,  // 2: moments.v1.ListCommentsResponse.threads:type_name -> moments.v1.Thread
-	2,  // 3: moments.v1.CommentService.Add:input_type -> moments.v1.AddCommentRequest
-	4,  // 4: moments.v1.CommentService.Delete:input_type -> moments.v1.DeleteCommentRequest
-	6,  // 5: moments.v1.CommentService.Like:input_type -> moments.v1.LikeRequest
-	8,  // 6: moments.v1.CommentService.Unlike:input_type -> moments.v1.UnlikeRequest
-	10, // 7: moments.v1.CommentService.ListMany:input_type -> moments.v1.ListCommentsRequest
-	3,  // 8: moments.v1.CommentService.Add:output_type -> moments.v1.AddCommentResponse
-	5,  // 9: moments.v1.CommentService.Delete:output_type -> moments.v1.DeleteCommentResponse
-	7,  // 10: moments.v1.CommentService.Like:output_type -> moments.v1.LikeResponse
-	9,  // 11: moments.v1.CommentService.Unlike:output_type -> moments.v1.UnlikeResponse
-	11, // 12: moments.v1.CommentService.ListMany:output_type -> moments.v1.ListCommentsResponse
-	8,  // [8:13] is the sub-list for method output_type
-	3,  // [3:8] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	0,  // 3: moments.v1.ListPageResponse.comments:type_name -> moments.v1.Comment
+	18, // 4: moments.v1.ShowRequest.acts:type_name -> moments.v1.Act
+	21, // 5: moments.v1.ShowResponse.acts:type_name -> moments.v1.ShownAct
+	2,  // 6: moments.v1.CommentService.Add:input_type -> moments.v1.AddCommentRequest
+	4,  // 7: moments.v1.CommentService.Delete:input_type -> moments.v1.DeleteCommentRequest
+	6,  // 8: moments.v1.CommentService.Like:input_type -> moments.v1.LikeRequest
+	8,  // 9: moments.v1.CommentService.Unlike:input_type -> moments.v1.UnlikeRequest
+	10, // 10: moments.v1.CommentService.DeleteAllOf:input_type -> moments.v1.DeleteAllOfRequest
+	14, // 11: moments.v1.CommentService.ListPage:input_type -> moments.v1.ListPageRequest
+	16, // 12: moments.v1.CommentService.ListLikes:input_type -> moments.v1.ListLikesRequest
+	19, // 13: moments.v1.CommentService.Show:input_type -> moments.v1.ShowRequest
+	22, // 14: moments.v1.CommentService.OutboxStatus:input_type -> moments.v1.OutboxStatusRequest
+	12, // 15: moments.v1.CommentService.ListMany:input_type -> moments.v1.ListCommentsRequest
+	3,  // 16: moments.v1.CommentService.Add:output_type -> moments.v1.AddCommentResponse
+	5,  // 17: moments.v1.CommentService.Delete:output_type -> moments.v1.DeleteCommentResponse
+	7,  // 18: moments.v1.CommentService.Like:output_type -> moments.v1.LikeResponse
+	9,  // 19: moments.v1.CommentService.Unlike:output_type -> moments.v1.UnlikeResponse
+	11, // 20: moments.v1.CommentService.DeleteAllOf:output_type -> moments.v1.DeleteAllOfResponse
+	15, // 21: moments.v1.CommentService.ListPage:output_type -> moments.v1.ListPageResponse
+	17, // 22: moments.v1.CommentService.ListLikes:output_type -> moments.v1.ListLikesResponse
+	20, // 23: moments.v1.CommentService.Show:output_type -> moments.v1.ShowResponse
+	23, // 24: moments.v1.CommentService.OutboxStatus:output_type -> moments.v1.OutboxStatusResponse
+	13, // 25: moments.v1.CommentService.ListMany:output_type -> moments.v1.ListCommentsResponse
+	16, // [16:26] is the sub-list for method output_type
+	6,  // [6:16] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_moments_v1_comment_proto_init() }
@@ -898,7 +1843,7 @@ func file_moments_v1_comment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_moments_v1_comment_proto_rawDesc), len(file_moments_v1_comment_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,12 @@ import (
 // A comment or like is shown to a viewer only if the viewer may see the post and is
 // its writer or a friend of its writer; a reply only if the viewer also is, or is a
 // friend of, the person replied to. Counts count what the viewer sees.
+//
+// A session is an opaque text, at most 1,024 visible ASCII characters, that says what
+// a user's session has seen and done of the latest posts. Every answer that has one
+// carries it on. A server that is behind it answers problem "behind" and does nothing:
+// so one reads what one wrote, never an older view than before, and what one writes
+// follows all that one has read. An empty one says nothing.
 type CommentServiceServer interface {
 	// Add stores a comment, or a reply to one, after everything its writer had seen. An
 	// idempotency_key, here and below, is the user's over all posts: the same key with
@@ -34,6 +40,22 @@ type CommentServiceServer interface {
 	Like(context.Context, *LikeRequest) (*LikeResponse, error)
 	// Unlike takes the user's like of a post back.
 	Unlike(context.Context, *UnlikeRequest) (*UnlikeResponse, error)
+	// DeleteAllOf deletes comments and likes of one writer, on whichever posts, and
+	// says where to go on: the writer's account is deleted. Called until there is no
+	// cursor, once no more can come, it leaves none. Doing it again changes nothing.
+	DeleteAllOf(context.Context, *DeleteAllOfRequest) (*DeleteAllOfResponse, error)
+	// ListPage gives the comments that the viewer sees under one post, from the newest
+	// page to the oldest.
+	ListPage(context.Context, *ListPageRequest) (*ListPageResponse, error)
+	// ListLikes gives who of those that the viewer knows likes one post, from the newest
+	// page to the oldest.
+	ListLikes(context.Context, *ListLikesRequest) (*ListLikesResponse, error)
+	// Show tells which comments and likes of some posts the viewer sees now. Notices are
+	// read with it.
+	Show(context.Context, *ShowRequest) (*ShowResponse, error)
+	// OutboxStatus says how far telling the notify service of this region's comments and
+	// likes is.
+	OutboxStatus(context.Context, *OutboxStatusRequest) (*OutboxStatusResponse, error)
 	// ListMany gives what the viewer sees under each of the asked posts.
 	ListMany(context.Context, *ListCommentsRequest) (*ListCommentsResponse, error)
 }
@@ -61,6 +83,31 @@ func (UnimplementedCommentServiceServer) Like(context.Context, *LikeRequest) (*L
 // Unlike returns an error of code rpc.Unimplemented.
 func (UnimplementedCommentServiceServer) Unlike(context.Context, *UnlikeRequest) (*UnlikeResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.CommentService/Unlike is not implemented")
+}
+
+// DeleteAllOf returns an error of code rpc.Unimplemented.
+func (UnimplementedCommentServiceServer) DeleteAllOf(context.Context, *DeleteAllOfRequest) (*DeleteAllOfResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.CommentService/DeleteAllOf is not implemented")
+}
+
+// ListPage returns an error of code rpc.Unimplemented.
+func (UnimplementedCommentServiceServer) ListPage(context.Context, *ListPageRequest) (*ListPageResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.CommentService/ListPage is not implemented")
+}
+
+// ListLikes returns an error of code rpc.Unimplemented.
+func (UnimplementedCommentServiceServer) ListLikes(context.Context, *ListLikesRequest) (*ListLikesResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.CommentService/ListLikes is not implemented")
+}
+
+// Show returns an error of code rpc.Unimplemented.
+func (UnimplementedCommentServiceServer) Show(context.Context, *ShowRequest) (*ShowResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.CommentService/Show is not implemented")
+}
+
+// OutboxStatus returns an error of code rpc.Unimplemented.
+func (UnimplementedCommentServiceServer) OutboxStatus(context.Context, *OutboxStatusRequest) (*OutboxStatusResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.CommentService/OutboxStatus is not implemented")
 }
 
 // ListMany returns an error of code rpc.Unimplemented.
@@ -100,6 +147,41 @@ func RegisterCommentServiceServer(r rpc.Registrar, srv CommentServiceServer) {
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.DeleteAllOf(ctx, req.(*DeleteAllOfRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.ListPage(ctx, req.(*ListPageRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.ListLikes(ctx, req.(*ListLikesRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.Show(ctx, req.(*ShowRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.OutboxStatus(ctx, req.(*OutboxStatusRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.ListMany(ctx, req.(*ListCommentsRequest))
 			if err != nil || res == nil {
 				return nil, err
@@ -119,6 +201,12 @@ func RegisterCommentServiceServer(r rpc.Registrar, srv CommentServiceServer) {
 // A comment or like is shown to a viewer only if the viewer may see the post and is
 // its writer or a friend of its writer; a reply only if the viewer also is, or is a
 // friend of, the person replied to. Counts count what the viewer sees.
+//
+// A session is an opaque text, at most 1,024 visible ASCII characters, that says what
+// a user's session has seen and done of the latest posts. Every answer that has one
+// carries it on. A server that is behind it answers problem "behind" and does nothing:
+// so one reads what one wrote, never an older view than before, and what one writes
+// follows all that one has read. An empty one says nothing.
 type CommentServiceClient interface {
 	// Add stores a comment, or a reply to one, after everything its writer had seen. An
 	// idempotency_key, here and below, is the user's over all posts: the same key with
@@ -132,13 +220,29 @@ type CommentServiceClient interface {
 	Like(context.Context, *LikeRequest) (*LikeResponse, error)
 	// Unlike takes the user's like of a post back.
 	Unlike(context.Context, *UnlikeRequest) (*UnlikeResponse, error)
+	// DeleteAllOf deletes comments and likes of one writer, on whichever posts, and
+	// says where to go on: the writer's account is deleted. Called until there is no
+	// cursor, once no more can come, it leaves none. Doing it again changes nothing.
+	DeleteAllOf(context.Context, *DeleteAllOfRequest) (*DeleteAllOfResponse, error)
+	// ListPage gives the comments that the viewer sees under one post, from the newest
+	// page to the oldest.
+	ListPage(context.Context, *ListPageRequest) (*ListPageResponse, error)
+	// ListLikes gives who of those that the viewer knows likes one post, from the newest
+	// page to the oldest.
+	ListLikes(context.Context, *ListLikesRequest) (*ListLikesResponse, error)
+	// Show tells which comments and likes of some posts the viewer sees now. Notices are
+	// read with it.
+	Show(context.Context, *ShowRequest) (*ShowResponse, error)
+	// OutboxStatus says how far telling the notify service of this region's comments and
+	// likes is.
+	OutboxStatus(context.Context, *OutboxStatusRequest) (*OutboxStatusResponse, error)
 	// ListMany gives what the viewer sees under each of the asked posts.
 	ListMany(context.Context, *ListCommentsRequest) (*ListCommentsResponse, error)
 }
 
 // NewCommentServiceClient gives a client that calls through conn.
 func NewCommentServiceClient(conn rpc.Invoker) CommentServiceClient {
-	return &commentServiceClient{conn}
+	return &commentServiceClient{rpc.Expect(conn, CommentServiceDesc)}
 }
 
 type commentServiceClient struct{ conn rpc.Invoker }
@@ -187,6 +291,66 @@ func (c *commentServiceClient) Unlike(ctx context.Context, req *UnlikeRequest) (
 	typed, ok := res.(*UnlikeResponse)
 	if !ok {
 		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", CommentServiceUnlikeMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *commentServiceClient) DeleteAllOf(ctx context.Context, req *DeleteAllOfRequest) (*DeleteAllOfResponse, error) {
+	res, err := c.conn.Invoke(ctx, CommentServiceDeleteAllOfMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*DeleteAllOfResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", CommentServiceDeleteAllOfMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *commentServiceClient) ListPage(ctx context.Context, req *ListPageRequest) (*ListPageResponse, error) {
+	res, err := c.conn.Invoke(ctx, CommentServiceListPageMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ListPageResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", CommentServiceListPageMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *commentServiceClient) ListLikes(ctx context.Context, req *ListLikesRequest) (*ListLikesResponse, error) {
+	res, err := c.conn.Invoke(ctx, CommentServiceListLikesMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ListLikesResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", CommentServiceListLikesMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *commentServiceClient) Show(ctx context.Context, req *ShowRequest) (*ShowResponse, error) {
+	res, err := c.conn.Invoke(ctx, CommentServiceShowMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ShowResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", CommentServiceShowMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *commentServiceClient) OutboxStatus(ctx context.Context, req *OutboxStatusRequest) (*OutboxStatusResponse, error) {
+	res, err := c.conn.Invoke(ctx, CommentServiceOutboxStatusMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*OutboxStatusResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", CommentServiceOutboxStatusMethod.FullName(), res, typed)
 	}
 	return typed, nil
 }
@@ -251,6 +415,65 @@ var CommentServiceUnlikeMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(UnlikeResponse) },
 }
 
+// CommentServiceDeleteAllOfMethod is the contract of moments.v1.CommentService/DeleteAllOf.
+var CommentServiceDeleteAllOfMethod = &rpc.Method{
+	Service:     "moments.v1.CommentService",
+	Name:        "DeleteAllOf",
+	Class:       qos.Background,
+	Timeout:     5000 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(DeleteAllOfRequest) },
+	NewResponse: func() proto.Message { return new(DeleteAllOfResponse) },
+}
+
+// CommentServiceListPageMethod is the contract of moments.v1.CommentService/ListPage.
+var CommentServiceListPageMethod = &rpc.Method{
+	Service:     "moments.v1.CommentService",
+	Name:        "ListPage",
+	Class:       qos.Browse,
+	Timeout:     400 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(ListPageRequest) },
+	NewResponse: func() proto.Message { return new(ListPageResponse) },
+}
+
+// CommentServiceListLikesMethod is the contract of moments.v1.CommentService/ListLikes.
+var CommentServiceListLikesMethod = &rpc.Method{
+	Service:     "moments.v1.CommentService",
+	Name:        "ListLikes",
+	Class:       qos.Browse,
+	Timeout:     400 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(ListLikesRequest) },
+	NewResponse: func() proto.Message { return new(ListLikesResponse) },
+}
+
+// CommentServiceShowMethod is the contract of moments.v1.CommentService/Show.
+var CommentServiceShowMethod = &rpc.Method{
+	Service:     "moments.v1.CommentService",
+	Name:        "Show",
+	Class:       qos.Extra,
+	Timeout:     400 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(ShowRequest) },
+	NewResponse: func() proto.Message { return new(ShowResponse) },
+}
+
+// CommentServiceOutboxStatusMethod is the contract of moments.v1.CommentService/OutboxStatus.
+var CommentServiceOutboxStatusMethod = &rpc.Method{
+	Service:     "moments.v1.CommentService",
+	Name:        "OutboxStatus",
+	Class:       qos.Background,
+	Timeout:     5000 * time.Millisecond,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(OutboxStatusRequest) },
+	NewResponse: func() proto.Message { return new(OutboxStatusResponse) },
+}
+
 // CommentServiceListManyMethod is the contract of moments.v1.CommentService/ListMany.
 var CommentServiceListManyMethod = &rpc.Method{
 	Service:     "moments.v1.CommentService",
@@ -272,6 +495,11 @@ var CommentServiceDesc = &rpc.Service{
 		CommentServiceDeleteMethod,
 		CommentServiceLikeMethod,
 		CommentServiceUnlikeMethod,
+		CommentServiceDeleteAllOfMethod,
+		CommentServiceListPageMethod,
+		CommentServiceListLikesMethod,
+		CommentServiceShowMethod,
+		CommentServiceOutboxStatusMethod,
 		CommentServiceListManyMethod,
 	},
 }

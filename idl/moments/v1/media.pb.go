@@ -79,10 +79,13 @@ type MediaVariant int32
 
 const (
 	MediaVariant_MEDIA_VARIANT_UNSPECIFIED MediaVariant = 0
-	// The whole, re-encoded.
+	// The whole: of a photo re-encoded, within 2560 x 2560 pixels.
 	MediaVariant_MEDIA_VARIANT_FULL MediaVariant = 1
-	// A small picture for lists; of a video, its poster.
+	// A small picture for lists, within 360 x 360 pixels. Videos have none.
 	MediaVariant_MEDIA_VARIANT_THUMBNAIL MediaVariant = 2
+	// A picture to be shown alone in a timeline, within 1080 x 1080 pixels. Videos have
+	// none.
+	MediaVariant_MEDIA_VARIANT_FEED MediaVariant = 3
 )
 
 // Enum value maps for MediaVariant.
@@ -91,11 +94,13 @@ var (
 		0: "MEDIA_VARIANT_UNSPECIFIED",
 		1: "MEDIA_VARIANT_FULL",
 		2: "MEDIA_VARIANT_THUMBNAIL",
+		3: "MEDIA_VARIANT_FEED",
 	}
 	MediaVariant_value = map[string]int32{
 		"MEDIA_VARIANT_UNSPECIFIED": 0,
 		"MEDIA_VARIANT_FULL":        1,
 		"MEDIA_VARIANT_THUMBNAIL":   2,
+		"MEDIA_VARIANT_FEED":        3,
 	}
 )
 
@@ -124,6 +129,119 @@ func (x MediaVariant) Number() protoreflect.EnumNumber {
 // Deprecated: Use MediaVariant.Descriptor instead.
 func (MediaVariant) EnumDescriptor() ([]byte, []int) {
 	return file_moments_v1_media_proto_rawDescGZIP(), []int{1}
+}
+
+// ProfilePlace is where a profile shows a photo.
+type ProfilePlace int32
+
+const (
+	// Nowhere.
+	ProfilePlace_PROFILE_PLACE_UNSPECIFIED ProfilePlace = 0
+	// The picture of the user.
+	ProfilePlace_PROFILE_PLACE_AVATAR ProfilePlace = 1
+	// The picture above the album.
+	ProfilePlace_PROFILE_PLACE_COVER ProfilePlace = 2
+)
+
+// Enum value maps for ProfilePlace.
+var (
+	ProfilePlace_name = map[int32]string{
+		0: "PROFILE_PLACE_UNSPECIFIED",
+		1: "PROFILE_PLACE_AVATAR",
+		2: "PROFILE_PLACE_COVER",
+	}
+	ProfilePlace_value = map[string]int32{
+		"PROFILE_PLACE_UNSPECIFIED": 0,
+		"PROFILE_PLACE_AVATAR":      1,
+		"PROFILE_PLACE_COVER":       2,
+	}
+)
+
+func (x ProfilePlace) Enum() *ProfilePlace {
+	p := new(ProfilePlace)
+	*p = x
+	return p
+}
+
+func (x ProfilePlace) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProfilePlace) Descriptor() protoreflect.EnumDescriptor {
+	return file_moments_v1_media_proto_enumTypes[2].Descriptor()
+}
+
+func (ProfilePlace) Type() protoreflect.EnumType {
+	return &file_moments_v1_media_proto_enumTypes[2]
+}
+
+func (x ProfilePlace) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProfilePlace.Descriptor instead.
+func (ProfilePlace) EnumDescriptor() ([]byte, []int) {
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{2}
+}
+
+// State is how far a medium is.
+type StoredMedia_State int32
+
+const (
+	StoredMedia_STATE_UNSPECIFIED StoredMedia_State = 0
+	// Its parts are coming.
+	StoredMedia_STATE_UPLOADING StoredMedia_State = 1
+	// It can be used.
+	StoredMedia_STATE_READY StoredMedia_State = 2
+	// A post or a profile has it.
+	StoredMedia_STATE_ATTACHED StoredMedia_State = 3
+	// It is being removed.
+	StoredMedia_STATE_RELEASED StoredMedia_State = 4
+)
+
+// Enum value maps for StoredMedia_State.
+var (
+	StoredMedia_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_UPLOADING",
+		2: "STATE_READY",
+		3: "STATE_ATTACHED",
+		4: "STATE_RELEASED",
+	}
+	StoredMedia_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_UPLOADING":   1,
+		"STATE_READY":       2,
+		"STATE_ATTACHED":    3,
+		"STATE_RELEASED":    4,
+	}
+)
+
+func (x StoredMedia_State) Enum() *StoredMedia_State {
+	p := new(StoredMedia_State)
+	*p = x
+	return p
+}
+
+func (x StoredMedia_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StoredMedia_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_moments_v1_media_proto_enumTypes[3].Descriptor()
+}
+
+func (StoredMedia_State) Type() protoreflect.EnumType {
+	return &file_moments_v1_media_proto_enumTypes[3]
+}
+
+func (x StoredMedia_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StoredMedia_State.Descriptor instead.
+func (StoredMedia_State) EnumDescriptor() ([]byte, []int) {
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{2, 0}
 }
 
 // MediaForm describes one variant.
@@ -210,7 +328,8 @@ type Media struct {
 	MediaId string                 `protobuf:"bytes,1,opt,name=media_id,json=mediaId,proto3" json:"media_id,omitempty"`
 	OwnerId string                 `protobuf:"bytes,2,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
 	Kind    MediaKind              `protobuf:"varint,3,opt,name=kind,proto3,enum=moments.v1.MediaKind" json:"kind,omitempty"`
-	Forms   []*MediaForm           `protobuf:"bytes,4,rep,name=forms,proto3" json:"forms,omitempty"`
+	// What it is given out as: of a photo FULL, THUMBNAIL and FEED, of a video FULL.
+	Forms []*MediaForm `protobuf:"bytes,4,rep,name=forms,proto3" json:"forms,omitempty"`
 	// Of a video, in milliseconds; zero for photos.
 	DurationMs    int64 `protobuf:"varint,5,opt,name=duration_ms,json=durationMs,proto3" json:"duration_ms,omitempty"`
 	CreatedMs     int64 `protobuf:"varint,6,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
@@ -290,6 +409,153 @@ func (x *Media) GetCreatedMs() int64 {
 	return 0
 }
 
+// StoredMedia is a medium, or an upload that will be one, as the media service stores
+// it.
+type StoredMedia struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	MediaId []byte                 `protobuf:"bytes,1,opt,name=media_id,json=mediaId,proto3" json:"media_id,omitempty"`
+	OwnerId []byte                 `protobuf:"bytes,2,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
+	Kind    MediaKind              `protobuf:"varint,3,opt,name=kind,proto3,enum=moments.v1.MediaKind" json:"kind,omitempty"`
+	State   StoredMedia_State      `protobuf:"varint,4,opt,name=state,proto3,enum=moments.v1.StoredMedia_State" json:"state,omitempty"`
+	// Of the upload, in bytes.
+	Size int64 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	// Of the upload.
+	Sha256    []byte `protobuf:"bytes,6,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	CreatedMs int64  `protobuf:"varint,7,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	// When it is looked at again; zero for never.
+	DeadlineMs int64 `protobuf:"varint,8,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
+	// Who has it: a post, else a place in the profile.
+	PostId     []byte       `protobuf:"bytes,9,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
+	Place      ProfilePlace `protobuf:"varint,10,opt,name=place,proto3,enum=moments.v1.ProfilePlace" json:"place,omitempty"`
+	Forms      []*MediaForm `protobuf:"bytes,11,rep,name=forms,proto3" json:"forms,omitempty"`
+	DurationMs int64        `protobuf:"varint,12,opt,name=duration_ms,json=durationMs,proto3" json:"duration_ms,omitempty"`
+	// Part of the names of its stored objects.
+	Token         string `protobuf:"bytes,13,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredMedia) Reset() {
+	*x = StoredMedia{}
+	mi := &file_moments_v1_media_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredMedia) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredMedia) ProtoMessage() {}
+
+func (x *StoredMedia) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_media_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredMedia.ProtoReflect.Descriptor instead.
+func (*StoredMedia) Descriptor() ([]byte, []int) {
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StoredMedia) GetMediaId() []byte {
+	if x != nil {
+		return x.MediaId
+	}
+	return nil
+}
+
+func (x *StoredMedia) GetOwnerId() []byte {
+	if x != nil {
+		return x.OwnerId
+	}
+	return nil
+}
+
+func (x *StoredMedia) GetKind() MediaKind {
+	if x != nil {
+		return x.Kind
+	}
+	return MediaKind_MEDIA_KIND_UNSPECIFIED
+}
+
+func (x *StoredMedia) GetState() StoredMedia_State {
+	if x != nil {
+		return x.State
+	}
+	return StoredMedia_STATE_UNSPECIFIED
+}
+
+func (x *StoredMedia) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *StoredMedia) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *StoredMedia) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *StoredMedia) GetDeadlineMs() int64 {
+	if x != nil {
+		return x.DeadlineMs
+	}
+	return 0
+}
+
+func (x *StoredMedia) GetPostId() []byte {
+	if x != nil {
+		return x.PostId
+	}
+	return nil
+}
+
+func (x *StoredMedia) GetPlace() ProfilePlace {
+	if x != nil {
+		return x.Place
+	}
+	return ProfilePlace_PROFILE_PLACE_UNSPECIFIED
+}
+
+func (x *StoredMedia) GetForms() []*MediaForm {
+	if x != nil {
+		return x.Forms
+	}
+	return nil
+}
+
+func (x *StoredMedia) GetDurationMs() int64 {
+	if x != nil {
+		return x.DurationMs
+	}
+	return 0
+}
+
+func (x *StoredMedia) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 type StartUploadRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	OwnerId string                 `protobuf:"bytes,1,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
@@ -297,7 +563,8 @@ type StartUploadRequest struct {
 	// In bytes.
 	Size int64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
 	// SHA-256 of the whole, 32 bytes.
-	Sha256         []byte `protobuf:"bytes,4,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Sha256 []byte `protobuf:"bytes,4,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Makes the request happen once per owner; at most 64 bytes, may be empty.
 	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -305,7 +572,7 @@ type StartUploadRequest struct {
 
 func (x *StartUploadRequest) Reset() {
 	*x = StartUploadRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[2]
+	mi := &file_moments_v1_media_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +584,7 @@ func (x *StartUploadRequest) String() string {
 func (*StartUploadRequest) ProtoMessage() {}
 
 func (x *StartUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[2]
+	mi := &file_moments_v1_media_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +597,7 @@ func (x *StartUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartUploadRequest.ProtoReflect.Descriptor instead.
 func (*StartUploadRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{2}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *StartUploadRequest) GetOwnerId() string {
@@ -381,7 +648,7 @@ type StartUploadResponse struct {
 
 func (x *StartUploadResponse) Reset() {
 	*x = StartUploadResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[3]
+	mi := &file_moments_v1_media_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +660,7 @@ func (x *StartUploadResponse) String() string {
 func (*StartUploadResponse) ProtoMessage() {}
 
 func (x *StartUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[3]
+	mi := &file_moments_v1_media_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +673,7 @@ func (x *StartUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartUploadResponse.ProtoReflect.Descriptor instead.
 func (*StartUploadResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{3}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StartUploadResponse) GetUploadId() string {
@@ -445,7 +712,7 @@ type PutPartRequest struct {
 
 func (x *PutPartRequest) Reset() {
 	*x = PutPartRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[4]
+	mi := &file_moments_v1_media_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +724,7 @@ func (x *PutPartRequest) String() string {
 func (*PutPartRequest) ProtoMessage() {}
 
 func (x *PutPartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[4]
+	mi := &file_moments_v1_media_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +737,7 @@ func (x *PutPartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPartRequest.ProtoReflect.Descriptor instead.
 func (*PutPartRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{4}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PutPartRequest) GetOwnerId() string {
@@ -516,7 +783,7 @@ type PutPartResponse struct {
 
 func (x *PutPartResponse) Reset() {
 	*x = PutPartResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[5]
+	mi := &file_moments_v1_media_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +795,7 @@ func (x *PutPartResponse) String() string {
 func (*PutPartResponse) ProtoMessage() {}
 
 func (x *PutPartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[5]
+	mi := &file_moments_v1_media_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +808,7 @@ func (x *PutPartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutPartResponse.ProtoReflect.Descriptor instead.
 func (*PutPartResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{5}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{6}
 }
 
 type GetUploadRequest struct {
@@ -554,7 +821,7 @@ type GetUploadRequest struct {
 
 func (x *GetUploadRequest) Reset() {
 	*x = GetUploadRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[6]
+	mi := &file_moments_v1_media_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +833,7 @@ func (x *GetUploadRequest) String() string {
 func (*GetUploadRequest) ProtoMessage() {}
 
 func (x *GetUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[6]
+	mi := &file_moments_v1_media_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +846,7 @@ func (x *GetUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUploadRequest.ProtoReflect.Descriptor instead.
 func (*GetUploadRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{6}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetUploadRequest) GetOwnerId() string {
@@ -607,7 +874,7 @@ type GetUploadResponse struct {
 
 func (x *GetUploadResponse) Reset() {
 	*x = GetUploadResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[7]
+	mi := &file_moments_v1_media_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +886,7 @@ func (x *GetUploadResponse) String() string {
 func (*GetUploadResponse) ProtoMessage() {}
 
 func (x *GetUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[7]
+	mi := &file_moments_v1_media_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +899,7 @@ func (x *GetUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUploadResponse.ProtoReflect.Descriptor instead.
 func (*GetUploadResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{7}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetUploadResponse) GetPartSize() uint32 {
@@ -657,17 +924,16 @@ func (x *GetUploadResponse) GetExpiresMs() int64 {
 }
 
 type CompleteUploadRequest struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	OwnerId        string                 `protobuf:"bytes,1,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
-	UploadId       string                 `protobuf:"bytes,2,opt,name=upload_id,json=uploadId,proto3" json:"upload_id,omitempty"`
-	IdempotencyKey string                 `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OwnerId       string                 `protobuf:"bytes,1,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
+	UploadId      string                 `protobuf:"bytes,2,opt,name=upload_id,json=uploadId,proto3" json:"upload_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CompleteUploadRequest) Reset() {
 	*x = CompleteUploadRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[8]
+	mi := &file_moments_v1_media_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +945,7 @@ func (x *CompleteUploadRequest) String() string {
 func (*CompleteUploadRequest) ProtoMessage() {}
 
 func (x *CompleteUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[8]
+	mi := &file_moments_v1_media_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +958,7 @@ func (x *CompleteUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteUploadRequest.ProtoReflect.Descriptor instead.
 func (*CompleteUploadRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{8}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CompleteUploadRequest) GetOwnerId() string {
@@ -709,13 +975,6 @@ func (x *CompleteUploadRequest) GetUploadId() string {
 	return ""
 }
 
-func (x *CompleteUploadRequest) GetIdempotencyKey() string {
-	if x != nil {
-		return x.IdempotencyKey
-	}
-	return ""
-}
-
 type CompleteUploadResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Media         *Media                 `protobuf:"bytes,1,opt,name=media,proto3" json:"media,omitempty"`
@@ -725,7 +984,7 @@ type CompleteUploadResponse struct {
 
 func (x *CompleteUploadResponse) Reset() {
 	*x = CompleteUploadResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[9]
+	mi := &file_moments_v1_media_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -737,7 +996,7 @@ func (x *CompleteUploadResponse) String() string {
 func (*CompleteUploadResponse) ProtoMessage() {}
 
 func (x *CompleteUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[9]
+	mi := &file_moments_v1_media_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -750,7 +1009,7 @@ func (x *CompleteUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteUploadResponse.ProtoReflect.Descriptor instead.
 func (*CompleteUploadResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{9}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CompleteUploadResponse) GetMedia() *Media {
@@ -770,7 +1029,7 @@ type AbortUploadRequest struct {
 
 func (x *AbortUploadRequest) Reset() {
 	*x = AbortUploadRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[10]
+	mi := &file_moments_v1_media_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +1041,7 @@ func (x *AbortUploadRequest) String() string {
 func (*AbortUploadRequest) ProtoMessage() {}
 
 func (x *AbortUploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[10]
+	mi := &file_moments_v1_media_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +1054,7 @@ func (x *AbortUploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortUploadRequest.ProtoReflect.Descriptor instead.
 func (*AbortUploadRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{10}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AbortUploadRequest) GetOwnerId() string {
@@ -820,7 +1079,7 @@ type AbortUploadResponse struct {
 
 func (x *AbortUploadResponse) Reset() {
 	*x = AbortUploadResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[11]
+	mi := &file_moments_v1_media_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +1091,7 @@ func (x *AbortUploadResponse) String() string {
 func (*AbortUploadResponse) ProtoMessage() {}
 
 func (x *AbortUploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[11]
+	mi := &file_moments_v1_media_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +1104,7 @@ func (x *AbortUploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortUploadResponse.ProtoReflect.Descriptor instead.
 func (*AbortUploadResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{11}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{12}
 }
 
 type GetMediaRequest struct {
@@ -857,7 +1116,7 @@ type GetMediaRequest struct {
 
 func (x *GetMediaRequest) Reset() {
 	*x = GetMediaRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[12]
+	mi := &file_moments_v1_media_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +1128,7 @@ func (x *GetMediaRequest) String() string {
 func (*GetMediaRequest) ProtoMessage() {}
 
 func (x *GetMediaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[12]
+	mi := &file_moments_v1_media_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +1141,7 @@ func (x *GetMediaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMediaRequest.ProtoReflect.Descriptor instead.
 func (*GetMediaRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{12}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetMediaRequest) GetMediaIds() []string {
@@ -901,7 +1160,7 @@ type GetMediaResponse struct {
 
 func (x *GetMediaResponse) Reset() {
 	*x = GetMediaResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[13]
+	mi := &file_moments_v1_media_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1172,7 @@ func (x *GetMediaResponse) String() string {
 func (*GetMediaResponse) ProtoMessage() {}
 
 func (x *GetMediaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[13]
+	mi := &file_moments_v1_media_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1185,7 @@ func (x *GetMediaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMediaResponse.ProtoReflect.Descriptor instead.
 func (*GetMediaResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{13}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetMediaResponse) GetMedia() []*Media {
@@ -936,18 +1195,23 @@ func (x *GetMediaResponse) GetMedia() []*Media {
 	return nil
 }
 
+// AttachRequest names a post, or a place in the profile, and its media.
 type AttachRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	OwnerId       string                 `protobuf:"bytes,1,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
-	PostId        string                 `protobuf:"bytes,2,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
-	MediaIds      []string               `protobuf:"bytes,3,rep,name=media_ids,json=mediaIds,proto3" json:"media_ids,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	OwnerId string                 `protobuf:"bytes,1,opt,name=owner_id,json=ownerId,proto3" json:"owner_id,omitempty"`
+	// The post, which need not be there yet. Empty for the profile.
+	PostId string `protobuf:"bytes,2,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
+	// 1 to 9 of them; for the profile one photo.
+	MediaIds []string `protobuf:"bytes,3,rep,name=media_ids,json=mediaIds,proto3" json:"media_ids,omitempty"`
+	// Without a post: the place in the profile.
+	Place         ProfilePlace `protobuf:"varint,4,opt,name=place,proto3,enum=moments.v1.ProfilePlace" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[14]
+	mi := &file_moments_v1_media_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1223,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[14]
+	mi := &file_moments_v1_media_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1236,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{14}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AttachRequest) GetOwnerId() string {
@@ -996,6 +1260,13 @@ func (x *AttachRequest) GetMediaIds() []string {
 	return nil
 }
 
+func (x *AttachRequest) GetPlace() ProfilePlace {
+	if x != nil {
+		return x.Place
+	}
+	return ProfilePlace_PROFILE_PLACE_UNSPECIFIED
+}
+
 type AttachResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the order of media_ids.
@@ -1006,7 +1277,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[15]
+	mi := &file_moments_v1_media_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1289,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[15]
+	mi := &file_moments_v1_media_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1302,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{15}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AttachResponse) GetMedia() []*Media {
@@ -1051,7 +1322,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[16]
+	mi := &file_moments_v1_media_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1334,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[16]
+	mi := &file_moments_v1_media_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1347,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{16}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReleaseRequest) GetOwnerId() string {
@@ -1101,7 +1372,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[17]
+	mi := &file_moments_v1_media_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1384,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[17]
+	mi := &file_moments_v1_media_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1397,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{17}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{18}
 }
 
 type SignURLsRequest struct {
@@ -1140,7 +1411,7 @@ type SignURLsRequest struct {
 
 func (x *SignURLsRequest) Reset() {
 	*x = SignURLsRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[18]
+	mi := &file_moments_v1_media_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +1423,7 @@ func (x *SignURLsRequest) String() string {
 func (*SignURLsRequest) ProtoMessage() {}
 
 func (x *SignURLsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[18]
+	mi := &file_moments_v1_media_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1436,7 @@ func (x *SignURLsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignURLsRequest.ProtoReflect.Descriptor instead.
 func (*SignURLsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{18}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SignURLsRequest) GetViewerId() string {
@@ -1201,7 +1472,7 @@ type SignedURL struct {
 
 func (x *SignedURL) Reset() {
 	*x = SignedURL{}
-	mi := &file_moments_v1_media_proto_msgTypes[19]
+	mi := &file_moments_v1_media_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1484,7 @@ func (x *SignedURL) String() string {
 func (*SignedURL) ProtoMessage() {}
 
 func (x *SignedURL) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[19]
+	mi := &file_moments_v1_media_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1497,7 @@ func (x *SignedURL) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignedURL.ProtoReflect.Descriptor instead.
 func (*SignedURL) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{19}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SignedURL) GetMediaId() string {
@@ -1259,7 +1530,7 @@ type SignURLsResponse struct {
 
 func (x *SignURLsResponse) Reset() {
 	*x = SignURLsResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[20]
+	mi := &file_moments_v1_media_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1542,7 @@ func (x *SignURLsResponse) String() string {
 func (*SignURLsResponse) ProtoMessage() {}
 
 func (x *SignURLsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[20]
+	mi := &file_moments_v1_media_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1555,7 @@ func (x *SignURLsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignURLsResponse.ProtoReflect.Descriptor instead.
 func (*SignURLsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{20}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SignURLsResponse) GetUrls() []*SignedURL {
@@ -1307,7 +1578,7 @@ type ReadRangeRequest struct {
 
 func (x *ReadRangeRequest) Reset() {
 	*x = ReadRangeRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[21]
+	mi := &file_moments_v1_media_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1590,7 @@ func (x *ReadRangeRequest) String() string {
 func (*ReadRangeRequest) ProtoMessage() {}
 
 func (x *ReadRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[21]
+	mi := &file_moments_v1_media_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1603,7 @@ func (x *ReadRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRangeRequest.ProtoReflect.Descriptor instead.
 func (*ReadRangeRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{21}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReadRangeRequest) GetMediaId() string {
@@ -1375,7 +1646,7 @@ type ReadRangeResponse struct {
 
 func (x *ReadRangeResponse) Reset() {
 	*x = ReadRangeResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[22]
+	mi := &file_moments_v1_media_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1658,7 @@ func (x *ReadRangeResponse) String() string {
 func (*ReadRangeResponse) ProtoMessage() {}
 
 func (x *ReadRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[22]
+	mi := &file_moments_v1_media_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1671,7 @@ func (x *ReadRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRangeResponse.ProtoReflect.Descriptor instead.
 func (*ReadRangeResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{22}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReadRangeResponse) GetData() []byte {
@@ -1424,12 +1695,140 @@ func (x *ReadRangeResponse) GetContentType() string {
 	return ""
 }
 
+// CheckBlobsRequest asks for the next page of a comparison.
+type CheckBlobsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From CheckBlobsResponse.next_cursor; empty begins.
+	Cursor string `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Also remove what nothing names for 24 hours. What is missing cannot be mended.
+	Mend          bool `protobuf:"varint,2,opt,name=mend,proto3" json:"mend,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckBlobsRequest) Reset() {
+	*x = CheckBlobsRequest{}
+	mi := &file_moments_v1_media_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckBlobsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckBlobsRequest) ProtoMessage() {}
+
+func (x *CheckBlobsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_media_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckBlobsRequest.ProtoReflect.Descriptor instead.
+func (*CheckBlobsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *CheckBlobsRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *CheckBlobsRequest) GetMend() bool {
+	if x != nil {
+		return x.Mend
+	}
+	return false
+}
+
+// CheckBlobsResponse says what was found.
+type CheckBlobsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many stored objects this page has looked at.
+	LookedAt uint32 `protobuf:"varint,1,opt,name=looked_at,json=lookedAt,proto3" json:"looked_at,omitempty"`
+	// Stored objects that no medium and no upload names, older than an hour.
+	Orphans []string `protobuf:"bytes,2,rep,name=orphans,proto3" json:"orphans,omitempty"`
+	// Media, by id, of which a stored object is missing.
+	Missing []string `protobuf:"bytes,3,rep,name=missing,proto3" json:"missing,omitempty"`
+	// Where to go on; empty after the last page.
+	NextCursor    string `protobuf:"bytes,4,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckBlobsResponse) Reset() {
+	*x = CheckBlobsResponse{}
+	mi := &file_moments_v1_media_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckBlobsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckBlobsResponse) ProtoMessage() {}
+
+func (x *CheckBlobsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_media_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckBlobsResponse.ProtoReflect.Descriptor instead.
+func (*CheckBlobsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CheckBlobsResponse) GetLookedAt() uint32 {
+	if x != nil {
+		return x.LookedAt
+	}
+	return 0
+}
+
+func (x *CheckBlobsResponse) GetOrphans() []string {
+	if x != nil {
+		return x.Orphans
+	}
+	return nil
+}
+
+func (x *CheckBlobsResponse) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+func (x *CheckBlobsResponse) GetNextCursor() string {
+	if x != nil {
+		return x.NextCursor
+	}
+	return ""
+}
+
 var File_moments_v1_media_proto protoreflect.FileDescriptor
 
 const file_moments_v1_media_proto_rawDesc = "" +
 	"\n" +
 	"\x16moments/v1/media.proto\x12\n" +
-	"moments.v1\x1a\x10qos/v1/qos.proto\"\xa4\x01\n" +
+	"moments.v1\x1a\x17moments/v1/forget.proto\x1a\x10qos/v1/qos.proto\"\xa4\x01\n" +
 	"\tMediaForm\x122\n" +
 	"\avariant\x18\x01 \x01(\x0e2\x18.moments.v1.MediaVariantR\avariant\x12!\n" +
 	"\fcontent_type\x18\x02 \x01(\tR\vcontentType\x12\x12\n" +
@@ -1444,7 +1843,31 @@ const file_moments_v1_media_proto_rawDesc = "" +
 	"\vduration_ms\x18\x05 \x01(\x03R\n" +
 	"durationMs\x12\x1d\n" +
 	"\n" +
-	"created_ms\x18\x06 \x01(\x03R\tcreatedMs\"\xaf\x01\n" +
+	"created_ms\x18\x06 \x01(\x03R\tcreatedMs\"\xaa\x04\n" +
+	"\vStoredMedia\x12\x19\n" +
+	"\bmedia_id\x18\x01 \x01(\fR\amediaId\x12\x19\n" +
+	"\bowner_id\x18\x02 \x01(\fR\aownerId\x12)\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x15.moments.v1.MediaKindR\x04kind\x123\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1d.moments.v1.StoredMedia.StateR\x05state\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06sha256\x18\x06 \x01(\fR\x06sha256\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\a \x01(\x03R\tcreatedMs\x12\x1f\n" +
+	"\vdeadline_ms\x18\b \x01(\x03R\n" +
+	"deadlineMs\x12\x17\n" +
+	"\apost_id\x18\t \x01(\fR\x06postId\x12.\n" +
+	"\x05place\x18\n" +
+	" \x01(\x0e2\x18.moments.v1.ProfilePlaceR\x05place\x12+\n" +
+	"\x05forms\x18\v \x03(\v2\x15.moments.v1.MediaFormR\x05forms\x12\x1f\n" +
+	"\vduration_ms\x18\f \x01(\x03R\n" +
+	"durationMs\x12\x14\n" +
+	"\x05token\x18\r \x01(\tR\x05token\"l\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fSTATE_UPLOADING\x10\x01\x12\x0f\n" +
+	"\vSTATE_READY\x10\x02\x12\x12\n" +
+	"\x0eSTATE_ATTACHED\x10\x03\x12\x12\n" +
+	"\x0eSTATE_RELEASED\x10\x04\"\xaf\x01\n" +
 	"\x12StartUploadRequest\x12\x19\n" +
 	"\bowner_id\x18\x01 \x01(\tR\aownerId\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.moments.v1.MediaKindR\x04kind\x12\x12\n" +
@@ -1470,11 +1893,10 @@ const file_moments_v1_media_proto_rawDesc = "" +
 	"\tpart_size\x18\x01 \x01(\rR\bpartSize\x12\x18\n" +
 	"\amissing\x18\x02 \x03(\rR\amissing\x12\x1d\n" +
 	"\n" +
-	"expires_ms\x18\x03 \x01(\x03R\texpiresMs\"x\n" +
+	"expires_ms\x18\x03 \x01(\x03R\texpiresMs\"O\n" +
 	"\x15CompleteUploadRequest\x12\x19\n" +
 	"\bowner_id\x18\x01 \x01(\tR\aownerId\x12\x1b\n" +
-	"\tupload_id\x18\x02 \x01(\tR\buploadId\x12'\n" +
-	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"A\n" +
+	"\tupload_id\x18\x02 \x01(\tR\buploadId\"A\n" +
 	"\x16CompleteUploadResponse\x12'\n" +
 	"\x05media\x18\x01 \x01(\v2\x11.moments.v1.MediaR\x05media\"L\n" +
 	"\x12AbortUploadRequest\x12\x19\n" +
@@ -1484,11 +1906,12 @@ const file_moments_v1_media_proto_rawDesc = "" +
 	"\x0fGetMediaRequest\x12\x1b\n" +
 	"\tmedia_ids\x18\x01 \x03(\tR\bmediaIds\";\n" +
 	"\x10GetMediaResponse\x12'\n" +
-	"\x05media\x18\x01 \x03(\v2\x11.moments.v1.MediaR\x05media\"`\n" +
+	"\x05media\x18\x01 \x03(\v2\x11.moments.v1.MediaR\x05media\"\x90\x01\n" +
 	"\rAttachRequest\x12\x19\n" +
 	"\bowner_id\x18\x01 \x01(\tR\aownerId\x12\x17\n" +
 	"\apost_id\x18\x02 \x01(\tR\x06postId\x12\x1b\n" +
-	"\tmedia_ids\x18\x03 \x03(\tR\bmediaIds\"9\n" +
+	"\tmedia_ids\x18\x03 \x03(\tR\bmediaIds\x12.\n" +
+	"\x05place\x18\x04 \x01(\x0e2\x18.moments.v1.ProfilePlaceR\x05place\"9\n" +
 	"\x0eAttachResponse\x12'\n" +
 	"\x05media\x18\x01 \x03(\v2\x11.moments.v1.MediaR\x05media\"D\n" +
 	"\x0eReleaseRequest\x12\x19\n" +
@@ -1514,15 +1937,29 @@ const file_moments_v1_media_proto_rawDesc = "" +
 	"\x11ReadRangeResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12!\n" +
-	"\fcontent_type\x18\x03 \x01(\tR\vcontentType*S\n" +
+	"\fcontent_type\x18\x03 \x01(\tR\vcontentType\"?\n" +
+	"\x11CheckBlobsRequest\x12\x16\n" +
+	"\x06cursor\x18\x01 \x01(\tR\x06cursor\x12\x12\n" +
+	"\x04mend\x18\x02 \x01(\bR\x04mend\"\x86\x01\n" +
+	"\x12CheckBlobsResponse\x12\x1b\n" +
+	"\tlooked_at\x18\x01 \x01(\rR\blookedAt\x12\x18\n" +
+	"\aorphans\x18\x02 \x03(\tR\aorphans\x12\x18\n" +
+	"\amissing\x18\x03 \x03(\tR\amissing\x12\x1f\n" +
+	"\vnext_cursor\x18\x04 \x01(\tR\n" +
+	"nextCursor*S\n" +
 	"\tMediaKind\x12\x1a\n" +
 	"\x16MEDIA_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10MEDIA_KIND_PHOTO\x10\x01\x12\x14\n" +
-	"\x10MEDIA_KIND_VIDEO\x10\x02*b\n" +
+	"\x10MEDIA_KIND_VIDEO\x10\x02*z\n" +
 	"\fMediaVariant\x12\x1d\n" +
 	"\x19MEDIA_VARIANT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12MEDIA_VARIANT_FULL\x10\x01\x12\x1b\n" +
-	"\x17MEDIA_VARIANT_THUMBNAIL\x10\x022\xf8\x06\n" +
+	"\x17MEDIA_VARIANT_THUMBNAIL\x10\x02\x12\x16\n" +
+	"\x12MEDIA_VARIANT_FEED\x10\x03*`\n" +
+	"\fProfilePlace\x12\x1d\n" +
+	"\x19PROFILE_PLACE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14PROFILE_PLACE_AVATAR\x10\x01\x12\x17\n" +
+	"\x13PROFILE_PLACE_COVER\x10\x022\xa6\b\n" +
 	"\fMediaService\x12S\n" +
 	"\vStartUpload\x12\x1e.moments.v1.StartUploadRequest\x1a\x1f.moments.v1.StartUploadResponse\"\x03\x90\x02\x02\x12P\n" +
 	"\aPutPart\x12\x1a.moments.v1.PutPartRequest\x1a\x1b.moments.v1.PutPartResponse\"\f\xfa\xb2\x19\x05\x10\x90N\x18\x02\x90\x02\x02\x12S\n" +
@@ -1531,9 +1968,12 @@ const file_moments_v1_media_proto_rawDesc = "" +
 	"\vAbortUpload\x12\x1e.moments.v1.AbortUploadRequest\x1a\x1f.moments.v1.AbortUploadResponse\"\x03\x90\x02\x02\x12U\n" +
 	"\bGetMedia\x12\x1b.moments.v1.GetMediaRequest\x1a\x1c.moments.v1.GetMediaResponse\"\x0e\xfa\xb2\x19\a\b\x02\x10\xac\x02\x18\x02\x90\x02\x01\x12L\n" +
 	"\x06Attach\x12\x19.moments.v1.AttachRequest\x1a\x1a.moments.v1.AttachResponse\"\v\xfa\xb2\x19\x04\b\x03\x18\x02\x90\x02\x02\x12R\n" +
-	"\aRelease\x12\x1a.moments.v1.ReleaseRequest\x1a\x1b.moments.v1.ReleaseResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x03\x90\x02\x02\x12U\n" +
+	"\aRelease\x12\x1a.moments.v1.ReleaseRequest\x1a\x1b.moments.v1.ReleaseResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x03\x90\x02\x02\x12O\n" +
+	"\x06Forget\x12\x19.moments.v1.ForgetRequest\x1a\x1a.moments.v1.ForgetResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x02\x12U\n" +
 	"\bSignURLs\x12\x1b.moments.v1.SignURLsRequest\x1a\x1c.moments.v1.SignURLsResponse\"\x0e\xfa\xb2\x19\a\b\x02\x10\xac\x02\x18\x02\x90\x02\x01\x12V\n" +
-	"\tReadRange\x12\x1c.moments.v1.ReadRangeRequest\x1a\x1d.moments.v1.ReadRangeResponse\"\f\xfa\xb2\x19\x05\x10\x88'\x18\x02\x90\x02\x01\x1a\t\xfa\xb2\x19\x05\b\x05\x10\xd0\x0fB7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
+	"\tReadRange\x12\x1c.moments.v1.ReadRangeRequest\x1a\x1d.moments.v1.ReadRangeResponse\"\f\xfa\xb2\x19\x05\x10\x88'\x18\x02\x90\x02\x01\x12[\n" +
+	"\n" +
+	"CheckBlobs\x12\x1d.moments.v1.CheckBlobsRequest\x1a\x1e.moments.v1.CheckBlobsResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x90N\x18\x02\x90\x02\x02\x1a\t\xfa\xb2\x19\x05\b\x05\x10\xd0\x0fB7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
 
 var (
 	file_moments_v1_media_proto_rawDescOnce sync.Once
@@ -1547,71 +1987,87 @@ func file_moments_v1_media_proto_rawDescGZIP() []byte {
 	return file_moments_v1_media_proto_rawDescData
 }
 
-var file_moments_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_moments_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_moments_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_moments_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_moments_v1_media_proto_goTypes = []any{
 	(MediaKind)(0),                 // 0: moments.v1.MediaKind
 	(MediaVariant)(0),              // 1: moments.v1.MediaVariant
-	(*MediaForm)(nil),              // 2: moments.v1.MediaForm
-	(*Media)(nil),                  // 3: moments.v1.Media
-	(*StartUploadRequest)(nil),     // 4: moments.v1.StartUploadRequest
-	(*StartUploadResponse)(nil),    // 5: moments.v1.StartUploadResponse
-	(*PutPartRequest)(nil),         // 6: moments.v1.PutPartRequest
-	(*PutPartResponse)(nil),        // 7: moments.v1.PutPartResponse
-	(*GetUploadRequest)(nil),       // 8: moments.v1.GetUploadRequest
-	(*GetUploadResponse)(nil),      // 9: moments.v1.GetUploadResponse
-	(*CompleteUploadRequest)(nil),  // 10: moments.v1.CompleteUploadRequest
-	(*CompleteUploadResponse)(nil), // 11: moments.v1.CompleteUploadResponse
-	(*AbortUploadRequest)(nil),     // 12: moments.v1.AbortUploadRequest
-	(*AbortUploadResponse)(nil),    // 13: moments.v1.AbortUploadResponse
-	(*GetMediaRequest)(nil),        // 14: moments.v1.GetMediaRequest
-	(*GetMediaResponse)(nil),       // 15: moments.v1.GetMediaResponse
-	(*AttachRequest)(nil),          // 16: moments.v1.AttachRequest
-	(*AttachResponse)(nil),         // 17: moments.v1.AttachResponse
-	(*ReleaseRequest)(nil),         // 18: moments.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),        // 19: moments.v1.ReleaseResponse
-	(*SignURLsRequest)(nil),        // 20: moments.v1.SignURLsRequest
-	(*SignedURL)(nil),              // 21: moments.v1.SignedURL
-	(*SignURLsResponse)(nil),       // 22: moments.v1.SignURLsResponse
-	(*ReadRangeRequest)(nil),       // 23: moments.v1.ReadRangeRequest
-	(*ReadRangeResponse)(nil),      // 24: moments.v1.ReadRangeResponse
+	(ProfilePlace)(0),              // 2: moments.v1.ProfilePlace
+	(StoredMedia_State)(0),         // 3: moments.v1.StoredMedia.State
+	(*MediaForm)(nil),              // 4: moments.v1.MediaForm
+	(*Media)(nil),                  // 5: moments.v1.Media
+	(*StoredMedia)(nil),            // 6: moments.v1.StoredMedia
+	(*StartUploadRequest)(nil),     // 7: moments.v1.StartUploadRequest
+	(*StartUploadResponse)(nil),    // 8: moments.v1.StartUploadResponse
+	(*PutPartRequest)(nil),         // 9: moments.v1.PutPartRequest
+	(*PutPartResponse)(nil),        // 10: moments.v1.PutPartResponse
+	(*GetUploadRequest)(nil),       // 11: moments.v1.GetUploadRequest
+	(*GetUploadResponse)(nil),      // 12: moments.v1.GetUploadResponse
+	(*CompleteUploadRequest)(nil),  // 13: moments.v1.CompleteUploadRequest
+	(*CompleteUploadResponse)(nil), // 14: moments.v1.CompleteUploadResponse
+	(*AbortUploadRequest)(nil),     // 15: moments.v1.AbortUploadRequest
+	(*AbortUploadResponse)(nil),    // 16: moments.v1.AbortUploadResponse
+	(*GetMediaRequest)(nil),        // 17: moments.v1.GetMediaRequest
+	(*GetMediaResponse)(nil),       // 18: moments.v1.GetMediaResponse
+	(*AttachRequest)(nil),          // 19: moments.v1.AttachRequest
+	(*AttachResponse)(nil),         // 20: moments.v1.AttachResponse
+	(*ReleaseRequest)(nil),         // 21: moments.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),        // 22: moments.v1.ReleaseResponse
+	(*SignURLsRequest)(nil),        // 23: moments.v1.SignURLsRequest
+	(*SignedURL)(nil),              // 24: moments.v1.SignedURL
+	(*SignURLsResponse)(nil),       // 25: moments.v1.SignURLsResponse
+	(*ReadRangeRequest)(nil),       // 26: moments.v1.ReadRangeRequest
+	(*ReadRangeResponse)(nil),      // 27: moments.v1.ReadRangeResponse
+	(*CheckBlobsRequest)(nil),      // 28: moments.v1.CheckBlobsRequest
+	(*CheckBlobsResponse)(nil),     // 29: moments.v1.CheckBlobsResponse
+	(*ForgetRequest)(nil),          // 30: moments.v1.ForgetRequest
+	(*ForgetResponse)(nil),         // 31: moments.v1.ForgetResponse
 }
 var file_moments_v1_media_proto_depIdxs = []int32{
 	1,  // 0: moments.v1.MediaForm.variant:type_name -> moments.v1.MediaVariant
 	0,  // 1: moments.v1.Media.kind:type_name -> moments.v1.MediaKind
-	2,  // 2: moments.v1.Media.forms:type_name -> moments.v1.MediaForm
-	0,  // 3: moments.v1.StartUploadRequest.kind:type_name -> moments.v1.MediaKind
-	3,  // 4: moments.v1.CompleteUploadResponse.media:type_name -> moments.v1.Media
-	3,  // 5: moments.v1.GetMediaResponse.media:type_name -> moments.v1.Media
-	3,  // 6: moments.v1.AttachResponse.media:type_name -> moments.v1.Media
-	1,  // 7: moments.v1.SignURLsRequest.variant:type_name -> moments.v1.MediaVariant
-	21, // 8: moments.v1.SignURLsResponse.urls:type_name -> moments.v1.SignedURL
-	1,  // 9: moments.v1.ReadRangeRequest.variant:type_name -> moments.v1.MediaVariant
-	4,  // 10: moments.v1.MediaService.StartUpload:input_type -> moments.v1.StartUploadRequest
-	6,  // 11: moments.v1.MediaService.PutPart:input_type -> moments.v1.PutPartRequest
-	8,  // 12: moments.v1.MediaService.GetUpload:input_type -> moments.v1.GetUploadRequest
-	10, // 13: moments.v1.MediaService.CompleteUpload:input_type -> moments.v1.CompleteUploadRequest
-	12, // 14: moments.v1.MediaService.AbortUpload:input_type -> moments.v1.AbortUploadRequest
-	14, // 15: moments.v1.MediaService.GetMedia:input_type -> moments.v1.GetMediaRequest
-	16, // 16: moments.v1.MediaService.Attach:input_type -> moments.v1.AttachRequest
-	18, // 17: moments.v1.MediaService.Release:input_type -> moments.v1.ReleaseRequest
-	20, // 18: moments.v1.MediaService.SignURLs:input_type -> moments.v1.SignURLsRequest
-	23, // 19: moments.v1.MediaService.ReadRange:input_type -> moments.v1.ReadRangeRequest
-	5,  // 20: moments.v1.MediaService.StartUpload:output_type -> moments.v1.StartUploadResponse
-	7,  // 21: moments.v1.MediaService.PutPart:output_type -> moments.v1.PutPartResponse
-	9,  // 22: moments.v1.MediaService.GetUpload:output_type -> moments.v1.GetUploadResponse
-	11, // 23: moments.v1.MediaService.CompleteUpload:output_type -> moments.v1.CompleteUploadResponse
-	13, // 24: moments.v1.MediaService.AbortUpload:output_type -> moments.v1.AbortUploadResponse
-	15, // 25: moments.v1.MediaService.GetMedia:output_type -> moments.v1.GetMediaResponse
-	17, // 26: moments.v1.MediaService.Attach:output_type -> moments.v1.AttachResponse
-	19, // 27: moments.v1.MediaService.Release:output_type -> moments.v1.ReleaseResponse
-	22, // 28: moments.v1.MediaService.SignURLs:output_type -> moments.v1.SignURLsResponse
-	24, // 29: moments.v1.MediaService.ReadRange:output_type -> moments.v1.ReadRangeResponse
-	20, // [20:30] is the sub-list for method output_type
-	10, // [10:20] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	4,  // 2: moments.v1.Media.forms:type_name -> moments.v1.MediaForm
+	0,  // 3: moments.v1.StoredMedia.kind:type_name -> moments.v1.MediaKind
+	3,  // 4: moments.v1.StoredMedia.state:type_name -> moments.v1.StoredMedia.State
+	2,  // 5: moments.v1.StoredMedia.place:type_name -> moments.v1.ProfilePlace
+	4,  // 6: moments.v1.StoredMedia.forms:type_name -> moments.v1.MediaForm
+	0,  // 7: moments.v1.StartUploadRequest.kind:type_name -> moments.v1.MediaKind
+	5,  // 8: moments.v1.CompleteUploadResponse.media:type_name -> moments.v1.Media
+	5,  // 9: moments.v1.GetMediaResponse.media:type_name -> moments.v1.Media
+	2,  // 10: moments.v1.AttachRequest.place:type_name -> moments.v1.ProfilePlace
+	5,  // 11: moments.v1.AttachResponse.media:type_name -> moments.v1.Media
+	1,  // 12: moments.v1.SignURLsRequest.variant:type_name -> moments.v1.MediaVariant
+	24, // 13: moments.v1.SignURLsResponse.urls:type_name -> moments.v1.SignedURL
+	1,  // 14: moments.v1.ReadRangeRequest.variant:type_name -> moments.v1.MediaVariant
+	7,  // 15: moments.v1.MediaService.StartUpload:input_type -> moments.v1.StartUploadRequest
+	9,  // 16: moments.v1.MediaService.PutPart:input_type -> moments.v1.PutPartRequest
+	11, // 17: moments.v1.MediaService.GetUpload:input_type -> moments.v1.GetUploadRequest
+	13, // 18: moments.v1.MediaService.CompleteUpload:input_type -> moments.v1.CompleteUploadRequest
+	15, // 19: moments.v1.MediaService.AbortUpload:input_type -> moments.v1.AbortUploadRequest
+	17, // 20: moments.v1.MediaService.GetMedia:input_type -> moments.v1.GetMediaRequest
+	19, // 21: moments.v1.MediaService.Attach:input_type -> moments.v1.AttachRequest
+	21, // 22: moments.v1.MediaService.Release:input_type -> moments.v1.ReleaseRequest
+	30, // 23: moments.v1.MediaService.Forget:input_type -> moments.v1.ForgetRequest
+	23, // 24: moments.v1.MediaService.SignURLs:input_type -> moments.v1.SignURLsRequest
+	26, // 25: moments.v1.MediaService.ReadRange:input_type -> moments.v1.ReadRangeRequest
+	28, // 26: moments.v1.MediaService.CheckBlobs:input_type -> moments.v1.CheckBlobsRequest
+	8,  // 27: moments.v1.MediaService.StartUpload:output_type -> moments.v1.StartUploadResponse
+	10, // 28: moments.v1.MediaService.PutPart:output_type -> moments.v1.PutPartResponse
+	12, // 29: moments.v1.MediaService.GetUpload:output_type -> moments.v1.GetUploadResponse
+	14, // 30: moments.v1.MediaService.CompleteUpload:output_type -> moments.v1.CompleteUploadResponse
+	16, // 31: moments.v1.MediaService.AbortUpload:output_type -> moments.v1.AbortUploadResponse
+	18, // 32: moments.v1.MediaService.GetMedia:output_type -> moments.v1.GetMediaResponse
+	20, // 33: moments.v1.MediaService.Attach:output_type -> moments.v1.AttachResponse
+	22, // 34: moments.v1.MediaService.Release:output_type -> moments.v1.ReleaseResponse
+	31, // 35: moments.v1.MediaService.Forget:output_type -> moments.v1.ForgetResponse
+	25, // 36: moments.v1.MediaService.SignURLs:output_type -> moments.v1.SignURLsResponse
+	27, // 37: moments.v1.MediaService.ReadRange:output_type -> moments.v1.ReadRangeResponse
+	29, // 38: moments.v1.MediaService.CheckBlobs:output_type -> moments.v1.CheckBlobsResponse
+	27, // [27:39] is the sub-list for method output_type
+	15, // [15:27] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_moments_v1_media_proto_init() }
@@ -1619,13 +2075,14 @@ func file_moments_v1_media_proto_init() {
 	if File_moments_v1_media_proto != nil {
 		return
 	}
+	file_moments_v1_forget_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_moments_v1_media_proto_rawDesc), len(file_moments_v1_media_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   23,
+			NumEnums:      4,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,30 +19,48 @@ import (
 // before anybody sees them, given out by links that cannot be guessed.
 type MediaServiceServer interface {
 	// StartUpload opens an upload. Sizes above the limits are refused here: 20 MB
-	// for a photo, 200 MB for a video.
+	// for a photo, 200 MB for a video. A user has at most 50 media, of 1 GB together,
+	// that are neither in a post nor in his profile; more is problem "limit". The upload
+	// keeps its id as the medium that it becomes.
 	StartUpload(context.Context, *StartUploadRequest) (*StartUploadResponse, error)
 	// PutPart stores one part. Parts may come in any order and again; a part that
-	// does not match its checksum is refused.
+	// does not match its checksum is refused. An upload of somebody else answers here,
+	// as everywhere, like one that never existed.
 	PutPart(context.Context, *PutPartRequest) (*PutPartResponse, error)
 	// GetUpload tells which parts are missing, so that an upload can be resumed.
 	GetUpload(context.Context, *GetUploadRequest) (*GetUploadResponse, error)
 	// CompleteUpload checks the whole against its checksum, finds its true type and
-	// makes what will be shown: re-encoded, with thumbnails, without location.
+	// makes what will be shown: photos re-encoded in three sizes, videos as they are, of
+	// both nothing but pictures and sound. What is no photo or video after all, or breaks
+	// a limit, is problem "media-refused", and its upload is gone. Completing again
+	// gives the same medium.
 	CompleteUpload(context.Context, *CompleteUploadRequest) (*CompleteUploadResponse, error)
 	// AbortUpload forgets an upload. Unused ones are forgotten after 24 hours.
 	AbortUpload(context.Context, *AbortUploadRequest) (*AbortUploadResponse, error)
 	// GetMedia describes up to 100 media. Unknown ones are left out.
 	GetMedia(context.Context, *GetMediaRequest) (*GetMediaResponse, error)
-	// Attach binds the owner's unused media to a post, all or none of them. From
-	// then on they live as long as the post.
+	// Attach binds the owner's unused media to a post or to his profile, all or none of
+	// them. From then on they live as long as the post is there, or the profile names
+	// them; after 24 hours this is looked up, so that a write that was cut off between
+	// the two services leaves nothing. Media that are not there, not the owner's, not
+	// complete or used already are problem "not-found", field "media_ids"; photos and
+	// videos mixed, more than nine photos or more than one video are "invalid". Call it
+	// before the post is stored; repeating it changes nothing.
 	Attach(context.Context, *AttachRequest) (*AttachResponse, error)
-	// Release lets a deleted post's media expire.
+	// Release lets a deleted post's media go, for good.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
+	// Forget removes the profile pictures and the unused uploads of somebody whose account is deleted.
+	// Those of posts go with the posts. Doing it again changes nothing. The account service calls it; the gateway does not
+	// offer it.
+	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
 	// SignURLs makes links for a viewer who was found to be allowed to see the post
-	// that the media belong to.
+	// that the media belong to. The gateway makes links by itself; this is for others.
 	SignURLs(context.Context, *SignURLsRequest) (*SignURLsResponse, error)
 	// ReadRange reads bytes of one variant, for edges that do not have them.
 	ReadRange(context.Context, *ReadRangeRequest) (*ReadRangeResponse, error)
+	// CheckBlobs compares what is stored with what is known of it, a page at a time, for
+	// the audit. Operators' tools use it; the gateway does not offer it.
+	CheckBlobs(context.Context, *CheckBlobsRequest) (*CheckBlobsResponse, error)
 }
 
 // UnimplementedMediaServiceServer answers every method with rpc.Unimplemented.
@@ -90,6 +108,11 @@ func (UnimplementedMediaServiceServer) Release(context.Context, *ReleaseRequest)
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.MediaService/Release is not implemented")
 }
 
+// Forget returns an error of code rpc.Unimplemented.
+func (UnimplementedMediaServiceServer) Forget(context.Context, *ForgetRequest) (*ForgetResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.MediaService/Forget is not implemented")
+}
+
 // SignURLs returns an error of code rpc.Unimplemented.
 func (UnimplementedMediaServiceServer) SignURLs(context.Context, *SignURLsRequest) (*SignURLsResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.MediaService/SignURLs is not implemented")
@@ -98,6 +121,11 @@ func (UnimplementedMediaServiceServer) SignURLs(context.Context, *SignURLsReques
 // ReadRange returns an error of code rpc.Unimplemented.
 func (UnimplementedMediaServiceServer) ReadRange(context.Context, *ReadRangeRequest) (*ReadRangeResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.MediaService/ReadRange is not implemented")
+}
+
+// CheckBlobs returns an error of code rpc.Unimplemented.
+func (UnimplementedMediaServiceServer) CheckBlobs(context.Context, *CheckBlobsRequest) (*CheckBlobsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.MediaService/CheckBlobs is not implemented")
 }
 
 // RegisterMediaServiceServer makes r serve moments.v1.MediaService with srv.
@@ -160,6 +188,13 @@ func RegisterMediaServiceServer(r rpc.Registrar, srv MediaServiceServer) {
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.Forget(ctx, req.(*ForgetRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.SignURLs(ctx, req.(*SignURLsRequest))
 			if err != nil || res == nil {
 				return nil, err
@@ -168,6 +203,13 @@ func RegisterMediaServiceServer(r rpc.Registrar, srv MediaServiceServer) {
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.ReadRange(ctx, req.(*ReadRangeRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.CheckBlobs(ctx, req.(*CheckBlobsRequest))
 			if err != nil || res == nil {
 				return nil, err
 			}
@@ -184,34 +226,54 @@ func RegisterMediaServiceServer(r rpc.Registrar, srv MediaServiceServer) {
 // before anybody sees them, given out by links that cannot be guessed.
 type MediaServiceClient interface {
 	// StartUpload opens an upload. Sizes above the limits are refused here: 20 MB
-	// for a photo, 200 MB for a video.
+	// for a photo, 200 MB for a video. A user has at most 50 media, of 1 GB together,
+	// that are neither in a post nor in his profile; more is problem "limit". The upload
+	// keeps its id as the medium that it becomes.
 	StartUpload(context.Context, *StartUploadRequest) (*StartUploadResponse, error)
 	// PutPart stores one part. Parts may come in any order and again; a part that
-	// does not match its checksum is refused.
+	// does not match its checksum is refused. An upload of somebody else answers here,
+	// as everywhere, like one that never existed.
 	PutPart(context.Context, *PutPartRequest) (*PutPartResponse, error)
 	// GetUpload tells which parts are missing, so that an upload can be resumed.
 	GetUpload(context.Context, *GetUploadRequest) (*GetUploadResponse, error)
 	// CompleteUpload checks the whole against its checksum, finds its true type and
-	// makes what will be shown: re-encoded, with thumbnails, without location.
+	// makes what will be shown: photos re-encoded in three sizes, videos as they are, of
+	// both nothing but pictures and sound. What is no photo or video after all, or breaks
+	// a limit, is problem "media-refused", and its upload is gone. Completing again
+	// gives the same medium.
 	CompleteUpload(context.Context, *CompleteUploadRequest) (*CompleteUploadResponse, error)
 	// AbortUpload forgets an upload. Unused ones are forgotten after 24 hours.
 	AbortUpload(context.Context, *AbortUploadRequest) (*AbortUploadResponse, error)
 	// GetMedia describes up to 100 media. Unknown ones are left out.
 	GetMedia(context.Context, *GetMediaRequest) (*GetMediaResponse, error)
-	// Attach binds the owner's unused media to a post, all or none of them. From
-	// then on they live as long as the post.
+	// Attach binds the owner's unused media to a post or to his profile, all or none of
+	// them. From then on they live as long as the post is there, or the profile names
+	// them; after 24 hours this is looked up, so that a write that was cut off between
+	// the two services leaves nothing. Media that are not there, not the owner's, not
+	// complete or used already are problem "not-found", field "media_ids"; photos and
+	// videos mixed, more than nine photos or more than one video are "invalid". Call it
+	// before the post is stored; repeating it changes nothing.
 	Attach(context.Context, *AttachRequest) (*AttachResponse, error)
-	// Release lets a deleted post's media expire.
+	// Release lets a deleted post's media go, for good.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
+	// Forget removes the profile pictures and the unused uploads of somebody whose account is deleted.
+	// Those of posts go with the posts. Doing it again changes nothing. The account service calls it; the gateway does not
+	// offer it.
+	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
 	// SignURLs makes links for a viewer who was found to be allowed to see the post
-	// that the media belong to.
+	// that the media belong to. The gateway makes links by itself; this is for others.
 	SignURLs(context.Context, *SignURLsRequest) (*SignURLsResponse, error)
 	// ReadRange reads bytes of one variant, for edges that do not have them.
 	ReadRange(context.Context, *ReadRangeRequest) (*ReadRangeResponse, error)
+	// CheckBlobs compares what is stored with what is known of it, a page at a time, for
+	// the audit. Operators' tools use it; the gateway does not offer it.
+	CheckBlobs(context.Context, *CheckBlobsRequest) (*CheckBlobsResponse, error)
 }
 
 // NewMediaServiceClient gives a client that calls through conn.
-func NewMediaServiceClient(conn rpc.Invoker) MediaServiceClient { return &mediaServiceClient{conn} }
+func NewMediaServiceClient(conn rpc.Invoker) MediaServiceClient {
+	return &mediaServiceClient{rpc.Expect(conn, MediaServiceDesc)}
+}
 
 type mediaServiceClient struct{ conn rpc.Invoker }
 
@@ -311,6 +373,18 @@ func (c *mediaServiceClient) Release(ctx context.Context, req *ReleaseRequest) (
 	return typed, nil
 }
 
+func (c *mediaServiceClient) Forget(ctx context.Context, req *ForgetRequest) (*ForgetResponse, error) {
+	res, err := c.conn.Invoke(ctx, MediaServiceForgetMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ForgetResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", MediaServiceForgetMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
 func (c *mediaServiceClient) SignURLs(ctx context.Context, req *SignURLsRequest) (*SignURLsResponse, error) {
 	res, err := c.conn.Invoke(ctx, MediaServiceSignURLsMethod, req)
 	if err != nil {
@@ -331,6 +405,18 @@ func (c *mediaServiceClient) ReadRange(ctx context.Context, req *ReadRangeReques
 	typed, ok := res.(*ReadRangeResponse)
 	if !ok {
 		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", MediaServiceReadRangeMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *mediaServiceClient) CheckBlobs(ctx context.Context, req *CheckBlobsRequest) (*CheckBlobsResponse, error) {
+	res, err := c.conn.Invoke(ctx, MediaServiceCheckBlobsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*CheckBlobsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", MediaServiceCheckBlobsMethod.FullName(), res, typed)
 	}
 	return typed, nil
 }
@@ -428,6 +514,18 @@ var MediaServiceReleaseMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(ReleaseResponse) },
 }
 
+// MediaServiceForgetMethod is the contract of moments.v1.MediaService/Forget.
+var MediaServiceForgetMethod = &rpc.Method{
+	Service:     "moments.v1.MediaService",
+	Name:        "Forget",
+	Class:       qos.Background,
+	Timeout:     5000 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(ForgetRequest) },
+	NewResponse: func() proto.Message { return new(ForgetResponse) },
+}
+
 // MediaServiceSignURLsMethod is the contract of moments.v1.MediaService/SignURLs.
 var MediaServiceSignURLsMethod = &rpc.Method{
 	Service:     "moments.v1.MediaService",
@@ -452,6 +550,18 @@ var MediaServiceReadRangeMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(ReadRangeResponse) },
 }
 
+// MediaServiceCheckBlobsMethod is the contract of moments.v1.MediaService/CheckBlobs.
+var MediaServiceCheckBlobsMethod = &rpc.Method{
+	Service:     "moments.v1.MediaService",
+	Name:        "CheckBlobs",
+	Class:       qos.Background,
+	Timeout:     10000 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(CheckBlobsRequest) },
+	NewResponse: func() proto.Message { return new(CheckBlobsResponse) },
+}
+
 // MediaServiceDesc is the contract of moments.v1.MediaService.
 var MediaServiceDesc = &rpc.Service{
 	Name: "moments.v1.MediaService",
@@ -465,7 +575,9 @@ var MediaServiceDesc = &rpc.Service{
 		MediaServiceGetMediaMethod,
 		MediaServiceAttachMethod,
 		MediaServiceReleaseMethod,
+		MediaServiceForgetMethod,
 		MediaServiceSignURLsMethod,
 		MediaServiceReadRangeMethod,
+		MediaServiceCheckBlobsMethod,
 	},
 }

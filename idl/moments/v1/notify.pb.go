@@ -28,6 +28,7 @@ const (
 type NoticeKind int32
 
 const (
+	// Nobody said: refused.
 	NoticeKind_NOTICE_KIND_UNSPECIFIED NoticeKind = 0
 	// Somebody liked the post. Liking again after an unlike is not told again.
 	NoticeKind_NOTICE_KIND_LIKE NoticeKind = 1
@@ -95,27 +96,24 @@ func (NoticeKind) EnumDescriptor() ([]byte, []int) {
 // NoticeEvent is something that happened, as its owning service reports it.
 type NoticeEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The operation's id in the log of its service: unique in the world.
-	OperationId string     `protobuf:"bytes,1,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
-	Kind        NoticeKind `protobuf:"varint,2,opt,name=kind,proto3,enum=moments.v1.NoticeKind" json:"kind,omitempty"`
+	// What happened, unique in the world: the operation's id in the log of its service.
+	OperationId string `protobuf:"bytes,1,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	// What is told of it.
+	Kind NoticeKind `protobuf:"varint,2,opt,name=kind,proto3,enum=moments.v1.NoticeKind" json:"kind,omitempty"`
 	// Who did it.
 	ActorId string `protobuf:"bytes,3,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
 	// The post it happened on; empty for friendship.
-	PostId       string `protobuf:"bytes,4,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
-	PostAuthorId string `protobuf:"bytes,5,opt,name=post_author_id,json=postAuthorId,proto3" json:"post_author_id,omitempty"`
-	// The comment; empty for likes and friendship.
-	CommentId string `protobuf:"bytes,6,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
-	// Who wrote the comment that is replied to; empty without one.
-	ParentAuthorId string `protobuf:"bytes,7,opt,name=parent_author_id,json=parentAuthorId,proto3" json:"parent_author_id,omitempty"`
-	// Who is to be told, already reduced by the owning service to those who may see
-	// it.
-	ReaderIds []string `protobuf:"bytes,8,rep,name=reader_ids,json=readerIds,proto3" json:"reader_ids,omitempty"`
-	// When it happened, in Unix milliseconds.
-	HappenedMs int64 `protobuf:"varint,9,opt,name=happened_ms,json=happenedMs,proto3" json:"happened_ms,omitempty"`
-	// The event undoes the one with this operation id: an unlike, a deletion.
-	UndoesOperationId string `protobuf:"bytes,10,opt,name=undoes_operation_id,json=undoesOperationId,proto3" json:"undoes_operation_id,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	PostId string `protobuf:"bytes,4,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
+	// The comment; empty for all else.
+	CommentId string `protobuf:"bytes,5,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
+	// Who is to be told, already reduced by the owning service to those who may see it.
+	ReaderIds []string `protobuf:"bytes,6,rep,name=reader_ids,json=readerIds,proto3" json:"reader_ids,omitempty"`
+	// When it happened, in unix milliseconds.
+	HappenedMs int64 `protobuf:"varint,7,opt,name=happened_ms,json=happenedMs,proto3" json:"happened_ms,omitempty"`
+	// Of friendship: which of the times that the two become friends it belongs to.
+	FriendRound   uint32 `protobuf:"varint,8,opt,name=friend_round,json=friendRound,proto3" json:"friend_round,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NoticeEvent) Reset() {
@@ -176,23 +174,9 @@ func (x *NoticeEvent) GetPostId() string {
 	return ""
 }
 
-func (x *NoticeEvent) GetPostAuthorId() string {
-	if x != nil {
-		return x.PostAuthorId
-	}
-	return ""
-}
-
 func (x *NoticeEvent) GetCommentId() string {
 	if x != nil {
 		return x.CommentId
-	}
-	return ""
-}
-
-func (x *NoticeEvent) GetParentAuthorId() string {
-	if x != nil {
-		return x.ParentAuthorId
 	}
 	return ""
 }
@@ -211,16 +195,18 @@ func (x *NoticeEvent) GetHappenedMs() int64 {
 	return 0
 }
 
-func (x *NoticeEvent) GetUndoesOperationId() string {
+func (x *NoticeEvent) GetFriendRound() uint32 {
 	if x != nil {
-		return x.UndoesOperationId
+		return x.FriendRound
 	}
-	return ""
+	return 0
 }
 
+// RecordRequest is what happened.
 type RecordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Up to 100 events.
+	// At most 200 events, with at most 20,000 readers together. Those of one reader
+	// become notices in this order.
 	Events        []*NoticeEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -263,6 +249,7 @@ func (x *RecordRequest) GetEvents() []*NoticeEvent {
 	return nil
 }
 
+// RecordResponse means that it is recorded.
 type RecordResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -303,15 +290,21 @@ func (*RecordResponse) Descriptor() ([]byte, []int) {
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Grows with arrival; unique among the reader's.
-	NoticeId   string     `protobuf:"bytes,1,opt,name=notice_id,json=noticeId,proto3" json:"notice_id,omitempty"`
-	Kind       NoticeKind `protobuf:"varint,2,opt,name=kind,proto3,enum=moments.v1.NoticeKind" json:"kind,omitempty"`
-	ActorId    string     `protobuf:"bytes,3,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
-	PostId     string     `protobuf:"bytes,4,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
-	CommentId  string     `protobuf:"bytes,5,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
-	HappenedMs int64      `protobuf:"varint,6,opt,name=happened_ms,json=happenedMs,proto3" json:"happened_ms,omitempty"`
-	Read       bool       `protobuf:"varint,7,opt,name=read,proto3" json:"read,omitempty"`
-	// What the notice told of is gone.
-	Deleted       bool `protobuf:"varint,8,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	NoticeId string `protobuf:"bytes,1,opt,name=notice_id,json=noticeId,proto3" json:"notice_id,omitempty"`
+	// What it tells of.
+	Kind NoticeKind `protobuf:"varint,2,opt,name=kind,proto3,enum=moments.v1.NoticeKind" json:"kind,omitempty"`
+	// Who did it.
+	ActorId string `protobuf:"bytes,3,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
+	// The post; empty for friendship.
+	PostId string `protobuf:"bytes,4,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
+	// The comment; empty for all else.
+	CommentId string `protobuf:"bytes,5,opt,name=comment_id,json=commentId,proto3" json:"comment_id,omitempty"`
+	// The comment's text, as it is now.
+	Text string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	// When it happened, in unix milliseconds.
+	HappenedMs int64 `protobuf:"varint,7,opt,name=happened_ms,json=happenedMs,proto3" json:"happened_ms,omitempty"`
+	// It was marked as read.
+	Read          bool `protobuf:"varint,8,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -381,6 +374,13 @@ func (x *Notice) GetCommentId() string {
 	return ""
 }
 
+func (x *Notice) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 func (x *Notice) GetHappenedMs() int64 {
 	if x != nil {
 		return x.HappenedMs
@@ -395,20 +395,15 @@ func (x *Notice) GetRead() bool {
 	return false
 }
 
-func (x *Notice) GetDeleted() bool {
-	if x != nil {
-		return x.Deleted
-	}
-	return false
-}
-
+// ListNoticesRequest asks for a page.
 type ListNoticesRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	Cursor string                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The acting user.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Where the last page ended; empty for the newest.
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// 1 to 100; zero means 20.
 	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	UnreadOnly    bool   `protobuf:"varint,4,opt,name=unread_only,json=unreadOnly,proto3" json:"unread_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -464,18 +459,13 @@ func (x *ListNoticesRequest) GetLimit() uint32 {
 	return 0
 }
 
-func (x *ListNoticesRequest) GetUnreadOnly() bool {
-	if x != nil {
-		return x.UnreadOnly
-	}
-	return false
-}
-
+// ListNoticesResponse is a page.
 type ListNoticesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Notices       []*Notice              `protobuf:"bytes,1,rep,name=notices,proto3" json:"notices,omitempty"`
-	NextCursor    string                 `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
-	Unread        uint32                 `protobuf:"varint,3,opt,name=unread,proto3" json:"unread,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Newest first.
+	Notices []*Notice `protobuf:"bytes,1,rep,name=notices,proto3" json:"notices,omitempty"`
+	// Where the next page begins; empty after the oldest.
+	NextCursor    string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -524,16 +514,11 @@ func (x *ListNoticesResponse) GetNextCursor() string {
 	return ""
 }
 
-func (x *ListNoticesResponse) GetUnread() uint32 {
-	if x != nil {
-		return x.Unread
-	}
-	return 0
-}
-
+// CountUnreadRequest asks for the number.
 type CountUnreadRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The acting user.
+	UserId        string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -575,11 +560,12 @@ func (x *CountUnreadRequest) GetUserId() string {
 	return ""
 }
 
+// CountUnreadResponse is the number.
 type CountUnreadResponse struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Unread uint32                 `protobuf:"varint,1,opt,name=unread,proto3" json:"unread,omitempty"`
-	// The newest notice; empty without one. A change of it is what a page that
-	// waits for notices looks for.
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of unread notices.
+	Unread uint32 `protobuf:"varint,1,opt,name=unread,proto3" json:"unread,omitempty"`
+	// The newest of them; empty without one.
 	NewestNoticeId string `protobuf:"bytes,2,opt,name=newest_notice_id,json=newestNoticeId,proto3" json:"newest_notice_id,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -629,10 +615,12 @@ func (x *CountUnreadResponse) GetNewestNoticeId() string {
 	return ""
 }
 
+// MarkReadRequest says what was read.
 type MarkReadRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	UserId string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// The newest notice that was read.
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The acting user.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The newest notice that was read. What came later stays unread.
 	UpToNoticeId  string `protobuf:"bytes,2,opt,name=up_to_notice_id,json=upToNoticeId,proto3" json:"up_to_notice_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -682,9 +670,11 @@ func (x *MarkReadRequest) GetUpToNoticeId() string {
 	return ""
 }
 
+// MarkReadResponse is how things stand then.
 type MarkReadResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Unread        uint32                 `protobuf:"varint,1,opt,name=unread,proto3" json:"unread,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of unread notices.
+	Unread        uint32 `protobuf:"varint,1,opt,name=unread,proto3" json:"unread,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -726,52 +716,241 @@ func (x *MarkReadResponse) GetUnread() uint32 {
 	return 0
 }
 
+// WatchNoticesRequest names users.
+type WatchNoticesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1,000.
+	UserIds       []string `protobuf:"bytes,1,rep,name=user_ids,json=userIds,proto3" json:"user_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchNoticesRequest) Reset() {
+	*x = WatchNoticesRequest{}
+	mi := &file_moments_v1_notify_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchNoticesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchNoticesRequest) ProtoMessage() {}
+
+func (x *WatchNoticesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_notify_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchNoticesRequest.ProtoReflect.Descriptor instead.
+func (*WatchNoticesRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_notify_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *WatchNoticesRequest) GetUserIds() []string {
+	if x != nil {
+		return x.UserIds
+	}
+	return nil
+}
+
+// WatchNoticesResponse tells of each.
+type WatchNoticesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of user_ids: a number that differs from the one before if a notice has
+	// come or was marked as read.
+	Stamps        []uint64 `protobuf:"varint,1,rep,packed,name=stamps,proto3" json:"stamps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchNoticesResponse) Reset() {
+	*x = WatchNoticesResponse{}
+	mi := &file_moments_v1_notify_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchNoticesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchNoticesResponse) ProtoMessage() {}
+
+func (x *WatchNoticesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_notify_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchNoticesResponse.ProtoReflect.Descriptor instead.
+func (*WatchNoticesResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_notify_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WatchNoticesResponse) GetStamps() []uint64 {
+	if x != nil {
+		return x.Stamps
+	}
+	return nil
+}
+
+// CheckNoticesRequest names a user.
+type CheckNoticesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose notices.
+	UserId string `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Also mend: the place of the newest notice is moved to where it is, and the mark of
+	// what was read back to it; what cannot be read is removed.
+	Mend          bool `protobuf:"varint,2,opt,name=mend,proto3" json:"mend,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckNoticesRequest) Reset() {
+	*x = CheckNoticesRequest{}
+	mi := &file_moments_v1_notify_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckNoticesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckNoticesRequest) ProtoMessage() {}
+
+func (x *CheckNoticesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_notify_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckNoticesRequest.ProtoReflect.Descriptor instead.
+func (*CheckNoticesRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_notify_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CheckNoticesRequest) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *CheckNoticesRequest) GetMend() bool {
+	if x != nil {
+		return x.Mend
+	}
+	return false
+}
+
+// CheckNoticesResponse says what was found, mended or not.
+type CheckNoticesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In words; none if all is well.
+	Faults        []string `protobuf:"bytes,1,rep,name=faults,proto3" json:"faults,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckNoticesResponse) Reset() {
+	*x = CheckNoticesResponse{}
+	mi := &file_moments_v1_notify_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckNoticesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckNoticesResponse) ProtoMessage() {}
+
+func (x *CheckNoticesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_notify_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckNoticesResponse.ProtoReflect.Descriptor instead.
+func (*CheckNoticesResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_notify_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CheckNoticesResponse) GetFaults() []string {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
 var File_moments_v1_notify_proto protoreflect.FileDescriptor
 
 const file_moments_v1_notify_proto_rawDesc = "" +
 	"\n" +
 	"\x17moments/v1/notify.proto\x12\n" +
-	"moments.v1\x1a\x10qos/v1/qos.proto\"\xef\x02\n" +
+	"moments.v1\x1a\x17moments/v1/forget.proto\x1a\x10qos/v1/qos.proto\"\x92\x02\n" +
 	"\vNoticeEvent\x12!\n" +
 	"\foperation_id\x18\x01 \x01(\tR\voperationId\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.moments.v1.NoticeKindR\x04kind\x12\x19\n" +
 	"\bactor_id\x18\x03 \x01(\tR\aactorId\x12\x17\n" +
-	"\apost_id\x18\x04 \x01(\tR\x06postId\x12$\n" +
-	"\x0epost_author_id\x18\x05 \x01(\tR\fpostAuthorId\x12\x1d\n" +
+	"\apost_id\x18\x04 \x01(\tR\x06postId\x12\x1d\n" +
 	"\n" +
-	"comment_id\x18\x06 \x01(\tR\tcommentId\x12(\n" +
-	"\x10parent_author_id\x18\a \x01(\tR\x0eparentAuthorId\x12\x1d\n" +
+	"comment_id\x18\x05 \x01(\tR\tcommentId\x12\x1d\n" +
 	"\n" +
-	"reader_ids\x18\b \x03(\tR\treaderIds\x12\x1f\n" +
-	"\vhappened_ms\x18\t \x01(\x03R\n" +
-	"happenedMs\x12.\n" +
-	"\x13undoes_operation_id\x18\n" +
-	" \x01(\tR\x11undoesOperationId\"@\n" +
+	"reader_ids\x18\x06 \x03(\tR\treaderIds\x12\x1f\n" +
+	"\vhappened_ms\x18\a \x01(\x03R\n" +
+	"happenedMs\x12!\n" +
+	"\ffriend_round\x18\b \x01(\rR\vfriendRound\"@\n" +
 	"\rRecordRequest\x12/\n" +
 	"\x06events\x18\x01 \x03(\v2\x17.moments.v1.NoticeEventR\x06events\"\x10\n" +
-	"\x0eRecordResponse\"\xf3\x01\n" +
+	"\x0eRecordResponse\"\xed\x01\n" +
 	"\x06Notice\x12\x1b\n" +
 	"\tnotice_id\x18\x01 \x01(\tR\bnoticeId\x12*\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x16.moments.v1.NoticeKindR\x04kind\x12\x19\n" +
 	"\bactor_id\x18\x03 \x01(\tR\aactorId\x12\x17\n" +
 	"\apost_id\x18\x04 \x01(\tR\x06postId\x12\x1d\n" +
 	"\n" +
-	"comment_id\x18\x05 \x01(\tR\tcommentId\x12\x1f\n" +
-	"\vhappened_ms\x18\x06 \x01(\x03R\n" +
+	"comment_id\x18\x05 \x01(\tR\tcommentId\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\x12\x1f\n" +
+	"\vhappened_ms\x18\a \x01(\x03R\n" +
 	"happenedMs\x12\x12\n" +
-	"\x04read\x18\a \x01(\bR\x04read\x12\x18\n" +
-	"\adeleted\x18\b \x01(\bR\adeleted\"|\n" +
+	"\x04read\x18\b \x01(\bR\x04read\"[\n" +
 	"\x12ListNoticesRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x1f\n" +
-	"\vunread_only\x18\x04 \x01(\bR\n" +
-	"unreadOnly\"|\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"d\n" +
 	"\x13ListNoticesResponse\x12,\n" +
 	"\anotices\x18\x01 \x03(\v2\x12.moments.v1.NoticeR\anotices\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
-	"nextCursor\x12\x16\n" +
-	"\x06unread\x18\x03 \x01(\rR\x06unread\"-\n" +
+	"nextCursor\"-\n" +
 	"\x12CountUnreadRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\"W\n" +
 	"\x13CountUnreadResponse\x12\x16\n" +
@@ -781,7 +960,16 @@ const file_moments_v1_notify_proto_rawDesc = "" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12%\n" +
 	"\x0fup_to_notice_id\x18\x02 \x01(\tR\fupToNoticeId\"*\n" +
 	"\x10MarkReadResponse\x12\x16\n" +
-	"\x06unread\x18\x01 \x01(\rR\x06unread*\xc8\x01\n" +
+	"\x06unread\x18\x01 \x01(\rR\x06unread\"0\n" +
+	"\x13WatchNoticesRequest\x12\x19\n" +
+	"\buser_ids\x18\x01 \x03(\tR\auserIds\".\n" +
+	"\x14WatchNoticesResponse\x12\x16\n" +
+	"\x06stamps\x18\x01 \x03(\x04R\x06stamps\"B\n" +
+	"\x13CheckNoticesRequest\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x12\n" +
+	"\x04mend\x18\x02 \x01(\bR\x04mend\".\n" +
+	"\x14CheckNoticesResponse\x12\x16\n" +
+	"\x06faults\x18\x01 \x03(\tR\x06faults*\xc8\x01\n" +
 	"\n" +
 	"NoticeKind\x12\x1b\n" +
 	"\x17NOTICE_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -790,12 +978,15 @@ const file_moments_v1_notify_proto_rawDesc = "" +
 	"\x11NOTICE_KIND_REPLY\x10\x03\x12\x16\n" +
 	"\x12NOTICE_KIND_REMIND\x10\x04\x12\x1e\n" +
 	"\x1aNOTICE_KIND_FRIEND_REQUEST\x10\x05\x12\x1f\n" +
-	"\x1bNOTICE_KIND_FRIEND_ACCEPTED\x10\x062\xf6\x02\n" +
+	"\x1bNOTICE_KIND_FRIEND_ACCEPTED\x10\x062\xf9\x04\n" +
 	"\rNotifyService\x12O\n" +
 	"\x06Record\x12\x19.moments.v1.RecordRequest\x1a\x1a.moments.v1.RecordResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x03\x90\x02\x02\x12Y\n" +
-	"\vListNotices\x12\x1e.moments.v1.ListNoticesRequest\x1a\x1f.moments.v1.ListNoticesResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12\\\n" +
-	"\vCountUnread\x12\x1e.moments.v1.CountUnreadRequest\x1a\x1f.moments.v1.CountUnreadResponse\"\f\xfa\xb2\x19\x05\x10\xc8\x01\x18\x02\x90\x02\x01\x12P\n" +
-	"\bMarkRead\x12\x1b.moments.v1.MarkReadRequest\x1a\x1c.moments.v1.MarkReadResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x1a\t\xfa\xb2\x19\x05\b\x05\x10\xf4\x03B7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
+	"\vListNotices\x12\x1e.moments.v1.ListNoticesRequest\x1a\x1f.moments.v1.ListNoticesResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12Y\n" +
+	"\vCountUnread\x12\x1e.moments.v1.CountUnreadRequest\x1a\x1f.moments.v1.CountUnreadResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12P\n" +
+	"\bMarkRead\x12\x1b.moments.v1.MarkReadRequest\x1a\x1c.moments.v1.MarkReadResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x12Z\n" +
+	"\x05Check\x12\x1f.moments.v1.CheckNoticesRequest\x1a .moments.v1.CheckNoticesResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x02\x12O\n" +
+	"\x06Forget\x12\x19.moments.v1.ForgetRequest\x1a\x1a.moments.v1.ForgetResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x02\x12W\n" +
+	"\x05Watch\x12\x1f.moments.v1.WatchNoticesRequest\x1a .moments.v1.WatchNoticesResponse\"\v\xfa\xb2\x19\x04\b\x06\x18\x02\x90\x02\x01\x1a\t\xfa\xb2\x19\x05\b\x05\x10\xf4\x03B7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
 
 var (
 	file_moments_v1_notify_proto_rawDescOnce sync.Once
@@ -810,19 +1001,25 @@ func file_moments_v1_notify_proto_rawDescGZIP() []byte {
 }
 
 var file_moments_v1_notify_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_moments_v1_notify_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_moments_v1_notify_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_moments_v1_notify_proto_goTypes = []any{
-	(NoticeKind)(0),             // 0: moments.v1.NoticeKind
-	(*NoticeEvent)(nil),         // 1: moments.v1.NoticeEvent
-	(*RecordRequest)(nil),       // 2: moments.v1.RecordRequest
-	(*RecordResponse)(nil),      // 3: moments.v1.RecordResponse
-	(*Notice)(nil),              // 4: moments.v1.Notice
-	(*ListNoticesRequest)(nil),  // 5: moments.v1.ListNoticesRequest
-	(*ListNoticesResponse)(nil), // 6: moments.v1.ListNoticesResponse
-	(*CountUnreadRequest)(nil),  // 7: moments.v1.CountUnreadRequest
-	(*CountUnreadResponse)(nil), // 8: moments.v1.CountUnreadResponse
-	(*MarkReadRequest)(nil),     // 9: moments.v1.MarkReadRequest
-	(*MarkReadResponse)(nil),    // 10: moments.v1.MarkReadResponse
+	(NoticeKind)(0),              // 0: moments.v1.NoticeKind
+	(*NoticeEvent)(nil),          // 1: moments.v1.NoticeEvent
+	(*RecordRequest)(nil),        // 2: moments.v1.RecordRequest
+	(*RecordResponse)(nil),       // 3: moments.v1.RecordResponse
+	(*Notice)(nil),               // 4: moments.v1.Notice
+	(*ListNoticesRequest)(nil),   // 5: moments.v1.ListNoticesRequest
+	(*ListNoticesResponse)(nil),  // 6: moments.v1.ListNoticesResponse
+	(*CountUnreadRequest)(nil),   // 7: moments.v1.CountUnreadRequest
+	(*CountUnreadResponse)(nil),  // 8: moments.v1.CountUnreadResponse
+	(*MarkReadRequest)(nil),      // 9: moments.v1.MarkReadRequest
+	(*MarkReadResponse)(nil),     // 10: moments.v1.MarkReadResponse
+	(*WatchNoticesRequest)(nil),  // 11: moments.v1.WatchNoticesRequest
+	(*WatchNoticesResponse)(nil), // 12: moments.v1.WatchNoticesResponse
+	(*CheckNoticesRequest)(nil),  // 13: moments.v1.CheckNoticesRequest
+	(*CheckNoticesResponse)(nil), // 14: moments.v1.CheckNoticesResponse
+	(*ForgetRequest)(nil),        // 15: moments.v1.ForgetRequest
+	(*ForgetResponse)(nil),       // 16: moments.v1.ForgetResponse
 }
 var file_moments_v1_notify_proto_depIdxs = []int32{
 	0,  // 0: moments.v1.NoticeEvent.kind:type_name -> moments.v1.NoticeKind
@@ -833,12 +1030,18 @@ var file_moments_v1_notify_proto_depIdxs = []int32{
 	5,  // 5: moments.v1.NotifyService.ListNotices:input_type -> moments.v1.ListNoticesRequest
 	7,  // 6: moments.v1.NotifyService.CountUnread:input_type -> moments.v1.CountUnreadRequest
 	9,  // 7: moments.v1.NotifyService.MarkRead:input_type -> moments.v1.MarkReadRequest
-	3,  // 8: moments.v1.NotifyService.Record:output_type -> moments.v1.RecordResponse
-	6,  // 9: moments.v1.NotifyService.ListNotices:output_type -> moments.v1.ListNoticesResponse
-	8,  // 10: moments.v1.NotifyService.CountUnread:output_type -> moments.v1.CountUnreadResponse
-	10, // 11: moments.v1.NotifyService.MarkRead:output_type -> moments.v1.MarkReadResponse
-	8,  // [8:12] is the sub-list for method output_type
-	4,  // [4:8] is the sub-list for method input_type
+	13, // 8: moments.v1.NotifyService.Check:input_type -> moments.v1.CheckNoticesRequest
+	15, // 9: moments.v1.NotifyService.Forget:input_type -> moments.v1.ForgetRequest
+	11, // 10: moments.v1.NotifyService.Watch:input_type -> moments.v1.WatchNoticesRequest
+	3,  // 11: moments.v1.NotifyService.Record:output_type -> moments.v1.RecordResponse
+	6,  // 12: moments.v1.NotifyService.ListNotices:output_type -> moments.v1.ListNoticesResponse
+	8,  // 13: moments.v1.NotifyService.CountUnread:output_type -> moments.v1.CountUnreadResponse
+	10, // 14: moments.v1.NotifyService.MarkRead:output_type -> moments.v1.MarkReadResponse
+	14, // 15: moments.v1.NotifyService.Check:output_type -> moments.v1.CheckNoticesResponse
+	16, // 16: moments.v1.NotifyService.Forget:output_type -> moments.v1.ForgetResponse
+	12, // 17: moments.v1.NotifyService.Watch:output_type -> moments.v1.WatchNoticesResponse
+	11, // [11:18] is the sub-list for method output_type
+	4,  // [4:11] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -849,13 +1052,14 @@ func file_moments_v1_notify_proto_init() {
 	if File_moments_v1_notify_proto != nil {
 		return
 	}
+	file_moments_v1_forget_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_moments_v1_notify_proto_rawDesc), len(file_moments_v1_notify_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

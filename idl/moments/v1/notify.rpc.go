@@ -17,22 +17,33 @@ import (
 //
 // NotifyService tells people what others did on posts they have to do with: the
 // owner of likes and comments by others, earlier participants of later ones by
-// their own friends, reminded people of a post; nobody of his own acts.
+// their own friends, reminded people of a post; and of requests to be friends and
+// of accepted ones. Nobody is told of his own acts.
 //
-// A notice holds references only. Its text is fetched when it is read, so a
-// deleted comment's text is in no notice and what the reader may no longer see
-// drops out.
+// A notice holds references only. What it tells of is looked up when it is read, so a
+// deleted comment's text is in no notice, and what the reader may no longer see is
+// neither shown nor counted. At least the newest 500 notices of a user are kept.
 type NotifyServiceServer interface {
 	// Record takes over what happened. It is repeated until it succeeds, and makes
-	// each notice once: an event is known by its operation id.
+	// each notice once: an event is known by its operation id for at least a day.
 	Record(context.Context, *RecordRequest) (*RecordResponse, error)
 	// ListNotices gives a user's notices in the order they arrived here, newest
 	// first.
 	ListNotices(context.Context, *ListNoticesRequest) (*ListNoticesResponse, error)
-	// CountUnread gives the exact number of unread notices.
+	// CountUnread gives the exact number of unread notices that the user would see.
 	CountUnread(context.Context, *CountUnreadRequest) (*CountUnreadResponse, error)
 	// MarkRead marks everything up to a notice as read, on all devices.
 	MarkRead(context.Context, *MarkReadRequest) (*MarkReadResponse, error)
+	// Check compares what is stored of a user's notices with where he stands in them, for
+	// the audit; a mending one also puts it right. Operators' tools use it; the gateway
+	// does not offer it.
+	Check(context.Context, *CheckNoticesRequest) (*CheckNoticesResponse, error)
+	// Forget removes all notices of somebody whose account is deleted.
+	// Doing it again changes nothing. The account service calls it; the gateway does not
+	// offer it.
+	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
+	// Watch tells whose notices may have changed, for who waits for many users'.
+	Watch(context.Context, *WatchNoticesRequest) (*WatchNoticesResponse, error)
 }
 
 // UnimplementedNotifyServiceServer answers every method with rpc.Unimplemented.
@@ -58,6 +69,21 @@ func (UnimplementedNotifyServiceServer) CountUnread(context.Context, *CountUnrea
 // MarkRead returns an error of code rpc.Unimplemented.
 func (UnimplementedNotifyServiceServer) MarkRead(context.Context, *MarkReadRequest) (*MarkReadResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.NotifyService/MarkRead is not implemented")
+}
+
+// Check returns an error of code rpc.Unimplemented.
+func (UnimplementedNotifyServiceServer) Check(context.Context, *CheckNoticesRequest) (*CheckNoticesResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.NotifyService/Check is not implemented")
+}
+
+// Forget returns an error of code rpc.Unimplemented.
+func (UnimplementedNotifyServiceServer) Forget(context.Context, *ForgetRequest) (*ForgetResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.NotifyService/Forget is not implemented")
+}
+
+// Watch returns an error of code rpc.Unimplemented.
+func (UnimplementedNotifyServiceServer) Watch(context.Context, *WatchNoticesRequest) (*WatchNoticesResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.NotifyService/Watch is not implemented")
 }
 
 // RegisterNotifyServiceServer makes r serve moments.v1.NotifyService with srv.
@@ -91,6 +117,27 @@ func RegisterNotifyServiceServer(r rpc.Registrar, srv NotifyServiceServer) {
 			}
 			return res, nil
 		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.Check(ctx, req.(*CheckNoticesRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.Forget(ctx, req.(*ForgetRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.Watch(ctx, req.(*WatchNoticesRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
 	})
 }
 
@@ -100,26 +147,39 @@ func RegisterNotifyServiceServer(r rpc.Registrar, srv NotifyServiceServer) {
 //
 // NotifyService tells people what others did on posts they have to do with: the
 // owner of likes and comments by others, earlier participants of later ones by
-// their own friends, reminded people of a post; nobody of his own acts.
+// their own friends, reminded people of a post; and of requests to be friends and
+// of accepted ones. Nobody is told of his own acts.
 //
-// A notice holds references only. Its text is fetched when it is read, so a
-// deleted comment's text is in no notice and what the reader may no longer see
-// drops out.
+// A notice holds references only. What it tells of is looked up when it is read, so a
+// deleted comment's text is in no notice, and what the reader may no longer see is
+// neither shown nor counted. At least the newest 500 notices of a user are kept.
 type NotifyServiceClient interface {
 	// Record takes over what happened. It is repeated until it succeeds, and makes
-	// each notice once: an event is known by its operation id.
+	// each notice once: an event is known by its operation id for at least a day.
 	Record(context.Context, *RecordRequest) (*RecordResponse, error)
 	// ListNotices gives a user's notices in the order they arrived here, newest
 	// first.
 	ListNotices(context.Context, *ListNoticesRequest) (*ListNoticesResponse, error)
-	// CountUnread gives the exact number of unread notices.
+	// CountUnread gives the exact number of unread notices that the user would see.
 	CountUnread(context.Context, *CountUnreadRequest) (*CountUnreadResponse, error)
 	// MarkRead marks everything up to a notice as read, on all devices.
 	MarkRead(context.Context, *MarkReadRequest) (*MarkReadResponse, error)
+	// Check compares what is stored of a user's notices with where he stands in them, for
+	// the audit; a mending one also puts it right. Operators' tools use it; the gateway
+	// does not offer it.
+	Check(context.Context, *CheckNoticesRequest) (*CheckNoticesResponse, error)
+	// Forget removes all notices of somebody whose account is deleted.
+	// Doing it again changes nothing. The account service calls it; the gateway does not
+	// offer it.
+	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
+	// Watch tells whose notices may have changed, for who waits for many users'.
+	Watch(context.Context, *WatchNoticesRequest) (*WatchNoticesResponse, error)
 }
 
 // NewNotifyServiceClient gives a client that calls through conn.
-func NewNotifyServiceClient(conn rpc.Invoker) NotifyServiceClient { return &notifyServiceClient{conn} }
+func NewNotifyServiceClient(conn rpc.Invoker) NotifyServiceClient {
+	return &notifyServiceClient{rpc.Expect(conn, NotifyServiceDesc)}
+}
 
 type notifyServiceClient struct{ conn rpc.Invoker }
 
@@ -171,6 +231,42 @@ func (c *notifyServiceClient) MarkRead(ctx context.Context, req *MarkReadRequest
 	return typed, nil
 }
 
+func (c *notifyServiceClient) Check(ctx context.Context, req *CheckNoticesRequest) (*CheckNoticesResponse, error) {
+	res, err := c.conn.Invoke(ctx, NotifyServiceCheckMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*CheckNoticesResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", NotifyServiceCheckMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *notifyServiceClient) Forget(ctx context.Context, req *ForgetRequest) (*ForgetResponse, error) {
+	res, err := c.conn.Invoke(ctx, NotifyServiceForgetMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ForgetResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", NotifyServiceForgetMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *notifyServiceClient) Watch(ctx context.Context, req *WatchNoticesRequest) (*WatchNoticesResponse, error) {
+	res, err := c.conn.Invoke(ctx, NotifyServiceWatchMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*WatchNoticesResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", NotifyServiceWatchMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
 // NotifyServiceRecordMethod is the contract of moments.v1.NotifyService/Record.
 var NotifyServiceRecordMethod = &rpc.Method{
 	Service:     "moments.v1.NotifyService",
@@ -200,7 +296,7 @@ var NotifyServiceCountUnreadMethod = &rpc.Method{
 	Service:     "moments.v1.NotifyService",
 	Name:        "CountUnread",
 	Class:       qos.Extra,
-	Timeout:     200 * time.Millisecond,
+	Timeout:     500 * time.Millisecond,
 	MaxAttempts: 2,
 	Idempotency: rpc.NoSideEffects,
 	NewRequest:  func() proto.Message { return new(CountUnreadRequest) },
@@ -219,6 +315,42 @@ var NotifyServiceMarkReadMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(MarkReadResponse) },
 }
 
+// NotifyServiceCheckMethod is the contract of moments.v1.NotifyService/Check.
+var NotifyServiceCheckMethod = &rpc.Method{
+	Service:     "moments.v1.NotifyService",
+	Name:        "Check",
+	Class:       qos.Background,
+	Timeout:     5000 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(CheckNoticesRequest) },
+	NewResponse: func() proto.Message { return new(CheckNoticesResponse) },
+}
+
+// NotifyServiceForgetMethod is the contract of moments.v1.NotifyService/Forget.
+var NotifyServiceForgetMethod = &rpc.Method{
+	Service:     "moments.v1.NotifyService",
+	Name:        "Forget",
+	Class:       qos.Background,
+	Timeout:     5000 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(ForgetRequest) },
+	NewResponse: func() proto.Message { return new(ForgetResponse) },
+}
+
+// NotifyServiceWatchMethod is the contract of moments.v1.NotifyService/Watch.
+var NotifyServiceWatchMethod = &rpc.Method{
+	Service:     "moments.v1.NotifyService",
+	Name:        "Watch",
+	Class:       qos.Background,
+	Timeout:     500 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(WatchNoticesRequest) },
+	NewResponse: func() proto.Message { return new(WatchNoticesResponse) },
+}
+
 // NotifyServiceDesc is the contract of moments.v1.NotifyService.
 var NotifyServiceDesc = &rpc.Service{
 	Name: "moments.v1.NotifyService",
@@ -228,5 +360,8 @@ var NotifyServiceDesc = &rpc.Service{
 		NotifyServiceListNoticesMethod,
 		NotifyServiceCountUnreadMethod,
 		NotifyServiceMarkReadMethod,
+		NotifyServiceCheckMethod,
+		NotifyServiceForgetMethod,
+		NotifyServiceWatchMethod,
 	},
 }

@@ -105,7 +105,7 @@ type Post struct {
 	Location string `protobuf:"bytes,7,opt,name=location,proto3" json:"location,omitempty"`
 	// Whom it is for; told to its author only.
 	Audience Audience `protobuf:"varint,8,opt,name=audience,proto3,enum=moments.v1.Audience" json:"audience,omitempty"`
-	// The people reminded of it, as far as the viewer may know them.
+	// The people reminded of it: all for the author, for others themselves alone.
 	RemindIds     []string `protobuf:"bytes,9,rep,name=remind_ids,json=remindIds,proto3" json:"remind_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -361,18 +361,23 @@ type PublishRequest struct {
 	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
 	// Whom it is for.
 	Audience Audience `protobuf:"varint,4,opt,name=audience,proto3,enum=moments.v1.Audience" json:"audience,omitempty"`
-	// With AUDIENCE_ALLOW: the persons, tags already resolved.
+	// With AUDIENCE_ALLOW: the persons, at most 5,000.
 	AllowIds []string `protobuf:"bytes,5,rep,name=allow_ids,json=allowIds,proto3" json:"allow_ids,omitempty"`
-	// With AUDIENCE_ALLOW and AUDIENCE_DENY: the persons, tags already resolved.
+	// With AUDIENCE_ALLOW and AUDIENCE_DENY: the persons, at most 5,000.
 	DenyIds []string `protobuf:"bytes,6,rep,name=deny_ids,json=denyIds,proto3" json:"deny_ids,omitempty"`
-	// Objects uploaded before.
+	// 1 to 9 photos or one video, uploaded before and used by no other post.
 	MediaIds []string `protobuf:"bytes,7,rep,name=media_ids,json=mediaIds,proto3" json:"media_ids,omitempty"`
 	// One link card.
 	Link *LinkCard `protobuf:"bytes,8,opt,name=link,proto3" json:"link,omitempty"`
 	// At most 100 code points.
 	Location string `protobuf:"bytes,9,opt,name=location,proto3" json:"location,omitempty"`
-	// People to remind; each must be able to see the post.
-	RemindIds     []string `protobuf:"bytes,10,rep,name=remind_ids,json=remindIds,proto3" json:"remind_ids,omitempty"`
+	// People to remind, at most 10; each must be able to see the post.
+	RemindIds []string `protobuf:"bytes,10,rep,name=remind_ids,json=remindIds,proto3" json:"remind_ids,omitempty"`
+	// With AUDIENCE_ALLOW: tags of the author's, resolved to persons now.
+	AllowTagIds []string `protobuf:"bytes,11,rep,name=allow_tag_ids,json=allowTagIds,proto3" json:"allow_tag_ids,omitempty"`
+	// With AUDIENCE_ALLOW and AUDIENCE_DENY: tags of the author's, resolved to persons
+	// now.
+	DenyTagIds    []string `protobuf:"bytes,12,rep,name=deny_tag_ids,json=denyTagIds,proto3" json:"deny_tag_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -477,6 +482,20 @@ func (x *PublishRequest) GetRemindIds() []string {
 	return nil
 }
 
+func (x *PublishRequest) GetAllowTagIds() []string {
+	if x != nil {
+		return x.AllowTagIds
+	}
+	return nil
+}
+
+func (x *PublishRequest) GetDenyTagIds() []string {
+	if x != nil {
+		return x.DenyTagIds
+	}
+	return nil
+}
+
 // PublishResponse holds the stored post.
 type PublishResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -529,9 +548,11 @@ type DeletePostRequest struct {
 	// The acting user: must be the author.
 	AuthorId string `protobuf:"bytes,1,opt,name=author_id,json=authorId,proto3" json:"author_id,omitempty"`
 	// The post.
-	PostId        string `protobuf:"bytes,2,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PostId string `protobuf:"bytes,2,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
+	// Makes the request happen once per author; at most 64 bytes, empty for none.
+	IdempotencyKey string `protobuf:"bytes,3,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DeletePostRequest) Reset() {
@@ -578,6 +599,13 @@ func (x *DeletePostRequest) GetPostId() string {
 	return ""
 }
 
+func (x *DeletePostRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
 // DeletePostResponse is empty: the post is gone.
 type DeletePostResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -615,6 +643,264 @@ func (*DeletePostResponse) Descriptor() ([]byte, []int) {
 	return file_moments_v1_post_proto_rawDescGZIP(), []int{6}
 }
 
+// SetAudienceRequest names a post and whom it shall be for.
+type SetAudienceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The acting user: must be the author.
+	AuthorId string `protobuf:"bytes,1,opt,name=author_id,json=authorId,proto3" json:"author_id,omitempty"`
+	// The post.
+	PostId string `protobuf:"bytes,2,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
+	// AUDIENCE_FRIENDS or AUDIENCE_ONLY_ME.
+	Audience Audience `protobuf:"varint,3,opt,name=audience,proto3,enum=moments.v1.Audience" json:"audience,omitempty"`
+	// Makes the request happen once per author; at most 64 bytes, empty for none.
+	IdempotencyKey string `protobuf:"bytes,4,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SetAudienceRequest) Reset() {
+	*x = SetAudienceRequest{}
+	mi := &file_moments_v1_post_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAudienceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAudienceRequest) ProtoMessage() {}
+
+func (x *SetAudienceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_post_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAudienceRequest.ProtoReflect.Descriptor instead.
+func (*SetAudienceRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SetAudienceRequest) GetAuthorId() string {
+	if x != nil {
+		return x.AuthorId
+	}
+	return ""
+}
+
+func (x *SetAudienceRequest) GetPostId() string {
+	if x != nil {
+		return x.PostId
+	}
+	return ""
+}
+
+func (x *SetAudienceRequest) GetAudience() Audience {
+	if x != nil {
+		return x.Audience
+	}
+	return Audience_AUDIENCE_UNSPECIFIED
+}
+
+func (x *SetAudienceRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+// SetAudienceResponse is empty: the audience is what was asked for.
+type SetAudienceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAudienceResponse) Reset() {
+	*x = SetAudienceResponse{}
+	mi := &file_moments_v1_post_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAudienceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAudienceResponse) ProtoMessage() {}
+
+func (x *SetAudienceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_post_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAudienceResponse.ProtoReflect.Descriptor instead.
+func (*SetAudienceResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{8}
+}
+
+// MergeAlbumsRequest asks for posts of several authors.
+type MergeAlbumsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The acting user.
+	ViewerId string `protobuf:"bytes,1,opt,name=viewer_id,json=viewerId,proto3" json:"viewer_id,omitempty"`
+	// Whose: at most 5,001.
+	AuthorIds []string `protobuf:"bytes,2,rep,name=author_ids,json=authorIds,proto3" json:"author_ids,omitempty"`
+	// Only posts older than this post; empty starts at the newest.
+	BeforeId string `protobuf:"bytes,3,opt,name=before_id,json=beforeId,proto3" json:"before_id,omitempty"`
+	// How many posts to look at: 1 to 200. Fewer are given if some are hidden.
+	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Leave out everything but id, author and time.
+	HeadsOnly bool `protobuf:"varint,5,opt,name=heads_only,json=headsOnly,proto3" json:"heads_only,omitempty"`
+	// Go by friendship and whom a post is for alone, as fan-out does: settings can be
+	// taken back, so an index has what they hide.
+	ForIndex      bool `protobuf:"varint,6,opt,name=for_index,json=forIndex,proto3" json:"for_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeAlbumsRequest) Reset() {
+	*x = MergeAlbumsRequest{}
+	mi := &file_moments_v1_post_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeAlbumsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeAlbumsRequest) ProtoMessage() {}
+
+func (x *MergeAlbumsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_post_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeAlbumsRequest.ProtoReflect.Descriptor instead.
+func (*MergeAlbumsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *MergeAlbumsRequest) GetViewerId() string {
+	if x != nil {
+		return x.ViewerId
+	}
+	return ""
+}
+
+func (x *MergeAlbumsRequest) GetAuthorIds() []string {
+	if x != nil {
+		return x.AuthorIds
+	}
+	return nil
+}
+
+func (x *MergeAlbumsRequest) GetBeforeId() string {
+	if x != nil {
+		return x.BeforeId
+	}
+	return ""
+}
+
+func (x *MergeAlbumsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *MergeAlbumsRequest) GetHeadsOnly() bool {
+	if x != nil {
+		return x.HeadsOnly
+	}
+	return false
+}
+
+func (x *MergeAlbumsRequest) GetForIndex() bool {
+	if x != nil {
+		return x.ForIndex
+	}
+	return false
+}
+
+// MergeAlbumsResponse holds what the viewer may see of them.
+type MergeAlbumsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Newest first.
+	Posts []*Post `protobuf:"bytes,1,rep,name=posts,proto3" json:"posts,omitempty"`
+	// The oldest post that was looked at, where the next call goes on; empty if there are
+	// no older ones.
+	ReachedId     string `protobuf:"bytes,2,opt,name=reached_id,json=reachedId,proto3" json:"reached_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeAlbumsResponse) Reset() {
+	*x = MergeAlbumsResponse{}
+	mi := &file_moments_v1_post_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeAlbumsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeAlbumsResponse) ProtoMessage() {}
+
+func (x *MergeAlbumsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_post_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeAlbumsResponse.ProtoReflect.Descriptor instead.
+func (*MergeAlbumsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MergeAlbumsResponse) GetPosts() []*Post {
+	if x != nil {
+		return x.Posts
+	}
+	return nil
+}
+
+func (x *MergeAlbumsResponse) GetReachedId() string {
+	if x != nil {
+		return x.ReachedId
+	}
+	return ""
+}
+
 // GetPostsRequest asks for posts by id.
 type GetPostsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -628,14 +914,17 @@ type GetPostsRequest struct {
 	Own *OwnWindow `protobuf:"bytes,4,opt,name=own,proto3" json:"own,omitempty"`
 	// The posts are for the viewer's timeline: also leave out those of authors whom
 	// the viewer does not want to see there.
-	Timeline      bool `protobuf:"varint,5,opt,name=timeline,proto3" json:"timeline,omitempty"`
+	Timeline bool `protobuf:"varint,5,opt,name=timeline,proto3" json:"timeline,omitempty"`
+	// Also tell of which posts nothing has come to this region. It is for services: people
+	// are never told whether there is what they do not see.
+	Missing       bool `protobuf:"varint,6,opt,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPostsRequest) Reset() {
 	*x = GetPostsRequest{}
-	mi := &file_moments_v1_post_proto_msgTypes[7]
+	mi := &file_moments_v1_post_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +936,7 @@ func (x *GetPostsRequest) String() string {
 func (*GetPostsRequest) ProtoMessage() {}
 
 func (x *GetPostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_post_proto_msgTypes[7]
+	mi := &file_moments_v1_post_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +949,7 @@ func (x *GetPostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPostsRequest.ProtoReflect.Descriptor instead.
 func (*GetPostsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_post_proto_rawDescGZIP(), []int{7}
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetPostsRequest) GetViewerId() string {
@@ -698,6 +987,13 @@ func (x *GetPostsRequest) GetTimeline() bool {
 	return false
 }
 
+func (x *GetPostsRequest) GetMissing() bool {
+	if x != nil {
+		return x.Missing
+	}
+	return false
+}
+
 // OwnWindow asks for the viewer's own posts in a stretch of time, so that a reader
 // sees them before fan-out has brought them to his timeline.
 type OwnWindow struct {
@@ -714,7 +1010,7 @@ type OwnWindow struct {
 
 func (x *OwnWindow) Reset() {
 	*x = OwnWindow{}
-	mi := &file_moments_v1_post_proto_msgTypes[8]
+	mi := &file_moments_v1_post_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -726,7 +1022,7 @@ func (x *OwnWindow) String() string {
 func (*OwnWindow) ProtoMessage() {}
 
 func (x *OwnWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_post_proto_msgTypes[8]
+	mi := &file_moments_v1_post_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -739,7 +1035,7 @@ func (x *OwnWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnWindow.ProtoReflect.Descriptor instead.
 func (*OwnWindow) Descriptor() ([]byte, []int) {
-	return file_moments_v1_post_proto_rawDescGZIP(), []int{8}
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OwnWindow) GetBeforeId() string {
@@ -770,14 +1066,20 @@ type GetPostsResponse struct {
 	Posts []*Post `protobuf:"bytes,1,rep,name=posts,proto3" json:"posts,omitempty"`
 	// The viewer's own posts within the window that were not among the ids asked
 	// for, newest first and in full (unless heads_only).
-	Own           []*Post `protobuf:"bytes,2,rep,name=own,proto3" json:"own,omitempty"`
+	Own []*Post `protobuf:"bytes,2,rep,name=own,proto3" json:"own,omitempty"`
+	// The version of the viewer's relations that was found during the call and that it was
+	// decided by, if the posts are for a timeline; 0 if none was needed.
+	RelationsVersion uint64 `protobuf:"varint,3,opt,name=relations_version,json=relationsVersion,proto3" json:"relations_version,omitempty"`
+	// With missing: those of the ids of which nothing has come to this region, or nothing
+	// that may be shown yet.
+	MissingIds    []string `protobuf:"bytes,4,rep,name=missing_ids,json=missingIds,proto3" json:"missing_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPostsResponse) Reset() {
 	*x = GetPostsResponse{}
-	mi := &file_moments_v1_post_proto_msgTypes[9]
+	mi := &file_moments_v1_post_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +1091,7 @@ func (x *GetPostsResponse) String() string {
 func (*GetPostsResponse) ProtoMessage() {}
 
 func (x *GetPostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_post_proto_msgTypes[9]
+	mi := &file_moments_v1_post_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +1104,7 @@ func (x *GetPostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPostsResponse.ProtoReflect.Descriptor instead.
 func (*GetPostsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_post_proto_rawDescGZIP(), []int{9}
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetPostsResponse) GetPosts() []*Post {
@@ -815,6 +1117,20 @@ func (x *GetPostsResponse) GetPosts() []*Post {
 func (x *GetPostsResponse) GetOwn() []*Post {
 	if x != nil {
 		return x.Own
+	}
+	return nil
+}
+
+func (x *GetPostsResponse) GetRelationsVersion() uint64 {
+	if x != nil {
+		return x.RelationsVersion
+	}
+	return 0
+}
+
+func (x *GetPostsResponse) GetMissingIds() []string {
+	if x != nil {
+		return x.MissingIds
 	}
 	return nil
 }
@@ -842,7 +1158,7 @@ type AlbumRequest struct {
 
 func (x *AlbumRequest) Reset() {
 	*x = AlbumRequest{}
-	mi := &file_moments_v1_post_proto_msgTypes[10]
+	mi := &file_moments_v1_post_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1170,7 @@ func (x *AlbumRequest) String() string {
 func (*AlbumRequest) ProtoMessage() {}
 
 func (x *AlbumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_post_proto_msgTypes[10]
+	mi := &file_moments_v1_post_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1183,7 @@ func (x *AlbumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlbumRequest.ProtoReflect.Descriptor instead.
 func (*AlbumRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_post_proto_rawDescGZIP(), []int{10}
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AlbumRequest) GetViewerId() string {
@@ -932,7 +1248,7 @@ type AlbumResponse struct {
 
 func (x *AlbumResponse) Reset() {
 	*x = AlbumResponse{}
-	mi := &file_moments_v1_post_proto_msgTypes[11]
+	mi := &file_moments_v1_post_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1260,7 @@ func (x *AlbumResponse) String() string {
 func (*AlbumResponse) ProtoMessage() {}
 
 func (x *AlbumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_post_proto_msgTypes[11]
+	mi := &file_moments_v1_post_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1273,7 @@ func (x *AlbumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlbumResponse.ProtoReflect.Descriptor instead.
 func (*AlbumResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_post_proto_rawDescGZIP(), []int{11}
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AlbumResponse) GetPosts() []*Post {
@@ -989,7 +1305,7 @@ type ListAlbumRequest struct {
 
 func (x *ListAlbumRequest) Reset() {
 	*x = ListAlbumRequest{}
-	mi := &file_moments_v1_post_proto_msgTypes[12]
+	mi := &file_moments_v1_post_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1317,7 @@ func (x *ListAlbumRequest) String() string {
 func (*ListAlbumRequest) ProtoMessage() {}
 
 func (x *ListAlbumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_post_proto_msgTypes[12]
+	mi := &file_moments_v1_post_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1330,7 @@ func (x *ListAlbumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlbumRequest.ProtoReflect.Descriptor instead.
 func (*ListAlbumRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_post_proto_rawDescGZIP(), []int{12}
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListAlbumRequest) GetAuthorId() string {
@@ -1051,7 +1367,7 @@ type ListAlbumResponse struct {
 
 func (x *ListAlbumResponse) Reset() {
 	*x = ListAlbumResponse{}
-	mi := &file_moments_v1_post_proto_msgTypes[13]
+	mi := &file_moments_v1_post_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1379,7 @@ func (x *ListAlbumResponse) String() string {
 func (*ListAlbumResponse) ProtoMessage() {}
 
 func (x *ListAlbumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_post_proto_msgTypes[13]
+	mi := &file_moments_v1_post_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1392,7 @@ func (x *ListAlbumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAlbumResponse.ProtoReflect.Descriptor instead.
 func (*ListAlbumResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_post_proto_rawDescGZIP(), []int{13}
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListAlbumResponse) GetPostIds() []string {
@@ -1102,7 +1418,7 @@ type FanOutStatusRequest struct {
 
 func (x *FanOutStatusRequest) Reset() {
 	*x = FanOutStatusRequest{}
-	mi := &file_moments_v1_post_proto_msgTypes[14]
+	mi := &file_moments_v1_post_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1430,7 @@ func (x *FanOutStatusRequest) String() string {
 func (*FanOutStatusRequest) ProtoMessage() {}
 
 func (x *FanOutStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_post_proto_msgTypes[14]
+	mi := &file_moments_v1_post_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1443,7 @@ func (x *FanOutStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FanOutStatusRequest.ProtoReflect.Descriptor instead.
 func (*FanOutStatusRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_post_proto_rawDescGZIP(), []int{14}
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{18}
 }
 
 // FanOutStatusResponse says how far fan-out is.
@@ -1148,7 +1464,7 @@ type FanOutStatusResponse struct {
 
 func (x *FanOutStatusResponse) Reset() {
 	*x = FanOutStatusResponse{}
-	mi := &file_moments_v1_post_proto_msgTypes[15]
+	mi := &file_moments_v1_post_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1476,7 @@ func (x *FanOutStatusResponse) String() string {
 func (*FanOutStatusResponse) ProtoMessage() {}
 
 func (x *FanOutStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_post_proto_msgTypes[15]
+	mi := &file_moments_v1_post_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1489,7 @@ func (x *FanOutStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FanOutStatusResponse.ProtoReflect.Descriptor instead.
 func (*FanOutStatusResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_post_proto_rawDescGZIP(), []int{15}
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FanOutStatusResponse) GetPending() uint64 {
@@ -1204,12 +1520,102 @@ func (x *FanOutStatusResponse) GetFailures() uint64 {
 	return 0
 }
 
+type RehomeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The step, as the account service has it.
+	Home          *UserHome `protobuf:"bytes,1,opt,name=home,proto3" json:"home,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehomeRequest) Reset() {
+	*x = RehomeRequest{}
+	mi := &file_moments_v1_post_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehomeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehomeRequest) ProtoMessage() {}
+
+func (x *RehomeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_post_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehomeRequest.ProtoReflect.Descriptor instead.
+func (*RehomeRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RehomeRequest) GetHome() *UserHome {
+	if x != nil {
+		return x.Home
+	}
+	return nil
+}
+
+type RehomeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All that his region of before the move had of him is here and in its place.
+	Complete      bool `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehomeResponse) Reset() {
+	*x = RehomeResponse{}
+	mi := &file_moments_v1_post_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehomeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehomeResponse) ProtoMessage() {}
+
+func (x *RehomeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_post_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehomeResponse.ProtoReflect.Descriptor instead.
+func (*RehomeResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_post_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RehomeResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
 var File_moments_v1_post_proto protoreflect.FileDescriptor
 
 const file_moments_v1_post_proto_rawDesc = "" +
 	"\n" +
 	"\x15moments/v1/post.proto\x12\n" +
-	"moments.v1\x1a\x10qos/v1/qos.proto\"\xa5\x02\n" +
+	"moments.v1\x1a\x18moments/v1/account.proto\x1a\x10qos/v1/qos.proto\"\xa5\x02\n" +
 	"\x04Post\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tauthor_id\x18\x02 \x01(\tR\bauthorId\x12\x17\n" +
@@ -1232,7 +1638,7 @@ const file_moments_v1_post_proto_rawDesc = "" +
 	"\bLinkCard\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x19\n" +
-	"\bmedia_id\x18\x03 \x01(\tR\amediaId\"\xd6\x02\n" +
+	"\bmedia_id\x18\x03 \x01(\tR\amediaId\"\x9c\x03\n" +
 	"\x0ePublishRequest\x12\x1b\n" +
 	"\tauthor_id\x18\x01 \x01(\tR\bauthorId\x12'\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x12\n" +
@@ -1245,27 +1651,54 @@ const file_moments_v1_post_proto_rawDesc = "" +
 	"\blocation\x18\t \x01(\tR\blocation\x12\x1d\n" +
 	"\n" +
 	"remind_ids\x18\n" +
-	" \x03(\tR\tremindIds\"7\n" +
+	" \x03(\tR\tremindIds\x12\"\n" +
+	"\rallow_tag_ids\x18\v \x03(\tR\vallowTagIds\x12 \n" +
+	"\fdeny_tag_ids\x18\f \x03(\tR\n" +
+	"denyTagIds\"7\n" +
 	"\x0fPublishResponse\x12$\n" +
-	"\x04post\x18\x01 \x01(\v2\x10.moments.v1.PostR\x04post\"I\n" +
+	"\x04post\x18\x01 \x01(\v2\x10.moments.v1.PostR\x04post\"r\n" +
 	"\x11DeletePostRequest\x12\x1b\n" +
 	"\tauthor_id\x18\x01 \x01(\tR\bauthorId\x12\x17\n" +
-	"\apost_id\x18\x02 \x01(\tR\x06postId\"\x14\n" +
-	"\x12DeletePostResponse\"\xa4\x01\n" +
+	"\apost_id\x18\x02 \x01(\tR\x06postId\x12'\n" +
+	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\"\x14\n" +
+	"\x12DeletePostResponse\"\xa5\x01\n" +
+	"\x12SetAudienceRequest\x12\x1b\n" +
+	"\tauthor_id\x18\x01 \x01(\tR\bauthorId\x12\x17\n" +
+	"\apost_id\x18\x02 \x01(\tR\x06postId\x120\n" +
+	"\baudience\x18\x03 \x01(\x0e2\x14.moments.v1.AudienceR\baudience\x12'\n" +
+	"\x0fidempotency_key\x18\x04 \x01(\tR\x0eidempotencyKey\"\x15\n" +
+	"\x13SetAudienceResponse\"\xbf\x01\n" +
+	"\x12MergeAlbumsRequest\x12\x1b\n" +
+	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x1d\n" +
+	"\n" +
+	"author_ids\x18\x02 \x03(\tR\tauthorIds\x12\x1b\n" +
+	"\tbefore_id\x18\x03 \x01(\tR\bbeforeId\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x12\x1d\n" +
+	"\n" +
+	"heads_only\x18\x05 \x01(\bR\theadsOnly\x12\x1b\n" +
+	"\tfor_index\x18\x06 \x01(\bR\bforIndex\"\\\n" +
+	"\x13MergeAlbumsResponse\x12&\n" +
+	"\x05posts\x18\x01 \x03(\v2\x10.moments.v1.PostR\x05posts\x12\x1d\n" +
+	"\n" +
+	"reached_id\x18\x02 \x01(\tR\treachedId\"\xbe\x01\n" +
 	"\x0fGetPostsRequest\x12\x1b\n" +
 	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x10\n" +
 	"\x03ids\x18\x02 \x03(\tR\x03ids\x12\x1d\n" +
 	"\n" +
 	"heads_only\x18\x03 \x01(\bR\theadsOnly\x12'\n" +
 	"\x03own\x18\x04 \x01(\v2\x15.moments.v1.OwnWindowR\x03own\x12\x1a\n" +
-	"\btimeline\x18\x05 \x01(\bR\btimeline\"Y\n" +
+	"\btimeline\x18\x05 \x01(\bR\btimeline\x12\x18\n" +
+	"\amissing\x18\x06 \x01(\bR\amissing\"Y\n" +
 	"\tOwnWindow\x12\x1b\n" +
 	"\tbefore_id\x18\x01 \x01(\tR\bbeforeId\x12\x19\n" +
 	"\bafter_id\x18\x02 \x01(\tR\aafterId\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\rR\x05limit\"^\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"\xac\x01\n" +
 	"\x10GetPostsResponse\x12&\n" +
 	"\x05posts\x18\x01 \x03(\v2\x10.moments.v1.PostR\x05posts\x12\"\n" +
-	"\x03own\x18\x02 \x03(\v2\x10.moments.v1.PostR\x03own\"\xc3\x01\n" +
+	"\x03own\x18\x02 \x03(\v2\x10.moments.v1.PostR\x03own\x12+\n" +
+	"\x11relations_version\x18\x03 \x01(\x04R\x10relationsVersion\x12\x1f\n" +
+	"\vmissing_ids\x18\x04 \x03(\tR\n" +
+	"missingIds\"\xc3\x01\n" +
 	"\fAlbumRequest\x12\x1b\n" +
 	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x1b\n" +
 	"\tauthor_id\x18\x02 \x01(\tR\bauthorId\x12\x16\n" +
@@ -1293,20 +1726,27 @@ const file_moments_v1_post_proto_rawDesc = "" +
 	"\n" +
 	"deliveries\x18\x03 \x01(\x04R\n" +
 	"deliveries\x12\x1a\n" +
-	"\bfailures\x18\x04 \x01(\x04R\bfailures*w\n" +
+	"\bfailures\x18\x04 \x01(\x04R\bfailures\"9\n" +
+	"\rRehomeRequest\x12(\n" +
+	"\x04home\x18\x01 \x01(\v2\x14.moments.v1.UserHomeR\x04home\",\n" +
+	"\x0eRehomeResponse\x12\x1a\n" +
+	"\bcomplete\x18\x01 \x01(\bR\bcomplete*w\n" +
 	"\bAudience\x12\x18\n" +
 	"\x14AUDIENCE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10AUDIENCE_FRIENDS\x10\x01\x12\x14\n" +
 	"\x10AUDIENCE_ONLY_ME\x10\x02\x12\x12\n" +
 	"\x0eAUDIENCE_ALLOW\x10\x03\x12\x11\n" +
-	"\rAUDIENCE_DENY\x10\x042\x9a\x04\n" +
+	"\rAUDIENCE_DENY\x10\x042\xa0\x06\n" +
 	"\vPostService\x12M\n" +
 	"\aPublish\x12\x1a.moments.v1.PublishRequest\x1a\x1b.moments.v1.PublishResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x12R\n" +
-	"\x06Delete\x12\x1d.moments.v1.DeletePostRequest\x1a\x1e.moments.v1.DeletePostResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x12T\n" +
+	"\x06Delete\x12\x1d.moments.v1.DeletePostRequest\x1a\x1e.moments.v1.DeletePostResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x12Y\n" +
+	"\vSetAudience\x12\x1e.moments.v1.SetAudienceRequest\x1a\x1f.moments.v1.SetAudienceResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x02\x12T\n" +
 	"\aGetMany\x12\x1b.moments.v1.GetPostsRequest\x1a\x1c.moments.v1.GetPostsResponse\"\x0e\xfa\xb2\x19\a\b\x02\x10\x90\x03\x18\x02\x90\x02\x01\x12L\n" +
-	"\x05Album\x12\x18.moments.v1.AlbumRequest\x1a\x19.moments.v1.AlbumResponse\"\x0e\xfa\xb2\x19\a\b\x05\x10\x90\x03\x18\x02\x90\x02\x01\x12X\n" +
+	"\x05Album\x12\x18.moments.v1.AlbumRequest\x1a\x19.moments.v1.AlbumResponse\"\x0e\xfa\xb2\x19\a\b\x05\x10\x90\x03\x18\x02\x90\x02\x01\x12[\n" +
+	"\vMergeAlbums\x12\x1e.moments.v1.MergeAlbumsRequest\x1a\x1f.moments.v1.MergeAlbumsResponse\"\v\xfa\xb2\x19\x04\b\x02\x18\x02\x90\x02\x01\x12X\n" +
 	"\tListAlbum\x12\x1c.moments.v1.ListAlbumRequest\x1a\x1d.moments.v1.ListAlbumResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x01\x12_\n" +
-	"\fFanOutStatus\x12\x1f.moments.v1.FanOutStatusRequest\x1a .moments.v1.FanOutStatusResponse\"\f\xfa\xb2\x19\x05\b\x06\x10\x88'\x90\x02\x01\x1a\t\xfa\xb2\x19\x05\b\x03\x10\xa0\x06B7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
+	"\fFanOutStatus\x12\x1f.moments.v1.FanOutStatusRequest\x1a .moments.v1.FanOutStatusResponse\"\f\xfa\xb2\x19\x05\b\x06\x10\x88'\x90\x02\x01\x12L\n" +
+	"\x06Rehome\x12\x19.moments.v1.RehomeRequest\x1a\x1a.moments.v1.RehomeResponse\"\v\xfa\xb2\x19\x04\b\x05\x18\x02\x90\x02\x02\x1a\t\xfa\xb2\x19\x05\b\x03\x10\xa0\x06B7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
 
 var (
 	file_moments_v1_post_proto_rawDescOnce sync.Once
@@ -1321,7 +1761,7 @@ func file_moments_v1_post_proto_rawDescGZIP() []byte {
 }
 
 var file_moments_v1_post_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_moments_v1_post_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_moments_v1_post_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_moments_v1_post_proto_goTypes = []any{
 	(Audience)(0),                // 0: moments.v1.Audience
 	(*Post)(nil),                 // 1: moments.v1.Post
@@ -1331,15 +1771,22 @@ var file_moments_v1_post_proto_goTypes = []any{
 	(*PublishResponse)(nil),      // 5: moments.v1.PublishResponse
 	(*DeletePostRequest)(nil),    // 6: moments.v1.DeletePostRequest
 	(*DeletePostResponse)(nil),   // 7: moments.v1.DeletePostResponse
-	(*GetPostsRequest)(nil),      // 8: moments.v1.GetPostsRequest
-	(*OwnWindow)(nil),            // 9: moments.v1.OwnWindow
-	(*GetPostsResponse)(nil),     // 10: moments.v1.GetPostsResponse
-	(*AlbumRequest)(nil),         // 11: moments.v1.AlbumRequest
-	(*AlbumResponse)(nil),        // 12: moments.v1.AlbumResponse
-	(*ListAlbumRequest)(nil),     // 13: moments.v1.ListAlbumRequest
-	(*ListAlbumResponse)(nil),    // 14: moments.v1.ListAlbumResponse
-	(*FanOutStatusRequest)(nil),  // 15: moments.v1.FanOutStatusRequest
-	(*FanOutStatusResponse)(nil), // 16: moments.v1.FanOutStatusResponse
+	(*SetAudienceRequest)(nil),   // 8: moments.v1.SetAudienceRequest
+	(*SetAudienceResponse)(nil),  // 9: moments.v1.SetAudienceResponse
+	(*MergeAlbumsRequest)(nil),   // 10: moments.v1.MergeAlbumsRequest
+	(*MergeAlbumsResponse)(nil),  // 11: moments.v1.MergeAlbumsResponse
+	(*GetPostsRequest)(nil),      // 12: moments.v1.GetPostsRequest
+	(*OwnWindow)(nil),            // 13: moments.v1.OwnWindow
+	(*GetPostsResponse)(nil),     // 14: moments.v1.GetPostsResponse
+	(*AlbumRequest)(nil),         // 15: moments.v1.AlbumRequest
+	(*AlbumResponse)(nil),        // 16: moments.v1.AlbumResponse
+	(*ListAlbumRequest)(nil),     // 17: moments.v1.ListAlbumRequest
+	(*ListAlbumResponse)(nil),    // 18: moments.v1.ListAlbumResponse
+	(*FanOutStatusRequest)(nil),  // 19: moments.v1.FanOutStatusRequest
+	(*FanOutStatusResponse)(nil), // 20: moments.v1.FanOutStatusResponse
+	(*RehomeRequest)(nil),        // 21: moments.v1.RehomeRequest
+	(*RehomeResponse)(nil),       // 22: moments.v1.RehomeResponse
+	(*UserHome)(nil),             // 23: moments.v1.UserHome
 }
 var file_moments_v1_post_proto_depIdxs = []int32{
 	2,  // 0: moments.v1.Post.media:type_name -> moments.v1.Attachment
@@ -1348,27 +1795,36 @@ var file_moments_v1_post_proto_depIdxs = []int32{
 	0,  // 3: moments.v1.PublishRequest.audience:type_name -> moments.v1.Audience
 	3,  // 4: moments.v1.PublishRequest.link:type_name -> moments.v1.LinkCard
 	1,  // 5: moments.v1.PublishResponse.post:type_name -> moments.v1.Post
-	9,  // 6: moments.v1.GetPostsRequest.own:type_name -> moments.v1.OwnWindow
-	1,  // 7: moments.v1.GetPostsResponse.posts:type_name -> moments.v1.Post
-	1,  // 8: moments.v1.GetPostsResponse.own:type_name -> moments.v1.Post
-	1,  // 9: moments.v1.AlbumResponse.posts:type_name -> moments.v1.Post
-	4,  // 10: moments.v1.PostService.Publish:input_type -> moments.v1.PublishRequest
-	6,  // 11: moments.v1.PostService.Delete:input_type -> moments.v1.DeletePostRequest
-	8,  // 12: moments.v1.PostService.GetMany:input_type -> moments.v1.GetPostsRequest
-	11, // 13: moments.v1.PostService.Album:input_type -> moments.v1.AlbumRequest
-	13, // 14: moments.v1.PostService.ListAlbum:input_type -> moments.v1.ListAlbumRequest
-	15, // 15: moments.v1.PostService.FanOutStatus:input_type -> moments.v1.FanOutStatusRequest
-	5,  // 16: moments.v1.PostService.Publish:output_type -> moments.v1.PublishResponse
-	7,  // 17: moments.v1.PostService.Delete:output_type -> moments.v1.DeletePostResponse
-	10, // 18: moments.v1.PostService.GetMany:output_type -> moments.v1.GetPostsResponse
-	12, // 19: moments.v1.PostService.Album:output_type -> moments.v1.AlbumResponse
-	14, // 20: moments.v1.PostService.ListAlbum:output_type -> moments.v1.ListAlbumResponse
-	16, // 21: moments.v1.PostService.FanOutStatus:output_type -> moments.v1.FanOutStatusResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	0,  // 6: moments.v1.SetAudienceRequest.audience:type_name -> moments.v1.Audience
+	1,  // 7: moments.v1.MergeAlbumsResponse.posts:type_name -> moments.v1.Post
+	13, // 8: moments.v1.GetPostsRequest.own:type_name -> moments.v1.OwnWindow
+	1,  // 9: moments.v1.GetPostsResponse.posts:type_name -> moments.v1.Post
+	1,  // 10: moments.v1.GetPostsResponse.own:type_name -> moments.v1.Post
+	1,  // 11: moments.v1.AlbumResponse.posts:type_name -> moments.v1.Post
+	23, // 12: moments.v1.RehomeRequest.home:type_name -> moments.v1.UserHome
+	4,  // 13: moments.v1.PostService.Publish:input_type -> moments.v1.PublishRequest
+	6,  // 14: moments.v1.PostService.Delete:input_type -> moments.v1.DeletePostRequest
+	8,  // 15: moments.v1.PostService.SetAudience:input_type -> moments.v1.SetAudienceRequest
+	12, // 16: moments.v1.PostService.GetMany:input_type -> moments.v1.GetPostsRequest
+	15, // 17: moments.v1.PostService.Album:input_type -> moments.v1.AlbumRequest
+	10, // 18: moments.v1.PostService.MergeAlbums:input_type -> moments.v1.MergeAlbumsRequest
+	17, // 19: moments.v1.PostService.ListAlbum:input_type -> moments.v1.ListAlbumRequest
+	19, // 20: moments.v1.PostService.FanOutStatus:input_type -> moments.v1.FanOutStatusRequest
+	21, // 21: moments.v1.PostService.Rehome:input_type -> moments.v1.RehomeRequest
+	5,  // 22: moments.v1.PostService.Publish:output_type -> moments.v1.PublishResponse
+	7,  // 23: moments.v1.PostService.Delete:output_type -> moments.v1.DeletePostResponse
+	9,  // 24: moments.v1.PostService.SetAudience:output_type -> moments.v1.SetAudienceResponse
+	14, // 25: moments.v1.PostService.GetMany:output_type -> moments.v1.GetPostsResponse
+	16, // 26: moments.v1.PostService.Album:output_type -> moments.v1.AlbumResponse
+	11, // 27: moments.v1.PostService.MergeAlbums:output_type -> moments.v1.MergeAlbumsResponse
+	18, // 28: moments.v1.PostService.ListAlbum:output_type -> moments.v1.ListAlbumResponse
+	20, // 29: moments.v1.PostService.FanOutStatus:output_type -> moments.v1.FanOutStatusResponse
+	22, // 30: moments.v1.PostService.Rehome:output_type -> moments.v1.RehomeResponse
+	22, // [22:31] is the sub-list for method output_type
+	13, // [13:22] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_moments_v1_post_proto_init() }
@@ -1376,13 +1832,14 @@ func file_moments_v1_post_proto_init() {
 	if File_moments_v1_post_proto != nil {
 		return
 	}
+	file_moments_v1_account_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_moments_v1_post_proto_rawDesc), len(file_moments_v1_post_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,16 +28,26 @@ type PostServiceServer interface {
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// Delete removes a post of its author for good. Deleting again changes nothing.
 	Delete(context.Context, *DeletePostRequest) (*DeletePostResponse, error)
+	// SetAudience changes whom a post of its author is for: from all friends to the
+	// author alone and back. Another choice stays as it was made: problem
+	// "audience-fixed".
+	SetAudience(context.Context, *SetAudienceRequest) (*SetAudienceResponse, error)
 	// GetMany gives those of the asked posts that the viewer may see, in the order
 	// asked for.
 	GetMany(context.Context, *GetPostsRequest) (*GetPostsResponse, error)
 	// Album gives the posts of one author that the viewer may see, newest first.
 	Album(context.Context, *AlbumRequest) (*AlbumResponse, error)
+	// MergeAlbums gives the newest posts of several authors that belong in the viewer's
+	// timeline, newest first: how a timeline goes on where its index ends.
+	MergeAlbums(context.Context, *MergeAlbumsRequest) (*MergeAlbumsResponse, error)
 	// ListAlbum gives an author's album as it is stored, without asking who may see
 	// it. Operators' tools use it; the gateway does not offer it.
 	ListAlbum(context.Context, *ListAlbumRequest) (*ListAlbumResponse, error)
 	// FanOutStatus says how far the fan-out of this region's posts is.
 	FanOutStatus(context.Context, *FanOutStatusRequest) (*FanOutStatusResponse, error)
+	// Rehome makes a step of a move of somebody's home: it stops or begins to take his
+	// posts, or tells whether all of them are here. Repeating it changes nothing.
+	Rehome(context.Context, *RehomeRequest) (*RehomeResponse, error)
 }
 
 // UnimplementedPostServiceServer answers every method with rpc.Unimplemented.
@@ -55,6 +65,11 @@ func (UnimplementedPostServiceServer) Delete(context.Context, *DeletePostRequest
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.PostService/Delete is not implemented")
 }
 
+// SetAudience returns an error of code rpc.Unimplemented.
+func (UnimplementedPostServiceServer) SetAudience(context.Context, *SetAudienceRequest) (*SetAudienceResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.PostService/SetAudience is not implemented")
+}
+
 // GetMany returns an error of code rpc.Unimplemented.
 func (UnimplementedPostServiceServer) GetMany(context.Context, *GetPostsRequest) (*GetPostsResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.PostService/GetMany is not implemented")
@@ -65,6 +80,11 @@ func (UnimplementedPostServiceServer) Album(context.Context, *AlbumRequest) (*Al
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.PostService/Album is not implemented")
 }
 
+// MergeAlbums returns an error of code rpc.Unimplemented.
+func (UnimplementedPostServiceServer) MergeAlbums(context.Context, *MergeAlbumsRequest) (*MergeAlbumsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.PostService/MergeAlbums is not implemented")
+}
+
 // ListAlbum returns an error of code rpc.Unimplemented.
 func (UnimplementedPostServiceServer) ListAlbum(context.Context, *ListAlbumRequest) (*ListAlbumResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.PostService/ListAlbum is not implemented")
@@ -73,6 +93,11 @@ func (UnimplementedPostServiceServer) ListAlbum(context.Context, *ListAlbumReque
 // FanOutStatus returns an error of code rpc.Unimplemented.
 func (UnimplementedPostServiceServer) FanOutStatus(context.Context, *FanOutStatusRequest) (*FanOutStatusResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.PostService/FanOutStatus is not implemented")
+}
+
+// Rehome returns an error of code rpc.Unimplemented.
+func (UnimplementedPostServiceServer) Rehome(context.Context, *RehomeRequest) (*RehomeResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.PostService/Rehome is not implemented")
 }
 
 // RegisterPostServiceServer makes r serve moments.v1.PostService with srv.
@@ -93,6 +118,13 @@ func RegisterPostServiceServer(r rpc.Registrar, srv PostServiceServer) {
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.SetAudience(ctx, req.(*SetAudienceRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.GetMany(ctx, req.(*GetPostsRequest))
 			if err != nil || res == nil {
 				return nil, err
@@ -107,6 +139,13 @@ func RegisterPostServiceServer(r rpc.Registrar, srv PostServiceServer) {
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.MergeAlbums(ctx, req.(*MergeAlbumsRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.ListAlbum(ctx, req.(*ListAlbumRequest))
 			if err != nil || res == nil {
 				return nil, err
@@ -115,6 +154,13 @@ func RegisterPostServiceServer(r rpc.Registrar, srv PostServiceServer) {
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.FanOutStatus(ctx, req.(*FanOutStatusRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.Rehome(ctx, req.(*RehomeRequest))
 			if err != nil || res == nil {
 				return nil, err
 			}
@@ -140,20 +186,32 @@ type PostServiceClient interface {
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// Delete removes a post of its author for good. Deleting again changes nothing.
 	Delete(context.Context, *DeletePostRequest) (*DeletePostResponse, error)
+	// SetAudience changes whom a post of its author is for: from all friends to the
+	// author alone and back. Another choice stays as it was made: problem
+	// "audience-fixed".
+	SetAudience(context.Context, *SetAudienceRequest) (*SetAudienceResponse, error)
 	// GetMany gives those of the asked posts that the viewer may see, in the order
 	// asked for.
 	GetMany(context.Context, *GetPostsRequest) (*GetPostsResponse, error)
 	// Album gives the posts of one author that the viewer may see, newest first.
 	Album(context.Context, *AlbumRequest) (*AlbumResponse, error)
+	// MergeAlbums gives the newest posts of several authors that belong in the viewer's
+	// timeline, newest first: how a timeline goes on where its index ends.
+	MergeAlbums(context.Context, *MergeAlbumsRequest) (*MergeAlbumsResponse, error)
 	// ListAlbum gives an author's album as it is stored, without asking who may see
 	// it. Operators' tools use it; the gateway does not offer it.
 	ListAlbum(context.Context, *ListAlbumRequest) (*ListAlbumResponse, error)
 	// FanOutStatus says how far the fan-out of this region's posts is.
 	FanOutStatus(context.Context, *FanOutStatusRequest) (*FanOutStatusResponse, error)
+	// Rehome makes a step of a move of somebody's home: it stops or begins to take his
+	// posts, or tells whether all of them are here. Repeating it changes nothing.
+	Rehome(context.Context, *RehomeRequest) (*RehomeResponse, error)
 }
 
 // NewPostServiceClient gives a client that calls through conn.
-func NewPostServiceClient(conn rpc.Invoker) PostServiceClient { return &postServiceClient{conn} }
+func NewPostServiceClient(conn rpc.Invoker) PostServiceClient {
+	return &postServiceClient{rpc.Expect(conn, PostServiceDesc)}
+}
 
 type postServiceClient struct{ conn rpc.Invoker }
 
@@ -177,6 +235,18 @@ func (c *postServiceClient) Delete(ctx context.Context, req *DeletePostRequest) 
 	typed, ok := res.(*DeletePostResponse)
 	if !ok {
 		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", PostServiceDeleteMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *postServiceClient) SetAudience(ctx context.Context, req *SetAudienceRequest) (*SetAudienceResponse, error) {
+	res, err := c.conn.Invoke(ctx, PostServiceSetAudienceMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*SetAudienceResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", PostServiceSetAudienceMethod.FullName(), res, typed)
 	}
 	return typed, nil
 }
@@ -205,6 +275,18 @@ func (c *postServiceClient) Album(ctx context.Context, req *AlbumRequest) (*Albu
 	return typed, nil
 }
 
+func (c *postServiceClient) MergeAlbums(ctx context.Context, req *MergeAlbumsRequest) (*MergeAlbumsResponse, error) {
+	res, err := c.conn.Invoke(ctx, PostServiceMergeAlbumsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*MergeAlbumsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", PostServiceMergeAlbumsMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
 func (c *postServiceClient) ListAlbum(ctx context.Context, req *ListAlbumRequest) (*ListAlbumResponse, error) {
 	res, err := c.conn.Invoke(ctx, PostServiceListAlbumMethod, req)
 	if err != nil {
@@ -225,6 +307,18 @@ func (c *postServiceClient) FanOutStatus(ctx context.Context, req *FanOutStatusR
 	typed, ok := res.(*FanOutStatusResponse)
 	if !ok {
 		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", PostServiceFanOutStatusMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *postServiceClient) Rehome(ctx context.Context, req *RehomeRequest) (*RehomeResponse, error) {
+	res, err := c.conn.Invoke(ctx, PostServiceRehomeMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*RehomeResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", PostServiceRehomeMethod.FullName(), res, typed)
 	}
 	return typed, nil
 }
@@ -253,6 +347,18 @@ var PostServiceDeleteMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(DeletePostResponse) },
 }
 
+// PostServiceSetAudienceMethod is the contract of moments.v1.PostService/SetAudience.
+var PostServiceSetAudienceMethod = &rpc.Method{
+	Service:     "moments.v1.PostService",
+	Name:        "SetAudience",
+	Class:       qos.Post,
+	Timeout:     800 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(SetAudienceRequest) },
+	NewResponse: func() proto.Message { return new(SetAudienceResponse) },
+}
+
 // PostServiceGetManyMethod is the contract of moments.v1.PostService/GetMany.
 var PostServiceGetManyMethod = &rpc.Method{
 	Service:     "moments.v1.PostService",
@@ -275,6 +381,18 @@ var PostServiceAlbumMethod = &rpc.Method{
 	Idempotency: rpc.NoSideEffects,
 	NewRequest:  func() proto.Message { return new(AlbumRequest) },
 	NewResponse: func() proto.Message { return new(AlbumResponse) },
+}
+
+// PostServiceMergeAlbumsMethod is the contract of moments.v1.PostService/MergeAlbums.
+var PostServiceMergeAlbumsMethod = &rpc.Method{
+	Service:     "moments.v1.PostService",
+	Name:        "MergeAlbums",
+	Class:       qos.Browse,
+	Timeout:     800 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(MergeAlbumsRequest) },
+	NewResponse: func() proto.Message { return new(MergeAlbumsResponse) },
 }
 
 // PostServiceListAlbumMethod is the contract of moments.v1.PostService/ListAlbum.
@@ -300,6 +418,18 @@ var PostServiceFanOutStatusMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(FanOutStatusResponse) },
 }
 
+// PostServiceRehomeMethod is the contract of moments.v1.PostService/Rehome.
+var PostServiceRehomeMethod = &rpc.Method{
+	Service:     "moments.v1.PostService",
+	Name:        "Rehome",
+	Class:       qos.Extra,
+	Timeout:     800 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(RehomeRequest) },
+	NewResponse: func() proto.Message { return new(RehomeResponse) },
+}
+
 // PostServiceDesc is the contract of moments.v1.PostService.
 var PostServiceDesc = &rpc.Service{
 	Name: "moments.v1.PostService",
@@ -307,9 +437,12 @@ var PostServiceDesc = &rpc.Service{
 	Methods: []*rpc.Method{
 		PostServicePublishMethod,
 		PostServiceDeleteMethod,
+		PostServiceSetAudienceMethod,
 		PostServiceGetManyMethod,
 		PostServiceAlbumMethod,
+		PostServiceMergeAlbumsMethod,
 		PostServiceListAlbumMethod,
 		PostServiceFanOutStatusMethod,
+		PostServiceRehomeMethod,
 	},
 }

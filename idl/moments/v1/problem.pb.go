@@ -43,6 +43,7 @@ type Problem struct {
 	//   - blocked: one's own block stands in the way
 	//   - busy: the server has no room for this now; try again
 	//   - rate-limited: the user's own rate is used up
+	//   - media-refused: the file is no photo or video, or breaks a limit of theirs
 	//   - behind: this server has not yet seen what the session has seen
 	//   - home-unreachable: the user's home region cannot be reached
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`

@@ -125,8 +125,11 @@ type PostRecord struct {
 	// The version of the author's relations and settings it was made under: a region
 	// that holds an older one does not show the post yet.
 	RelationsVersion uint64 `protobuf:"varint,14,opt,name=relations_version,json=relationsVersion,proto3" json:"relations_version,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Only between regions, instead of a post: where its author is at home, as package
+	// homes keeps it.
+	Home          []byte `protobuf:"bytes,15,opt,name=home,proto3" json:"home,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PostRecord) Reset() {
@@ -255,6 +258,13 @@ func (x *PostRecord) GetRelationsVersion() uint64 {
 		return x.RelationsVersion
 	}
 	return 0
+}
+
+func (x *PostRecord) GetHome() []byte {
+	if x != nil {
+		return x.Home
+	}
+	return nil
 }
 
 // MediaRecord is one photo or video of a post.
@@ -429,7 +439,10 @@ type CommentRecord struct {
 	Body string `protobuf:"bytes,10,opt,name=body,proto3" json:"body,omitempty"`
 	// SHA-256 over what never changes of the operation, its first body included. Two
 	// operations with one id but other hashes are an alarm.
-	Hash          []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash []byte `protobuf:"bytes,11,opt,name=hash,proto3" json:"hash,omitempty"`
+	// Add: the place in the log of the delete by which it has no body any more. It is not
+	// in the hash.
+	Grave         *VectorEntry `protobuf:"bytes,12,opt,name=grave,proto3" json:"grave,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -541,6 +554,13 @@ func (x *CommentRecord) GetHash() []byte {
 	return nil
 }
 
+func (x *CommentRecord) GetGrave() *VectorEntry {
+	if x != nil {
+		return x.Grave
+	}
+	return nil
+}
+
 // VectorEntry is one region's entry of a version vector.
 type VectorEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -596,12 +616,278 @@ func (x *VectorEntry) GetSeq() uint64 {
 	return 0
 }
 
+// CommentSync is what other regions get of one operation of a post's log.
+type CommentSync struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The operation as it is in the log of its region.
+	Record *CommentRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	// Who wrote the post, as the writer's region found it; absent where it is not known.
+	AuthorId []byte `protobuf:"bytes,2,opt,name=author_id,json=authorId,proto3" json:"author_id,omitempty"`
+	// A like of somebody who had liked the post before: nobody is told again.
+	Again bool `protobuf:"varint,3,opt,name=again,proto3" json:"again,omitempty"`
+	// Instead of an operation: the registry of the regions that make comments.
+	Regions []byte `protobuf:"bytes,4,opt,name=regions,proto3" json:"regions,omitempty"`
+	// Instead of an operation: what the sender lacks of a post.
+	Want          *CommentWant `protobuf:"bytes,5,opt,name=want,proto3" json:"want,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommentSync) Reset() {
+	*x = CommentSync{}
+	mi := &file_moments_v1_sync_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommentSync) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommentSync) ProtoMessage() {}
+
+func (x *CommentSync) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_sync_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommentSync.ProtoReflect.Descriptor instead.
+func (*CommentSync) Descriptor() ([]byte, []int) {
+	return file_moments_v1_sync_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CommentSync) GetRecord() *CommentRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *CommentSync) GetAuthorId() []byte {
+	if x != nil {
+		return x.AuthorId
+	}
+	return nil
+}
+
+func (x *CommentSync) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
+func (x *CommentSync) GetRegions() []byte {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+func (x *CommentSync) GetWant() *CommentWant {
+	if x != nil {
+		return x.Want
+	}
+	return nil
+}
+
+// CommentWant asks for the operations on a post that others have, and the sender has not.
+type CommentWant struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The post.
+	PostId []byte `protobuf:"bytes,1,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
+	// What the sender has of it.
+	Seen          []*VectorEntry `protobuf:"bytes,2,rep,name=seen,proto3" json:"seen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommentWant) Reset() {
+	*x = CommentWant{}
+	mi := &file_moments_v1_sync_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommentWant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommentWant) ProtoMessage() {}
+
+func (x *CommentWant) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_sync_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommentWant.ProtoReflect.Descriptor instead.
+func (*CommentWant) Descriptor() ([]byte, []int) {
+	return file_moments_v1_sync_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CommentWant) GetPostId() []byte {
+	if x != nil {
+		return x.PostId
+	}
+	return nil
+}
+
+func (x *CommentWant) GetSeen() []*VectorEntry {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+// AccountSync is what one write of an account service has changed of one user's rows
+// that other regions have copies of.
+type AccountSync struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user.
+	UserId []byte `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The rows. They are in the user's slot, there as here.
+	Rows          []*SyncRow `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountSync) Reset() {
+	*x = AccountSync{}
+	mi := &file_moments_v1_sync_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountSync) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountSync) ProtoMessage() {}
+
+func (x *AccountSync) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_sync_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountSync.ProtoReflect.Descriptor instead.
+func (*AccountSync) Descriptor() ([]byte, []int) {
+	return file_moments_v1_sync_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AccountSync) GetUserId() []byte {
+	if x != nil {
+		return x.UserId
+	}
+	return nil
+}
+
+func (x *AccountSync) GetRows() []*SyncRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+// SyncRow is one row as it is after a write.
+type SyncRow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its key.
+	Key []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Its value.
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// The row is gone.
+	Gone bool `protobuf:"varint,3,opt,name=gone,proto3" json:"gone,omitempty"`
+	// Gone are all rows from key up to, and without, this one.
+	To            []byte `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncRow) Reset() {
+	*x = SyncRow{}
+	mi := &file_moments_v1_sync_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncRow) ProtoMessage() {}
+
+func (x *SyncRow) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_sync_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncRow.ProtoReflect.Descriptor instead.
+func (*SyncRow) Descriptor() ([]byte, []int) {
+	return file_moments_v1_sync_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SyncRow) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *SyncRow) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *SyncRow) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
+func (x *SyncRow) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
 var File_moments_v1_sync_proto protoreflect.FileDescriptor
 
 const file_moments_v1_sync_proto_rawDesc = "" +
 	"\n" +
 	"\x15moments/v1/sync.proto\x12\n" +
-	"moments.v1\"\xbc\x03\n" +
+	"moments.v1\"\xd0\x03\n" +
 	"\n" +
 	"PostRecord\x12\x17\n" +
 	"\apost_id\x18\x01 \x01(\fR\x06postId\x12\x1b\n" +
@@ -619,7 +905,8 @@ const file_moments_v1_sync_proto_rawDesc = "" +
 	"\x05media\x18\v \x03(\v2\x17.moments.v1.MediaRecordR\x05media\x12*\n" +
 	"\x04link\x18\f \x01(\v2\x16.moments.v1.LinkRecordR\x04link\x12\x1a\n" +
 	"\blocation\x18\r \x01(\tR\blocation\x12+\n" +
-	"\x11relations_version\x18\x0e \x01(\x04R\x10relationsVersion\"\x9a\x01\n" +
+	"\x11relations_version\x18\x0e \x01(\x04R\x10relationsVersion\x12\x12\n" +
+	"\x04home\x18\x0f \x01(\fR\x04home\"\x9a\x01\n" +
 	"\vMediaRecord\x12\x19\n" +
 	"\bmedia_id\x18\x01 \x01(\fR\amediaId\x12!\n" +
 	"\fcontent_type\x18\x02 \x01(\tR\vcontentType\x12\x14\n" +
@@ -631,7 +918,7 @@ const file_moments_v1_sync_proto_rawDesc = "" +
 	"LinkRecord\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x19\n" +
-	"\bmedia_id\x18\x03 \x01(\fR\amediaId\"\xcf\x02\n" +
+	"\bmedia_id\x18\x03 \x01(\fR\amediaId\"\xfe\x02\n" +
 	"\rCommentRecord\x12\x17\n" +
 	"\apost_id\x18\x01 \x01(\fR\x06postId\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x10\n" +
@@ -644,10 +931,28 @@ const file_moments_v1_sync_proto_rawDesc = "" +
 	"\x0fidempotency_key\x18\t \x01(\tR\x0eidempotencyKey\x12\x12\n" +
 	"\x04body\x18\n" +
 	" \x01(\tR\x04body\x12\x12\n" +
-	"\x04hash\x18\v \x01(\fR\x04hash\"7\n" +
+	"\x04hash\x18\v \x01(\fR\x04hash\x12-\n" +
+	"\x05grave\x18\f \x01(\v2\x17.moments.v1.VectorEntryR\x05grave\"7\n" +
 	"\vVectorEntry\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\rR\x06region\x12\x10\n" +
-	"\x03seq\x18\x02 \x01(\x04R\x03seq*\x8a\x01\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xba\x01\n" +
+	"\vCommentSync\x121\n" +
+	"\x06record\x18\x01 \x01(\v2\x19.moments.v1.CommentRecordR\x06record\x12\x1b\n" +
+	"\tauthor_id\x18\x02 \x01(\fR\bauthorId\x12\x14\n" +
+	"\x05again\x18\x03 \x01(\bR\x05again\x12\x18\n" +
+	"\aregions\x18\x04 \x01(\fR\aregions\x12+\n" +
+	"\x04want\x18\x05 \x01(\v2\x17.moments.v1.CommentWantR\x04want\"S\n" +
+	"\vCommentWant\x12\x17\n" +
+	"\apost_id\x18\x01 \x01(\fR\x06postId\x12+\n" +
+	"\x04seen\x18\x02 \x03(\v2\x17.moments.v1.VectorEntryR\x04seen\"O\n" +
+	"\vAccountSync\x12\x17\n" +
+	"\auser_id\x18\x01 \x01(\fR\x06userId\x12'\n" +
+	"\x04rows\x18\x02 \x03(\v2\x13.moments.v1.SyncRowR\x04rows\"U\n" +
+	"\aSyncRow\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x12\n" +
+	"\x04gone\x18\x03 \x01(\bR\x04gone\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\fR\x02to*\x8a\x01\n" +
 	"\vCommentKind\x12\x1c\n" +
 	"\x18COMMENT_KIND_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10COMMENT_KIND_ADD\x10\x01\x12\x17\n" +
@@ -668,7 +973,7 @@ func file_moments_v1_sync_proto_rawDescGZIP() []byte {
 }
 
 var file_moments_v1_sync_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_moments_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_moments_v1_sync_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_moments_v1_sync_proto_goTypes = []any{
 	(CommentKind)(0),      // 0: moments.v1.CommentKind
 	(*PostRecord)(nil),    // 1: moments.v1.PostRecord
@@ -676,17 +981,26 @@ var file_moments_v1_sync_proto_goTypes = []any{
 	(*LinkRecord)(nil),    // 3: moments.v1.LinkRecord
 	(*CommentRecord)(nil), // 4: moments.v1.CommentRecord
 	(*VectorEntry)(nil),   // 5: moments.v1.VectorEntry
+	(*CommentSync)(nil),   // 6: moments.v1.CommentSync
+	(*CommentWant)(nil),   // 7: moments.v1.CommentWant
+	(*AccountSync)(nil),   // 8: moments.v1.AccountSync
+	(*SyncRow)(nil),       // 9: moments.v1.SyncRow
 }
 var file_moments_v1_sync_proto_depIdxs = []int32{
 	2, // 0: moments.v1.PostRecord.media:type_name -> moments.v1.MediaRecord
 	3, // 1: moments.v1.PostRecord.link:type_name -> moments.v1.LinkRecord
 	0, // 2: moments.v1.CommentRecord.kind:type_name -> moments.v1.CommentKind
 	5, // 3: moments.v1.CommentRecord.deps:type_name -> moments.v1.VectorEntry
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5, // 4: moments.v1.CommentRecord.grave:type_name -> moments.v1.VectorEntry
+	4, // 5: moments.v1.CommentSync.record:type_name -> moments.v1.CommentRecord
+	7, // 6: moments.v1.CommentSync.want:type_name -> moments.v1.CommentWant
+	5, // 7: moments.v1.CommentWant.seen:type_name -> moments.v1.VectorEntry
+	9, // 8: moments.v1.AccountSync.rows:type_name -> moments.v1.SyncRow
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_moments_v1_sync_proto_init() }
@@ -700,7 +1014,7 @@ func file_moments_v1_sync_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_moments_v1_sync_proto_rawDesc), len(file_moments_v1_sync_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -152,10 +152,7 @@ type HomeResponse struct {
 	NextCursor string `protobuf:"bytes,2,opt,name=next_cursor,json=nextCursor,proto3" json:"next_cursor,omitempty"`
 	// The place of the newest item, for Newer and MarkSeen. On an empty page it is
 	// the place that was asked for.
-	NewestCursor string `protobuf:"bytes,3,opt,name=newest_cursor,json=newestCursor,proto3" json:"newest_cursor,omitempty"`
-	// On the last page: older posts have left the index (it keeps the newest 2,000)
-	// and stand in the authors' albums only.
-	Truncated     bool `protobuf:"varint,4,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	NewestCursor  string `protobuf:"bytes,3,opt,name=newest_cursor,json=newestCursor,proto3" json:"newest_cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -209,13 +206,6 @@ func (x *HomeResponse) GetNewestCursor() string {
 		return x.NewestCursor
 	}
 	return ""
-}
-
-func (x *HomeResponse) GetTruncated() bool {
-	if x != nil {
-		return x.Truncated
-	}
-	return false
 }
 
 // NewerRequest asks for what came after a place in the timeline.
@@ -564,7 +554,14 @@ type FanOutPost struct {
 	// The post; its time is part of its id.
 	PostId string `protobuf:"bytes,1,opt,name=post_id,json=postId,proto3" json:"post_id,omitempty"`
 	// Who wrote it.
-	AuthorId      string `protobuf:"bytes,2,opt,name=author_id,json=authorId,proto3" json:"author_id,omitempty"`
+	AuthorId string `protobuf:"bytes,2,opt,name=author_id,json=authorId,proto3" json:"author_id,omitempty"`
+	// Whom it is for: those of the author's friends who get it in their timelines. Not
+	// said means all of them.
+	Audience Audience `protobuf:"varint,3,opt,name=audience,proto3,enum=moments.v1.Audience" json:"audience,omitempty"`
+	// With AUDIENCE_ALLOW: persons, 16 bytes each, sorted.
+	AllowIds []byte `protobuf:"bytes,4,opt,name=allow_ids,json=allowIds,proto3" json:"allow_ids,omitempty"`
+	// With AUDIENCE_ALLOW and AUDIENCE_DENY: persons, 16 bytes each, sorted.
+	DenyIds       []byte `protobuf:"bytes,5,opt,name=deny_ids,json=denyIds,proto3" json:"deny_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -611,6 +608,27 @@ func (x *FanOutPost) GetAuthorId() string {
 		return x.AuthorId
 	}
 	return ""
+}
+
+func (x *FanOutPost) GetAudience() Audience {
+	if x != nil {
+		return x.Audience
+	}
+	return Audience_AUDIENCE_UNSPECIFIED
+}
+
+func (x *FanOutPost) GetAllowIds() []byte {
+	if x != nil {
+		return x.AllowIds
+	}
+	return nil
+}
+
+func (x *FanOutPost) GetDenyIds() []byte {
+	if x != nil {
+		return x.DenyIds
+	}
+	return nil
 }
 
 // FanOutRequest holds posts to be put into timelines.
@@ -806,6 +824,116 @@ func (x *BackfillResponse) GetDeliveries() uint64 {
 	return 0
 }
 
+// RebuildRequest names whose timeline.
+type RebuildRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose timeline.
+	ReaderId string `protobuf:"bytes,1,opt,name=reader_id,json=readerId,proto3" json:"reader_id,omitempty"`
+	// Only tell what would be done.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildRequest) Reset() {
+	*x = RebuildRequest{}
+	mi := &file_moments_v1_timeline_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildRequest) ProtoMessage() {}
+
+func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_timeline_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
+func (*RebuildRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_timeline_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RebuildRequest) GetReaderId() string {
+	if x != nil {
+		return x.ReaderId
+	}
+	return ""
+}
+
+func (x *RebuildRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// RebuildResponse says what was done.
+type RebuildResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Entries that were not there before.
+	Added uint32 `protobuf:"varint,1,opt,name=added,proto3" json:"added,omitempty"`
+	// Entries of nobody's posts, or of posts that are not for the reader.
+	Removed       uint32 `protobuf:"varint,2,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildResponse) Reset() {
+	*x = RebuildResponse{}
+	mi := &file_moments_v1_timeline_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildResponse) ProtoMessage() {}
+
+func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_timeline_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
+func (*RebuildResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_timeline_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RebuildResponse) GetAdded() uint32 {
+	if x != nil {
+		return x.Added
+	}
+	return 0
+}
+
+func (x *RebuildResponse) GetRemoved() uint32 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
 // ListIndexRequest asks for a page of a timeline as stored.
 type ListIndexRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -821,7 +949,7 @@ type ListIndexRequest struct {
 
 func (x *ListIndexRequest) Reset() {
 	*x = ListIndexRequest{}
-	mi := &file_moments_v1_timeline_proto_msgTypes[14]
+	mi := &file_moments_v1_timeline_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +961,7 @@ func (x *ListIndexRequest) String() string {
 func (*ListIndexRequest) ProtoMessage() {}
 
 func (x *ListIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_timeline_proto_msgTypes[14]
+	mi := &file_moments_v1_timeline_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +974,7 @@ func (x *ListIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIndexRequest.ProtoReflect.Descriptor instead.
 func (*ListIndexRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_timeline_proto_rawDescGZIP(), []int{14}
+	return file_moments_v1_timeline_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListIndexRequest) GetReaderId() string {
@@ -883,7 +1011,7 @@ type ListIndexResponse struct {
 
 func (x *ListIndexResponse) Reset() {
 	*x = ListIndexResponse{}
-	mi := &file_moments_v1_timeline_proto_msgTypes[15]
+	mi := &file_moments_v1_timeline_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1023,7 @@ func (x *ListIndexResponse) String() string {
 func (*ListIndexResponse) ProtoMessage() {}
 
 func (x *ListIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_timeline_proto_msgTypes[15]
+	mi := &file_moments_v1_timeline_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1036,7 @@ func (x *ListIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIndexResponse.ProtoReflect.Descriptor instead.
 func (*ListIndexResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_timeline_proto_rawDescGZIP(), []int{15}
+	return file_moments_v1_timeline_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListIndexResponse) GetPostIds() []string {
@@ -925,25 +1053,117 @@ func (x *ListIndexResponse) GetMore() bool {
 	return false
 }
 
+// WatchTimelinesRequest names readers.
+type WatchTimelinesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1,000.
+	ReaderIds     []string `protobuf:"bytes,1,rep,name=reader_ids,json=readerIds,proto3" json:"reader_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTimelinesRequest) Reset() {
+	*x = WatchTimelinesRequest{}
+	mi := &file_moments_v1_timeline_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTimelinesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTimelinesRequest) ProtoMessage() {}
+
+func (x *WatchTimelinesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_timeline_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTimelinesRequest.ProtoReflect.Descriptor instead.
+func (*WatchTimelinesRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_timeline_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *WatchTimelinesRequest) GetReaderIds() []string {
+	if x != nil {
+		return x.ReaderIds
+	}
+	return nil
+}
+
+// WatchTimelinesResponse tells of each.
+type WatchTimelinesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of reader_ids: a number that differs from the one before if a post has
+	// come, or the red dot was cleared.
+	Stamps        []uint64 `protobuf:"varint,1,rep,packed,name=stamps,proto3" json:"stamps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTimelinesResponse) Reset() {
+	*x = WatchTimelinesResponse{}
+	mi := &file_moments_v1_timeline_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTimelinesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTimelinesResponse) ProtoMessage() {}
+
+func (x *WatchTimelinesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_timeline_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTimelinesResponse.ProtoReflect.Descriptor instead.
+func (*WatchTimelinesResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_timeline_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *WatchTimelinesResponse) GetStamps() []uint64 {
+	if x != nil {
+		return x.Stamps
+	}
+	return nil
+}
+
 var File_moments_v1_timeline_proto protoreflect.FileDescriptor
 
 const file_moments_v1_timeline_proto_rawDesc = "" +
 	"\n" +
 	"\x19moments/v1/timeline.proto\x12\n" +
-	"moments.v1\x1a\x18moments/v1/comment.proto\x1a\x15moments/v1/post.proto\x1a\x10qos/v1/qos.proto\"`\n" +
+	"moments.v1\x1a\x18moments/v1/comment.proto\x1a\x17moments/v1/forget.proto\x1a\x15moments/v1/post.proto\x1a\x10qos/v1/qos.proto\"`\n" +
 	"\fTimelineItem\x12$\n" +
 	"\x04post\x18\x01 \x01(\v2\x10.moments.v1.PostR\x04post\x12*\n" +
 	"\x06thread\x18\x02 \x01(\v2\x12.moments.v1.ThreadR\x06thread\"X\n" +
 	"\vHomeRequest\x12\x1b\n" +
 	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\rR\x05limit\"\xa2\x01\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"\x95\x01\n" +
 	"\fHomeResponse\x12.\n" +
 	"\x05items\x18\x01 \x03(\v2\x18.moments.v1.TimelineItemR\x05items\x12\x1f\n" +
 	"\vnext_cursor\x18\x02 \x01(\tR\n" +
 	"nextCursor\x12#\n" +
-	"\rnewest_cursor\x18\x03 \x01(\tR\fnewestCursor\x12\x1c\n" +
-	"\ttruncated\x18\x04 \x01(\bR\ttruncated\"Y\n" +
+	"\rnewest_cursor\x18\x03 \x01(\tR\fnewestCursorJ\x04\b\x04\x10\x05R\ttruncated\"Y\n" +
 	"\fNewerRequest\x12\x1b\n" +
 	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x14\n" +
@@ -963,11 +1183,14 @@ const file_moments_v1_timeline_proto_rawDesc = "" +
 	"\x0fMarkSeenRequest\x12\x1b\n" +
 	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\"\x12\n" +
-	"\x10MarkSeenResponse\"B\n" +
+	"\x10MarkSeenResponse\"\xac\x01\n" +
 	"\n" +
 	"FanOutPost\x12\x17\n" +
 	"\apost_id\x18\x01 \x01(\tR\x06postId\x12\x1b\n" +
-	"\tauthor_id\x18\x02 \x01(\tR\bauthorId\"=\n" +
+	"\tauthor_id\x18\x02 \x01(\tR\bauthorId\x120\n" +
+	"\baudience\x18\x03 \x01(\x0e2\x14.moments.v1.AudienceR\baudience\x12\x1b\n" +
+	"\tallow_ids\x18\x04 \x01(\fR\ballowIds\x12\x19\n" +
+	"\bdeny_ids\x18\x05 \x01(\fR\adenyIds\"=\n" +
 	"\rFanOutRequest\x12,\n" +
 	"\x05posts\x18\x01 \x03(\v2\x16.moments.v1.FanOutPostR\x05posts\"0\n" +
 	"\x0eFanOutResponse\x12\x1e\n" +
@@ -980,21 +1203,35 @@ const file_moments_v1_timeline_proto_rawDesc = "" +
 	"\x10BackfillResponse\x12\x1e\n" +
 	"\n" +
 	"deliveries\x18\x01 \x01(\x04R\n" +
-	"deliveries\"b\n" +
+	"deliveries\"F\n" +
+	"\x0eRebuildRequest\x12\x1b\n" +
+	"\treader_id\x18\x01 \x01(\tR\breaderId\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"A\n" +
+	"\x0fRebuildResponse\x12\x14\n" +
+	"\x05added\x18\x01 \x01(\rR\x05added\x12\x18\n" +
+	"\aremoved\x18\x02 \x01(\rR\aremoved\"b\n" +
 	"\x10ListIndexRequest\x12\x1b\n" +
 	"\treader_id\x18\x01 \x01(\tR\breaderId\x12\x1b\n" +
 	"\tbefore_id\x18\x02 \x01(\tR\bbeforeId\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"B\n" +
 	"\x11ListIndexResponse\x12\x19\n" +
 	"\bpost_ids\x18\x01 \x03(\tR\apostIds\x12\x12\n" +
-	"\x04more\x18\x02 \x01(\bR\x04more2\xc9\x04\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"6\n" +
+	"\x15WatchTimelinesRequest\x12\x1d\n" +
+	"\n" +
+	"reader_ids\x18\x01 \x03(\tR\treaderIds\"0\n" +
+	"\x16WatchTimelinesResponse\x12\x16\n" +
+	"\x06stamps\x18\x01 \x03(\x04R\x06stamps2\xcf\x06\n" +
 	"\x0fTimelineService\x12D\n" +
 	"\x04Home\x12\x17.moments.v1.HomeRequest\x1a\x18.moments.v1.HomeResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12G\n" +
 	"\x05Newer\x12\x18.moments.v1.NewerRequest\x1a\x19.moments.v1.NewerResponse\"\t\xfa\xb2\x19\x02\x18\x02\x90\x02\x01\x12G\n" +
 	"\x04Head\x12\x17.moments.v1.HeadRequest\x1a\x18.moments.v1.HeadResponse\"\f\xfa\xb2\x19\x05\x10\x90\x03\x18\x02\x90\x02\x01\x12R\n" +
-	"\bMarkSeen\x12\x1b.moments.v1.MarkSeenRequest\x1a\x1c.moments.v1.MarkSeenResponse\"\v\xfa\xb2\x19\x04\b\x05\x18\x02\x90\x02\x02\x12N\n" +
+	"\bMarkSeen\x12\x1b.moments.v1.MarkSeenRequest\x1a\x1c.moments.v1.MarkSeenResponse\"\v\xfa\xb2\x19\x04\b\x05\x18\x02\x90\x02\x02\x12^\n" +
+	"\x05Watch\x12!.moments.v1.WatchTimelinesRequest\x1a\".moments.v1.WatchTimelinesResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\xe8\a\x18\x02\x90\x02\x01\x12N\n" +
 	"\x06FanOut\x12\x19.moments.v1.FanOutRequest\x1a\x1a.moments.v1.FanOutResponse\"\r\xfa\xb2\x19\x06\b\x06\x10\xb0\xea\x01\x90\x02\x02\x12U\n" +
-	"\bBackfill\x12\x1b.moments.v1.BackfillRequest\x1a\x1c.moments.v1.BackfillResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x02\x12X\n" +
+	"\bBackfill\x12\x1b.moments.v1.BackfillRequest\x1a\x1c.moments.v1.BackfillResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x02\x12S\n" +
+	"\aRebuild\x12\x1a.moments.v1.RebuildRequest\x1a\x1b.moments.v1.RebuildResponse\"\x0f\xfa\xb2\x19\b\b\x06\x10\xb0\xea\x01\x18\x02\x90\x02\x02\x12O\n" +
+	"\x06Forget\x12\x19.moments.v1.ForgetRequest\x1a\x1a.moments.v1.ForgetResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x02\x12X\n" +
 	"\tListIndex\x12\x1c.moments.v1.ListIndexRequest\x1a\x1d.moments.v1.ListIndexResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x01\x1a\t\xfa\xb2\x19\x05\b\x02\x10\xa0\x06B7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
 
 var (
@@ -1009,52 +1246,66 @@ func file_moments_v1_timeline_proto_rawDescGZIP() []byte {
 	return file_moments_v1_timeline_proto_rawDescData
 }
 
-var file_moments_v1_timeline_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_moments_v1_timeline_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_moments_v1_timeline_proto_goTypes = []any{
-	(*TimelineItem)(nil),      // 0: moments.v1.TimelineItem
-	(*HomeRequest)(nil),       // 1: moments.v1.HomeRequest
-	(*HomeResponse)(nil),      // 2: moments.v1.HomeResponse
-	(*NewerRequest)(nil),      // 3: moments.v1.NewerRequest
-	(*NewerResponse)(nil),     // 4: moments.v1.NewerResponse
-	(*HeadRequest)(nil),       // 5: moments.v1.HeadRequest
-	(*HeadResponse)(nil),      // 6: moments.v1.HeadResponse
-	(*MarkSeenRequest)(nil),   // 7: moments.v1.MarkSeenRequest
-	(*MarkSeenResponse)(nil),  // 8: moments.v1.MarkSeenResponse
-	(*FanOutPost)(nil),        // 9: moments.v1.FanOutPost
-	(*FanOutRequest)(nil),     // 10: moments.v1.FanOutRequest
-	(*FanOutResponse)(nil),    // 11: moments.v1.FanOutResponse
-	(*BackfillRequest)(nil),   // 12: moments.v1.BackfillRequest
-	(*BackfillResponse)(nil),  // 13: moments.v1.BackfillResponse
-	(*ListIndexRequest)(nil),  // 14: moments.v1.ListIndexRequest
-	(*ListIndexResponse)(nil), // 15: moments.v1.ListIndexResponse
-	(*Post)(nil),              // 16: moments.v1.Post
-	(*Thread)(nil),            // 17: moments.v1.Thread
+	(*TimelineItem)(nil),           // 0: moments.v1.TimelineItem
+	(*HomeRequest)(nil),            // 1: moments.v1.HomeRequest
+	(*HomeResponse)(nil),           // 2: moments.v1.HomeResponse
+	(*NewerRequest)(nil),           // 3: moments.v1.NewerRequest
+	(*NewerResponse)(nil),          // 4: moments.v1.NewerResponse
+	(*HeadRequest)(nil),            // 5: moments.v1.HeadRequest
+	(*HeadResponse)(nil),           // 6: moments.v1.HeadResponse
+	(*MarkSeenRequest)(nil),        // 7: moments.v1.MarkSeenRequest
+	(*MarkSeenResponse)(nil),       // 8: moments.v1.MarkSeenResponse
+	(*FanOutPost)(nil),             // 9: moments.v1.FanOutPost
+	(*FanOutRequest)(nil),          // 10: moments.v1.FanOutRequest
+	(*FanOutResponse)(nil),         // 11: moments.v1.FanOutResponse
+	(*BackfillRequest)(nil),        // 12: moments.v1.BackfillRequest
+	(*BackfillResponse)(nil),       // 13: moments.v1.BackfillResponse
+	(*RebuildRequest)(nil),         // 14: moments.v1.RebuildRequest
+	(*RebuildResponse)(nil),        // 15: moments.v1.RebuildResponse
+	(*ListIndexRequest)(nil),       // 16: moments.v1.ListIndexRequest
+	(*ListIndexResponse)(nil),      // 17: moments.v1.ListIndexResponse
+	(*WatchTimelinesRequest)(nil),  // 18: moments.v1.WatchTimelinesRequest
+	(*WatchTimelinesResponse)(nil), // 19: moments.v1.WatchTimelinesResponse
+	(*Post)(nil),                   // 20: moments.v1.Post
+	(*Thread)(nil),                 // 21: moments.v1.Thread
+	(Audience)(0),                  // 22: moments.v1.Audience
+	(*ForgetRequest)(nil),          // 23: moments.v1.ForgetRequest
+	(*ForgetResponse)(nil),         // 24: moments.v1.ForgetResponse
 }
 var file_moments_v1_timeline_proto_depIdxs = []int32{
-	16, // 0: moments.v1.TimelineItem.post:type_name -> moments.v1.Post
-	17, // 1: moments.v1.TimelineItem.thread:type_name -> moments.v1.Thread
+	20, // 0: moments.v1.TimelineItem.post:type_name -> moments.v1.Post
+	21, // 1: moments.v1.TimelineItem.thread:type_name -> moments.v1.Thread
 	0,  // 2: moments.v1.HomeResponse.items:type_name -> moments.v1.TimelineItem
 	0,  // 3: moments.v1.NewerResponse.items:type_name -> moments.v1.TimelineItem
-	9,  // 4: moments.v1.FanOutRequest.posts:type_name -> moments.v1.FanOutPost
-	1,  // 5: moments.v1.TimelineService.Home:input_type -> moments.v1.HomeRequest
-	3,  // 6: moments.v1.TimelineService.Newer:input_type -> moments.v1.NewerRequest
-	5,  // 7: moments.v1.TimelineService.Head:input_type -> moments.v1.HeadRequest
-	7,  // 8: moments.v1.TimelineService.MarkSeen:input_type -> moments.v1.MarkSeenRequest
-	10, // 9: moments.v1.TimelineService.FanOut:input_type -> moments.v1.FanOutRequest
-	12, // 10: moments.v1.TimelineService.Backfill:input_type -> moments.v1.BackfillRequest
-	14, // 11: moments.v1.TimelineService.ListIndex:input_type -> moments.v1.ListIndexRequest
-	2,  // 12: moments.v1.TimelineService.Home:output_type -> moments.v1.HomeResponse
-	4,  // 13: moments.v1.TimelineService.Newer:output_type -> moments.v1.NewerResponse
-	6,  // 14: moments.v1.TimelineService.Head:output_type -> moments.v1.HeadResponse
-	8,  // 15: moments.v1.TimelineService.MarkSeen:output_type -> moments.v1.MarkSeenResponse
-	11, // 16: moments.v1.TimelineService.FanOut:output_type -> moments.v1.FanOutResponse
-	13, // 17: moments.v1.TimelineService.Backfill:output_type -> moments.v1.BackfillResponse
-	15, // 18: moments.v1.TimelineService.ListIndex:output_type -> moments.v1.ListIndexResponse
-	12, // [12:19] is the sub-list for method output_type
-	5,  // [5:12] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	22, // 4: moments.v1.FanOutPost.audience:type_name -> moments.v1.Audience
+	9,  // 5: moments.v1.FanOutRequest.posts:type_name -> moments.v1.FanOutPost
+	1,  // 6: moments.v1.TimelineService.Home:input_type -> moments.v1.HomeRequest
+	3,  // 7: moments.v1.TimelineService.Newer:input_type -> moments.v1.NewerRequest
+	5,  // 8: moments.v1.TimelineService.Head:input_type -> moments.v1.HeadRequest
+	7,  // 9: moments.v1.TimelineService.MarkSeen:input_type -> moments.v1.MarkSeenRequest
+	18, // 10: moments.v1.TimelineService.Watch:input_type -> moments.v1.WatchTimelinesRequest
+	10, // 11: moments.v1.TimelineService.FanOut:input_type -> moments.v1.FanOutRequest
+	12, // 12: moments.v1.TimelineService.Backfill:input_type -> moments.v1.BackfillRequest
+	14, // 13: moments.v1.TimelineService.Rebuild:input_type -> moments.v1.RebuildRequest
+	23, // 14: moments.v1.TimelineService.Forget:input_type -> moments.v1.ForgetRequest
+	16, // 15: moments.v1.TimelineService.ListIndex:input_type -> moments.v1.ListIndexRequest
+	2,  // 16: moments.v1.TimelineService.Home:output_type -> moments.v1.HomeResponse
+	4,  // 17: moments.v1.TimelineService.Newer:output_type -> moments.v1.NewerResponse
+	6,  // 18: moments.v1.TimelineService.Head:output_type -> moments.v1.HeadResponse
+	8,  // 19: moments.v1.TimelineService.MarkSeen:output_type -> moments.v1.MarkSeenResponse
+	19, // 20: moments.v1.TimelineService.Watch:output_type -> moments.v1.WatchTimelinesResponse
+	11, // 21: moments.v1.TimelineService.FanOut:output_type -> moments.v1.FanOutResponse
+	13, // 22: moments.v1.TimelineService.Backfill:output_type -> moments.v1.BackfillResponse
+	15, // 23: moments.v1.TimelineService.Rebuild:output_type -> moments.v1.RebuildResponse
+	24, // 24: moments.v1.TimelineService.Forget:output_type -> moments.v1.ForgetResponse
+	17, // 25: moments.v1.TimelineService.ListIndex:output_type -> moments.v1.ListIndexResponse
+	16, // [16:26] is the sub-list for method output_type
+	6,  // [6:16] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_moments_v1_timeline_proto_init() }
@@ -1063,6 +1314,7 @@ func file_moments_v1_timeline_proto_init() {
 		return
 	}
 	file_moments_v1_comment_proto_init()
+	file_moments_v1_forget_proto_init()
 	file_moments_v1_post_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1070,7 +1322,7 @@ func file_moments_v1_timeline_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_moments_v1_timeline_proto_rawDesc), len(file_moments_v1_timeline_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -18,7 +18,8 @@ import (
 // TimelineService owns every reader's timeline: an index of post ids, newest
 // first, written when friends post and never synced between regions.
 type TimelineServiceServer interface {
-	// Home gives a page of the viewer's timeline, newest first, own posts included.
+	// Home gives a page of the viewer's timeline, newest first, own posts included. The
+	// index keeps the newest 2,000; older pages are merged from the friends' albums.
 	// A page is filled after filtering; following next_cursor neither repeats nor
 	// skips a post, whatever is posted or deleted meanwhile.
 	Home(context.Context, *HomeRequest) (*HomeResponse, error)
@@ -30,13 +31,24 @@ type TimelineServiceServer interface {
 	// MarkSeen clears the red dot up to a place in the timeline, on all the viewer's
 	// devices. The mark only ever moves to newer posts.
 	MarkSeen(context.Context, *MarkSeenRequest) (*MarkSeenResponse, error)
+	// Watch tells whose red dots may have changed, for who waits for many readers'.
+	Watch(context.Context, *WatchTimelinesRequest) (*WatchTimelinesResponse, error)
 	// FanOut puts posts into the timelines of their authors and of the authors'
 	// friends. Repeating it changes nothing more. The post service calls it.
 	FanOut(context.Context, *FanOutRequest) (*FanOutResponse, error)
-	// Backfill puts an author's newest 50 posts that the reader may see into the
+	// Backfill puts an author's newest 50 posts that are for the reader into the
 	// reader's timeline: what a new friend brings. Repeating it changes nothing more.
 	// The account service calls it, once for each direction of a new friendship.
 	Backfill(context.Context, *BackfillRequest) (*BackfillResponse, error)
+	// Rebuild fills a reader's timeline anew from the albums of his friends and himself:
+	// after damage, or for one who has been away for long. It may run while he reads and
+	// while others post; repeating it changes nothing more. Operators' tools use it; the
+	// gateway does not offer it.
+	Rebuild(context.Context, *RebuildRequest) (*RebuildResponse, error)
+	// Forget removes the timeline of somebody whose account is deleted.
+	// Doing it again changes nothing. The account service calls it; the gateway does not
+	// offer it.
+	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
 	// ListIndex gives a timeline as it is stored, without asking who may see what.
 	// Operators' tools use it; the gateway does not offer it.
 	ListIndex(context.Context, *ListIndexRequest) (*ListIndexResponse, error)
@@ -67,6 +79,11 @@ func (UnimplementedTimelineServiceServer) MarkSeen(context.Context, *MarkSeenReq
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.TimelineService/MarkSeen is not implemented")
 }
 
+// Watch returns an error of code rpc.Unimplemented.
+func (UnimplementedTimelineServiceServer) Watch(context.Context, *WatchTimelinesRequest) (*WatchTimelinesResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.TimelineService/Watch is not implemented")
+}
+
 // FanOut returns an error of code rpc.Unimplemented.
 func (UnimplementedTimelineServiceServer) FanOut(context.Context, *FanOutRequest) (*FanOutResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.TimelineService/FanOut is not implemented")
@@ -75,6 +92,16 @@ func (UnimplementedTimelineServiceServer) FanOut(context.Context, *FanOutRequest
 // Backfill returns an error of code rpc.Unimplemented.
 func (UnimplementedTimelineServiceServer) Backfill(context.Context, *BackfillRequest) (*BackfillResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.TimelineService/Backfill is not implemented")
+}
+
+// Rebuild returns an error of code rpc.Unimplemented.
+func (UnimplementedTimelineServiceServer) Rebuild(context.Context, *RebuildRequest) (*RebuildResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.TimelineService/Rebuild is not implemented")
+}
+
+// Forget returns an error of code rpc.Unimplemented.
+func (UnimplementedTimelineServiceServer) Forget(context.Context, *ForgetRequest) (*ForgetResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.TimelineService/Forget is not implemented")
 }
 
 // ListIndex returns an error of code rpc.Unimplemented.
@@ -114,6 +141,13 @@ func RegisterTimelineServiceServer(r rpc.Registrar, srv TimelineServiceServer) {
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.Watch(ctx, req.(*WatchTimelinesRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.FanOut(ctx, req.(*FanOutRequest))
 			if err != nil || res == nil {
 				return nil, err
@@ -122,6 +156,20 @@ func RegisterTimelineServiceServer(r rpc.Registrar, srv TimelineServiceServer) {
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Backfill(ctx, req.(*BackfillRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.Rebuild(ctx, req.(*RebuildRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.Forget(ctx, req.(*ForgetRequest))
 			if err != nil || res == nil {
 				return nil, err
 			}
@@ -144,7 +192,8 @@ func RegisterTimelineServiceServer(r rpc.Registrar, srv TimelineServiceServer) {
 // TimelineService owns every reader's timeline: an index of post ids, newest
 // first, written when friends post and never synced between regions.
 type TimelineServiceClient interface {
-	// Home gives a page of the viewer's timeline, newest first, own posts included.
+	// Home gives a page of the viewer's timeline, newest first, own posts included. The
+	// index keeps the newest 2,000; older pages are merged from the friends' albums.
 	// A page is filled after filtering; following next_cursor neither repeats nor
 	// skips a post, whatever is posted or deleted meanwhile.
 	Home(context.Context, *HomeRequest) (*HomeResponse, error)
@@ -156,13 +205,24 @@ type TimelineServiceClient interface {
 	// MarkSeen clears the red dot up to a place in the timeline, on all the viewer's
 	// devices. The mark only ever moves to newer posts.
 	MarkSeen(context.Context, *MarkSeenRequest) (*MarkSeenResponse, error)
+	// Watch tells whose red dots may have changed, for who waits for many readers'.
+	Watch(context.Context, *WatchTimelinesRequest) (*WatchTimelinesResponse, error)
 	// FanOut puts posts into the timelines of their authors and of the authors'
 	// friends. Repeating it changes nothing more. The post service calls it.
 	FanOut(context.Context, *FanOutRequest) (*FanOutResponse, error)
-	// Backfill puts an author's newest 50 posts that the reader may see into the
+	// Backfill puts an author's newest 50 posts that are for the reader into the
 	// reader's timeline: what a new friend brings. Repeating it changes nothing more.
 	// The account service calls it, once for each direction of a new friendship.
 	Backfill(context.Context, *BackfillRequest) (*BackfillResponse, error)
+	// Rebuild fills a reader's timeline anew from the albums of his friends and himself:
+	// after damage, or for one who has been away for long. It may run while he reads and
+	// while others post; repeating it changes nothing more. Operators' tools use it; the
+	// gateway does not offer it.
+	Rebuild(context.Context, *RebuildRequest) (*RebuildResponse, error)
+	// Forget removes the timeline of somebody whose account is deleted.
+	// Doing it again changes nothing. The account service calls it; the gateway does not
+	// offer it.
+	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
 	// ListIndex gives a timeline as it is stored, without asking who may see what.
 	// Operators' tools use it; the gateway does not offer it.
 	ListIndex(context.Context, *ListIndexRequest) (*ListIndexResponse, error)
@@ -170,7 +230,7 @@ type TimelineServiceClient interface {
 
 // NewTimelineServiceClient gives a client that calls through conn.
 func NewTimelineServiceClient(conn rpc.Invoker) TimelineServiceClient {
-	return &timelineServiceClient{conn}
+	return &timelineServiceClient{rpc.Expect(conn, TimelineServiceDesc)}
 }
 
 type timelineServiceClient struct{ conn rpc.Invoker }
@@ -223,6 +283,18 @@ func (c *timelineServiceClient) MarkSeen(ctx context.Context, req *MarkSeenReque
 	return typed, nil
 }
 
+func (c *timelineServiceClient) Watch(ctx context.Context, req *WatchTimelinesRequest) (*WatchTimelinesResponse, error) {
+	res, err := c.conn.Invoke(ctx, TimelineServiceWatchMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*WatchTimelinesResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", TimelineServiceWatchMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
 func (c *timelineServiceClient) FanOut(ctx context.Context, req *FanOutRequest) (*FanOutResponse, error) {
 	res, err := c.conn.Invoke(ctx, TimelineServiceFanOutMethod, req)
 	if err != nil {
@@ -243,6 +315,30 @@ func (c *timelineServiceClient) Backfill(ctx context.Context, req *BackfillReque
 	typed, ok := res.(*BackfillResponse)
 	if !ok {
 		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", TimelineServiceBackfillMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *timelineServiceClient) Rebuild(ctx context.Context, req *RebuildRequest) (*RebuildResponse, error) {
+	res, err := c.conn.Invoke(ctx, TimelineServiceRebuildMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*RebuildResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", TimelineServiceRebuildMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *timelineServiceClient) Forget(ctx context.Context, req *ForgetRequest) (*ForgetResponse, error) {
+	res, err := c.conn.Invoke(ctx, TimelineServiceForgetMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*ForgetResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", TimelineServiceForgetMethod.FullName(), res, typed)
 	}
 	return typed, nil
 }
@@ -307,6 +403,18 @@ var TimelineServiceMarkSeenMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(MarkSeenResponse) },
 }
 
+// TimelineServiceWatchMethod is the contract of moments.v1.TimelineService/Watch.
+var TimelineServiceWatchMethod = &rpc.Method{
+	Service:     "moments.v1.TimelineService",
+	Name:        "Watch",
+	Class:       qos.Background,
+	Timeout:     1000 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(WatchTimelinesRequest) },
+	NewResponse: func() proto.Message { return new(WatchTimelinesResponse) },
+}
+
 // TimelineServiceFanOutMethod is the contract of moments.v1.TimelineService/FanOut.
 var TimelineServiceFanOutMethod = &rpc.Method{
 	Service:     "moments.v1.TimelineService",
@@ -330,6 +438,30 @@ var TimelineServiceBackfillMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(BackfillResponse) },
 }
 
+// TimelineServiceRebuildMethod is the contract of moments.v1.TimelineService/Rebuild.
+var TimelineServiceRebuildMethod = &rpc.Method{
+	Service:     "moments.v1.TimelineService",
+	Name:        "Rebuild",
+	Class:       qos.Background,
+	Timeout:     30000 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(RebuildRequest) },
+	NewResponse: func() proto.Message { return new(RebuildResponse) },
+}
+
+// TimelineServiceForgetMethod is the contract of moments.v1.TimelineService/Forget.
+var TimelineServiceForgetMethod = &rpc.Method{
+	Service:     "moments.v1.TimelineService",
+	Name:        "Forget",
+	Class:       qos.Background,
+	Timeout:     5000 * time.Millisecond,
+	MaxAttempts: 2,
+	Idempotency: rpc.Idempotent,
+	NewRequest:  func() proto.Message { return new(ForgetRequest) },
+	NewResponse: func() proto.Message { return new(ForgetResponse) },
+}
+
 // TimelineServiceListIndexMethod is the contract of moments.v1.TimelineService/ListIndex.
 var TimelineServiceListIndexMethod = &rpc.Method{
 	Service:     "moments.v1.TimelineService",
@@ -351,8 +483,11 @@ var TimelineServiceDesc = &rpc.Service{
 		TimelineServiceNewerMethod,
 		TimelineServiceHeadMethod,
 		TimelineServiceMarkSeenMethod,
+		TimelineServiceWatchMethod,
 		TimelineServiceFanOutMethod,
 		TimelineServiceBackfillMethod,
+		TimelineServiceRebuildMethod,
+		TimelineServiceForgetMethod,
 		TimelineServiceListIndexMethod,
 	},
 }

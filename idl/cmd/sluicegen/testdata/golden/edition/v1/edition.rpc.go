@@ -49,7 +49,9 @@ type NotesClient interface {
 }
 
 // NewNotesClient gives a client that calls through conn.
-func NewNotesClient(conn rpc.Invoker) NotesClient { return &notesClient{conn} }
+func NewNotesClient(conn rpc.Invoker) NotesClient {
+	return &notesClient{rpc.Expect(conn, NotesDesc)}
+}
 
 type notesClient struct{ conn rpc.Invoker }
 

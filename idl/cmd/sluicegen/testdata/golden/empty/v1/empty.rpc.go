@@ -34,7 +34,9 @@ type NothingClient interface {
 }
 
 // NewNothingClient gives a client that calls through conn.
-func NewNothingClient(conn rpc.Invoker) NothingClient { return &nothingClient{conn} }
+func NewNothingClient(conn rpc.Invoker) NothingClient {
+	return &nothingClient{rpc.Expect(conn, NothingDesc)}
+}
 
 type nothingClient struct{ conn rpc.Invoker }
 

@@ -50,7 +50,9 @@ type OrdersClient interface {
 }
 
 // NewOrdersClient gives a client that calls through conn.
-func NewOrdersClient(conn rpc.Invoker) OrdersClient { return &ordersClient{conn} }
+func NewOrdersClient(conn rpc.Invoker) OrdersClient {
+	return &ordersClient{rpc.Expect(conn, OrdersDesc)}
+}
 
 type ordersClient struct{ conn rpc.Invoker }
 

@@ -128,7 +128,9 @@ type ShopClient interface {
 }
 
 // NewShopClient gives a client that calls through conn.
-func NewShopClient(conn rpc.Invoker) ShopClient { return &shopClient{conn} }
+func NewShopClient(conn rpc.Invoker) ShopClient {
+	return &shopClient{rpc.Expect(conn, ShopDesc)}
+}
 
 type shopClient struct{ conn rpc.Invoker }
 
@@ -308,7 +310,9 @@ type DeskClient interface {
 }
 
 // NewDeskClient gives a client that calls through conn.
-func NewDeskClient(conn rpc.Invoker) DeskClient { return &deskClient{conn} }
+func NewDeskClient(conn rpc.Invoker) DeskClient {
+	return &deskClient{rpc.Expect(conn, DeskDesc)}
+}
 
 type deskClient struct{ conn rpc.Invoker }
 
