@@ -22,6 +22,7 @@ type Method struct {
 	bar       atomic.Int64 // ns; the least of the slowest, once there are enough of them
 
 	slowLimit   limiter
+	belowLimit  limiter
 	errorLimits [numClasses]limiter
 	limited     atomic.Uint64
 
@@ -54,6 +55,7 @@ const (
 	KeepSampled Keep = 1 << 0 // the request is traced
 	KeepError   Keep = 1 << 1 // the call has failed
 	KeepSlow    Keep = 1 << 2 // the call was slow for its method
+	KeepBelow   Keep = 1 << 3 // a call that it has made is kept; only if nothing else is the case
 
 	keepClass = 8 // the class stands above this bit
 )
@@ -67,10 +69,11 @@ var keepNames = [...]string{
 	KeepSampled | KeepSlow:             "sampled+slow",
 	KeepError | KeepSlow:               "error+slow",
 	KeepSampled | KeepError | KeepSlow: "sampled+error+slow",
+	KeepBelow:                          "below",
 }
 
 // String gives the reasons by name.
-func (k Keep) String() string { return keepNames[k&7] }
+func (k Keep) String() string { return keepNames[k&15] }
 
 // Ended is what Keep is told of a call.
 type Ended struct {
@@ -79,11 +82,27 @@ type Ended struct {
 	Took    time.Duration // from start to end
 	At      time.Time     // when it ended
 	Span    SpanID        // of the call or of its caller: what differs from call to call serves as chance
+	Below   bool          // a record was made of a call that it has made: with this one that has its place in the whole
 }
 
 // Keep says whether a call that has ended is worth a record, and is asked for each of
 // them: most often the answer is no, and costs a few nanoseconds.
 func (m *Method) Keep(c *Ended) Keep {
+	k := m.keepItself(c)
+	if k == 0 && c.Below && m.belowLimit.allow(m.tracer.since(c.At)) {
+		return KeepBelow
+	}
+	return k
+}
+
+// Slow says whether a call that has taken so long will be slow for its method. A record
+// need not be made of it: there may be too many.
+func (m *Method) Slow(took time.Duration) bool {
+	slow := m.threshold.Load()
+	return slow > 0 && int64(took) > slow && took >= m.tracer.floor
+}
+
+func (m *Method) keepItself(c *Ended) Keep {
 	if c.Class != 0 {
 		return m.keepError(c)
 	}

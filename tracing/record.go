@@ -51,7 +51,7 @@ func (k *Kind) UnmarshalText(text []byte) error {
 // read-only.
 type Record struct {
 	Seq  uint64 `json:"seq"`  // set by the Tracer: counts its records
-	Kept string `json:"kept"` // set by the Tracer: "sampled", "error", "slow", or several with "+"
+	Kept string `json:"kept"` // set by the Tracer: "sampled", "error", "slow", or several with "+"; or "below": a call that it has made was kept
 
 	Trace  TraceID    `json:"trace"`
 	Span   SpanID     `json:"span"`

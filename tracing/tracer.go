@@ -35,8 +35,8 @@ type Config struct {
 	// SlowFloor is what no call is called slow below. Zero means DefaultSlowFloor.
 	SlowFloor time.Duration
 	// KeepPerSecond bounds what is kept of calls that are not traced: so many errors
-	// of each method and class, and so many slow calls of each method. What goes
-	// beyond is counted in Stats. Zero means DefaultKeepPerSecond.
+	// of each method and class, so many slow calls of each method, and so many calls
+	// below which one was kept. What goes beyond of the first two is counted in Stats. Zero means DefaultKeepPerSecond.
 	KeepPerSecond float64
 	// MaxRecords is how many records the process holds for whoever asks for them.
 	// Zero means DefaultMaxRecords.
@@ -190,6 +190,7 @@ func (t *Tracer) Method(kind Kind, name string) *Method {
 	}
 	m := &Method{tracer: t, kind: kind, name: cut(name, maxNameLen)}
 	m.slowLimit.set(t.keepRate)
+	m.belowLimit.set(t.keepRate)
 	for i := range m.errorLimits {
 		m.errorLimits[i].set(t.keepRate)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -216,6 +217,35 @@ func TestSlow(t *testing.T) {
 	}
 }
 
+// TestSlowIsForeseen: a server tells its caller, before a call has ended, what it will
+// then say itself.
+func TestSlowIsForeseen(t *testing.T) {
+	tr, err := tracing.New(tracing.Config{SlowFloor: 5 * time.Millisecond, KeepPerSecond: 1e6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := tr.Method(tracing.Server, "a.B/C")
+	if m.Slow(time.Hour) {
+		t.Error("the first call is slow: there is nothing to compare it with")
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	slow := 0
+	for range 20_000 {
+		took := time.Duration(rng.ExpFloat64() * float64(2*time.Millisecond))
+		foreseen := m.Slow(took)
+		kept := m.Keep(&tracing.Ended{Took: took, At: time.Now(), Span: tracing.NewSpanID()})&tracing.KeepSlow != 0
+		if foreseen != kept {
+			t.Fatalf("%v: foreseen %v, kept %v", took, foreseen, kept)
+		}
+		if kept {
+			slow++
+		}
+	}
+	if slow == 0 {
+		t.Error("none was slow")
+	}
+}
+
 func TestSlowFloor(t *testing.T) {
 	tr := newTracer(t, tracing.Config{SlowFloor: time.Hour})
 	m := tr.Method(tracing.Client, "a.B/C")
@@ -254,6 +284,36 @@ func TestErrorsAreKept(t *testing.T) {
 			t.Errorf("%d kept: not eight of one class and the one of the other", len(kept.Errors))
 		}
 	})
+}
+
+// TestBelow: a call below which one was kept is kept, within limits, and for no other
+// reason than that.
+func TestBelow(t *testing.T) {
+	tracer := newTracer(t, tracing.Config{KeepPerSecond: 3})
+	m := tracer.Method(tracing.Server, "a.B/C")
+	now := time.Now()
+	kept := 0
+	for range 10 {
+		switch k := m.Keep(&tracing.Ended{Took: time.Microsecond, At: now, Below: true}); k {
+		case tracing.KeepBelow:
+			kept++
+		case 0:
+		default:
+			t.Errorf("kept for %v", k)
+		}
+	}
+	if kept != 3 {
+		t.Errorf("%d of 10 were kept in a moment, want 3", kept)
+	}
+	if k := m.Keep(&tracing.Ended{Class: 4, Took: time.Microsecond, At: now, Below: true}); k.String() != "error" {
+		t.Errorf("a failure is kept for %v", k)
+	}
+	if k := m.Keep(&tracing.Ended{Sampled: true, Took: time.Microsecond, At: now, Below: true}); k.String() != "sampled" {
+		t.Errorf("a traced call is kept for %v", k)
+	}
+	if tracing.KeepBelow.String() != "below" {
+		t.Error(tracing.KeepBelow)
+	}
 }
 
 func TestSlowestAreShown(t *testing.T) {

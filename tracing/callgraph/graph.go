@@ -36,6 +36,8 @@ type Graph struct {
 
 	// Traces is the number of kept traces that the critical shares stand on.
 	Traces int
+	// Unfair says that those were kept for failing or being slow, and are no fair sample.
+	Unfair bool
 }
 
 // NodeKind says what a node stands for.
@@ -250,8 +252,9 @@ func (b *builder) finish(g *Graph, marks []NodeMark) {
 		if n.Kind == EntryNode {
 			g.Requests = add(g.Requests, n.Served.Calls())
 		}
-		n.Mark = byNode[n.Name]
-		if m, ok := byNode[n.Service()]; ok && worse(m, n.Mark) {
+		own, marked := byNode[n.Name]
+		n.Mark = own
+		if m, ok := byNode[n.Service()]; ok && (!marked || worse(m, own)) {
 			n.Mark = m
 		}
 	}

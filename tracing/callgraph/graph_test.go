@@ -162,12 +162,13 @@ func TestMarks(t *testing.T) {
 		{Node: "a.A", Mark: callgraph.Mark{Severity: 1, Text: "level 3"}},
 		{Node: "a.A/Two", Mark: callgraph.Mark{Severity: 9, Text: "stuck"}},
 		{Node: "a.A/One", Mark: callgraph.Mark{Text: "fine"}},
+		{Node: "b.B", Mark: callgraph.Mark{Text: "open"}},
 	}})
 	g := callgraph.Build(p, 0, 1)
 	for name, want := range map[string]callgraph.Mark{
 		"a.A/One": {Severity: 1, Text: "level 3"},
 		"a.A/Two": {Severity: callgraph.MaxSeverity, Text: "stuck"},
-		"b.B/One": {},
+		"b.B/One": {Text: "open"},
 	} {
 		if _, n := nodeNamed(t, g, name); n.Mark != want {
 			t.Errorf("%s: %+v, want %+v", name, n.Mark, want)

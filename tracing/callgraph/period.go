@@ -67,7 +67,7 @@ func (s Stats) Mean() time.Duration {
 // IsZero reports whether nothing was counted.
 func (s Stats) IsZero() bool {
 	return s.Results == [NumClasses]uint64{} && s.Attempts == [NumClasses]uint64{} &&
-		s.Nanos == 0 && s.RequestBytes == 0 && s.ResponseBytes == 0 && len(s.Latency.Counts) == 0
+		s.Nanos == 0 && s.RequestBytes == 0 && s.ResponseBytes == 0 && s.Latency.Count() == 0
 }
 
 // largest gives the largest of the counts.

@@ -329,6 +329,7 @@ func FuzzReadSnapshot(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add([]byte(`{"version":1,"rows":[{"side":"link","latency":{"first":103,"counts":[1]}}],"marks":[{"node":"\u0000","severity":255}]}`))
+	f.Add([]byte(`{"version":1,"rows":[{"latency":{"counts":[0]}}]}`)) // buckets in which nothing is
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := callgraph.ReadSnapshot(bytes.NewReader(text))
 		if err != nil {

@@ -33,9 +33,12 @@ import (
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
-// Config says what a Console looks at. Targets is needed, the rest has defaults.
+// Config says what a Console looks at. Targets or Discovery is needed, the rest has
+// defaults.
 type Config struct {
 	Targets Targets
+	// Discovery finds further targets. Run and Graph follow it.
+	Discovery *Discovery
 	// Token is sent to admin ports as a bearer token. They need one unless they are on
 	// loopback.
 	Token string
@@ -87,7 +90,7 @@ func New(cfg Config) (*Console, error) {
 	cfg.PullTime = cmp.Or(cfg.PullTime, DefaultPullTime)
 	cfg.GraphBytes = cmp.Or(cfg.GraphBytes, DefaultGraphBytes)
 	switch {
-	case cfg.Targets == nil:
+	case cfg.Targets == nil && cfg.Discovery == nil:
 		return nil, errors.New("console: no targets: say which processes there are")
 	case cfg.Every < time.Second || cfg.Every > BlockTime:
 		return nil, fmt.Errorf("console: a round every %v: want 1s to %v", cfg.Every, BlockTime)
@@ -99,6 +102,12 @@ func New(cfg Config) (*Console, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	switch {
+	case cfg.Targets == nil:
+		cfg.Targets = cfg.Discovery.Targets
+	case cfg.Discovery != nil:
+		cfg.Targets = Join(cfg.Targets, cfg.Discovery.Targets)
+	}
 	return &Console{
 		cfg: cfg, log: cfg.Log, puller: newPuller(cfg.Token, cfg.PullTime),
 		graphs: newHistory(cfg.GraphBytes), clock: newClock(cfg.Every), traces: newTraces(),
@@ -108,6 +117,7 @@ func New(cfg Config) (*Console, error) {
 // Run pulls until ctx ends.
 func (c *Console) Run(ctx context.Context) error {
 	defer c.puller.close()
+	defer c.follow(ctx)()
 	tick := time.NewTicker(c.cfg.Every)
 	defer tick.Stop()
 	for {
@@ -118,6 +128,20 @@ func (c *Console) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// follow has the Discovery look for processes, and gives what ends that.
+func (c *Console) follow(ctx context.Context) (end func()) {
+	if c.cfg.Discovery == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.cfg.Discovery.Run(ctx)
+	}()
+	return func() { cancel(); <-ended }
 }
 
 // Round pulls all processes once. now is the time that the round ends at. Run calls it;
@@ -161,10 +185,12 @@ func (c *Console) retarget(ctx context.Context) []*proc {
 	targets, err := c.cfg.Targets(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	before := c.trouble
 	c.trouble = ""
 	if err != nil {
-		c.trouble = err.Error()
-		c.log.WarnContext(ctx, "the targets cannot be read", "err", err)
+		if c.trouble = cut(err.Error(), 1000); c.trouble != before {
+			c.log.WarnContext(ctx, "something is wrong with the targets", "err", err)
+		}
 		if len(targets) == 0 { // those we know stay
 			return slices.Clone(c.procs)
 		}

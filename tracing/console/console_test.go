@@ -4,9 +4,11 @@ package console_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/discovery"
 	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/tracing"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
@@ -114,14 +117,16 @@ func golden(t *testing.T, name string, got []byte) {
 }
 
 // keepTrace leaves the records of one sampled request in two processes.
-func keepTrace(gateway, post *process) {
+func keepTrace(gateway, post *process) { keepTraceFor(tracing.KeepSampled, gateway, post) }
+
+func keepTraceFor(why tracing.Keep, gateway, post *process) {
 	trace := tracing.TraceID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 	span := func(n byte) tracing.SpanID { return tracing.SpanID{n} }
 	begin := start.UnixNano()
 	add := func(p *process, kind tracing.Kind, method string, r tracing.Record) {
 		r.Trace, r.Entry = trace, tracing.EntryOf("POST /posts")
 		r.Start += begin
-		p.trace.Method(kind, method).Add(tracing.KeepSampled, r)
+		p.trace.Method(kind, method).Add(why, r)
 	}
 	ms := time.Millisecond
 	add(gateway, tracing.Server, "POST /posts", tracing.Record{Span: span(1), Duration: 20 * ms, Class: "ok", Status: 201, Path: "/posts"})
@@ -368,6 +373,31 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestVanish: what a process that is gone has counted stays, it is shown as failing, and
+// others go on.
+func TestVanish(t *testing.T) {
+	gone, here := newProcess(t, "gone"), newProcess(t, "here")
+	s := watch(t, nil, gone.target("gone"), here.target("here"))
+	s.procs = []*process{gone, here}
+	s.round()
+	gone.serves("GET /x", "", publish, callgraph.OK, 5, time.Millisecond)
+	here.serves("GET /x", "", publish, callgraph.OK, 1, time.Millisecond)
+	s.round()
+	gone.http.Close()
+	here.serves("GET /x", "", publish, callgraph.OK, 2, time.Millisecond)
+	s.round()
+	var e entries
+	s.get("/api/entries?last=10m", &e)
+	if len(e.Entries) != 1 || e.Entries[0].Calls != 8 {
+		t.Errorf("%+v, want 8 calls", e)
+	}
+	var st status
+	s.get("/api/status", &st)
+	if a, b := st.Processes[0], st.Processes[1]; a.State != "failing" || !strings.Contains(a.Error, "refused") || b.State != "ok" {
+		t.Errorf("%+v", st.Processes)
+	}
+}
+
 // TestFirstSight: what was counted long before belongs to no round.
 func TestFirstSight(t *testing.T) {
 	old, young := newProcess(t, "old"), newProcess(t, "young")
@@ -470,6 +500,101 @@ func TestTargetsChange(t *testing.T) {
 	write("b=" + b.target("").Addr)
 	if got := names(); got != "b " {
 		t.Errorf("%q", got)
+	}
+}
+
+// source tells of instances when the test says so.
+type source struct {
+	changes map[string]chan []discovery.Instance
+}
+
+func (s source) Watch(ctx context.Context, service string, changed func([]discovery.Instance)) error {
+	changes := s.changes[service]
+	if changes == nil {
+		return errors.New("nobody knows it")
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case all := <-changes:
+			changed(all)
+			select { // taken: the test may look
+			case changes <- nil:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+}
+
+// TestDiscovery: processes come and go as a source tells; what it cannot tell is shown,
+// and takes nobody else away.
+func TestDiscovery(t *testing.T) {
+	one, two := newProcess(t, "one"), newProcess(t, "two")
+	src := source{changes: map[string]chan []discovery.Instance{"post": make(chan []discovery.Instance)}}
+	tell := func(all ...discovery.Instance) {
+		src.changes["post"] <- all
+		<-src.changes["post"]
+	}
+	d, err := console.Discover(src, "post", "lost", "post")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, func(ctx context.Context) error { d.Run(ctx); return nil })
+	first := discovery.Instance{Addr: "10.0.0.1:7000", Admin: one.target("").Addr}
+	second := discovery.Instance{Addr: "10.0.0.2:7000", Admin: two.target("").Addr, Draining: true}
+	tell(first)
+	for err := error(nil); err == nil || !strings.Contains(err.Error(), "nobody knows it"); { // it waits for what nobody has told yet
+		if _, err = d.Targets(t.Context()); t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	s := watch(t, func(c *console.Config) { c.Targets, c.Discovery = nil, d })
+	names := func() string {
+		s.round()
+		var st status
+		s.get("/api/status", &st)
+		var out []string
+		for _, p := range st.Processes {
+			out = append(out, p.Name+" "+p.State)
+		}
+		if !strings.Contains(st.Trouble, "service lost: nobody knows it") {
+			t.Errorf("the trouble is %q", st.Trouble)
+		}
+		return strings.Join(out, ", ")
+	}
+	for _, step := range []struct {
+		name string
+		tell []discovery.Instance
+		want string
+	}{
+		{"the first", []discovery.Instance{first}, "post 10.0.0.1:7000 ok"},
+		{"a second one comes", []discovery.Instance{first, second}, "post 10.0.0.1:7000 ok, post 10.0.0.2:7000 ok"},
+		{"the first goes", []discovery.Instance{second}, "post 10.0.0.2:7000 ok"},
+		{"one without an admin port", []discovery.Instance{second, {Addr: "10.0.0.3:7000"}}, "post 10.0.0.2:7000 ok"},
+	} {
+		tell(step.tell...)
+		if got := names(); got != step.want {
+			t.Errorf("%s: %s, want %s", step.name, got, step.want)
+		}
+	}
+	var st status
+	if s.get("/api/status", &st); !strings.Contains(st.Trouble, "1 of 2 instances do not say") {
+		t.Errorf("the trouble is %q", st.Trouble)
+	}
+}
+
+func TestDiscoverRefuses(t *testing.T) {
+	for name, services := range map[string][]string{"none": nil, "no name": {"post", ""}, "too many": {"x"}} {
+		if name == "too many" {
+			for i := range console.MaxTargets {
+				services = append(services, fmt.Sprint(i))
+			}
+		}
+		if _, err := console.Discover(discovery.Static{}, services...); err == nil {
+			t.Errorf("%s: no error", name)
+		}
 	}
 }
 
@@ -589,6 +714,45 @@ func TestFindTraces(t *testing.T) {
 		if v.All != want || v.Kept != 1 {
 			t.Errorf("%s: %+v, want %d", query, v, want)
 		}
+	}
+}
+
+// TestCriticalPathOfWhatIsKept: where nothing is sampled the critical path is that of
+// requests which failed or were slow, and says so; of half a request it is nobody's.
+func TestCriticalPathOfWhatIsKept(t *testing.T) {
+	type graph struct {
+		Graph struct {
+			Traces  int
+			Unfair  bool
+			Summary string
+			Edges   []struct{ Critical float64 }
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		keep   func(gateway, post *process)
+		traces int
+		unfair bool
+	}{
+		{"sampled", keepTrace, 1, false},
+		{"slow", func(gateway, post *process) { keepTraceFor(tracing.KeepSlow, gateway, post) }, 1, true},
+		{"without its beginning", func(_, post *process) { keepTraceFor(tracing.KeepSlow, newProcess(t, "gone"), post) }, 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, gateway, post, account := shop(t)
+			s.round()
+			traffic(gateway, post, account, 20)
+			c.keep(gateway, post)
+			s.round()
+			var g graph
+			s.get("/api/graph?entry=POST+/posts", &g)
+			if g.Graph.Traces != c.traces || g.Graph.Unfair != c.unfair || strings.Contains(g.Graph.Summary, "failed and slow") != c.unfair {
+				t.Errorf("%+v, want %d traces, unfair %v", g.Graph, c.traces, c.unfair)
+			}
+			if on := g.Graph.Edges[0].Critical > 0; on != (c.traces > 0) {
+				t.Errorf("%+v", g.Graph.Edges)
+			}
+		})
 	}
 }
 

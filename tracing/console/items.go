@@ -306,6 +306,7 @@ type items struct {
 	families map[string]*keptFamily
 	order    []string // of families, as the process gave them
 	series   int
+	number   int // of items as processes count them, each bucket of a histogram one
 	skipped  int // series for which there was no room
 }
 
@@ -371,7 +372,7 @@ func (it *items) add(c *clock, a *itemsAnswer, took time.Duration, restarted boo
 
 // forget lets go of series that have not been seen for as long as rounds are kept.
 func (it *items) forget(c *clock, total *int) {
-	it.series = 0
+	it.series, it.number = 0, 0
 	for name, f := range it.families {
 		for text, s := range f.series {
 			if s.seen+len(c.roundEnds) < c.rounds {
@@ -383,6 +384,11 @@ func (it *items) forget(c *clock, total *int) {
 			}
 		}
 		it.series += len(f.series)
+		each := 1
+		if f.Type == "histogram" {
+			each = len(f.Bounds) + 3 // the bucket without bound, sum and count
+		}
+		it.number += each * len(f.series)
 		if len(f.series) == 0 {
 			delete(it.families, name)
 		}

@@ -245,7 +245,9 @@ func (c *Console) graph(q graphQuery) (*callgraph.Graph, periodView, *periodView
 	if err != nil {
 		return nil, got, nil, err
 	}
-	g = g.WithCritical(c.criticalPaths(q.entry, q.want)...)
+	paths, sampled := c.criticalPaths(q.entry, q.want)
+	g = g.WithCritical(paths...)
+	g.Unfair = len(paths) > 0 && !sampled
 	var baseGot *periodView
 	if q.base != nil {
 		base, p, err := c.oneGraph(q.entry, *q.base)
@@ -503,7 +505,7 @@ type processView struct {
 func (p *proc) view() processView {
 	v := processView{
 		Name: p.target.name(), Addr: p.target.Addr, State: "ok", Error: p.err, Note: p.note, PullMS: ms(p.slow),
-		Restarts: p.restarts, Lies: p.lies, Lost: p.lost, Items: p.items.series, NotKept: p.items.skipped,
+		Restarts: p.restarts, Lies: p.lies, Lost: p.lost, Items: p.items.number, NotKept: p.items.skipped,
 		Services: append([]string{}, p.services...),
 	}
 	now := p.qos.now()

@@ -3,6 +3,7 @@
 package console_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -125,6 +127,26 @@ func TestRealServers(t *testing.T) {
 	if items.All < 150 {
 		t.Errorf("%d items", items.All)
 	}
+	// Both ports lead to one process: whichever answered first has its items.
+	if shown, metrics := st.Processes[0].Items+st.Processes[1].Items, scrape(t, srv.AdminAddr()); shown < 500 || shown > metrics {
+		t.Errorf("the console shows %d items, and /metrics has %d series", shown, metrics)
+	}
+}
+
+// scrape counts the series that a process shows to Prometheus.
+func scrape(t *testing.T, addr string) (series int) {
+	t.Helper()
+	res, err := http.Get("http://" + addr + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		if !strings.HasPrefix(lines.Text(), "#") {
+			series++
+		}
+	}
+	return series
 }
 
 // run runs something until the test ends.

@@ -71,9 +71,10 @@ func Graph(ctx context.Context, cfg Config, last time.Duration, q GraphQuery) ([
 		return nil, err
 	}
 	defer c.puller.close()
-	targets, err := cfg.Targets(ctx)
-	if err != nil {
-		return nil, err
+	defer c.follow(ctx)()
+	targets, trouble := c.cfg.Targets(ctx)
+	if trouble != nil && len(targets) == 0 {
+		return nil, trouble
 	}
 	if len(targets) > MaxTargets {
 		return nil, fmt.Errorf("console: %d targets: at most %d", len(targets), MaxTargets)
@@ -90,6 +91,7 @@ func Graph(ctx context.Context, cfg Config, last time.Duration, q GraphQuery) ([
 		}
 	}
 	after, failed := c.snapshots(ctx, targets)
+	failed = errors.Join(trouble, failed)
 	if len(after) == 0 {
 		return nil, errors.Join(errors.New("no process could be asked"), failed)
 	}

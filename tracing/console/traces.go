@@ -317,22 +317,63 @@ func (t *trace) spans() []callgraph.Span {
 // maxPaths is how many traces the critical path of an entry stands on.
 const maxPaths = 200
 
-// criticalPaths gives the critical paths of sampled traces of an entry.
-func (c *Console) criticalPaths(entry string, want span) []callgraph.Path {
-	var out []callgraph.Path
+// criticalPaths gives the critical paths of kept traces of an entry. A fair sample is
+// that of requests which were chosen before anybody knew how they would end; where there
+// is none, because nothing is sampled, those that were kept for failing or being slow
+// are better than nothing, and told to be that. What works on the entry's messages is
+// asked for only if the entry itself is not seen: nobody waits for it.
+func (c *Console) criticalPaths(entry string, want span) (paths []callgraph.Path, sampled bool) {
 	t := c.traces
-	for i := len(t.order) - 1; i >= 0 && len(out) < maxPaths; i-- {
+	var best [numFair][]*trace
+	for i := len(t.order) - 1; i >= 0; i-- {
 		one := t.order[i]
 		root := one.root()
-		if root == nil || c.graphs.entryName(root.Entry) != entry || !strings.Contains(root.Kept, "sampled") || one.cut ||
+		if root == nil || c.graphs.entryName(root.Entry) != entry || one.cut ||
 			root.Start < want.from.UnixNano() || root.Start > want.to.UnixNano() {
-			continue // what was kept because it was slow is no fair sample
+			continue
 		}
-		if path, err := callgraph.CriticalPath(one.spans()); err == nil {
-			out = append(out, path)
+		if f := fairnessOf(root); len(best[f]) < maxPaths {
+			best[f] = append(best[f], one)
 		}
 	}
-	return out
+	for f, traces := range best[:notWhole] {
+		for _, one := range traces {
+			if path, err := callgraph.CriticalPath(one.spans()); err == nil {
+				paths = append(paths, path)
+			}
+		}
+		if len(paths) > 0 {
+			return paths, fairness(f) < keptRequest
+		}
+	}
+	return nil, false
+}
+
+// fairness is how well a trace stands for the requests of its entry, the best first.
+type fairness int
+
+const (
+	sampledRequest fairness = iota
+	sampledMessage
+	keptRequest
+	keptMessage
+	notWhole // its beginning was not kept
+	numFair
+)
+
+func fairnessOf(root *keptRecord) fairness {
+	sampled, message := strings.Contains(root.Kept, "sampled"), root.Kind == tracing.Consumer
+	switch {
+	case sampled && !message:
+		return sampledRequest
+	case sampled:
+		return sampledMessage
+	case !root.Parent.IsZero() && root.Path == "": // an HTTP entry may have been told of a parent
+		return notWhole
+	case !message:
+		return keptRequest
+	}
+	return keptMessage
 }
 
 // ordered gives the records of a trace as a tree, depth first: parents before their

@@ -197,7 +197,11 @@ func summary(g *callgraph.Graph) string {
 		b.WriteString("; compared with another period")
 	}
 	if g.Traces > 0 {
-		fmt.Fprintf(&b, "; critical path (◆) sampled, traces: %d", g.Traces)
+		how := "sampled"
+		if g.Unfair {
+			how = "of failed and slow requests"
+		}
+		fmt.Fprintf(&b, "; critical path (◆) %s, traces: %d", how, g.Traces)
 	}
 	return b.String() + "."
 }

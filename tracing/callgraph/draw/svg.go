@@ -143,6 +143,8 @@ func svgNode(b *strings.Builder, g *callgraph.Graph, n *callgraph.Node, box Box)
 		line(33, "muted", n.Kind.String())
 	}
 	line(49, "muted", fit(nodeFacts(g, n), (box.W-20)*2/11))
-	line(66, "mark", fit(n.Mark.Text, (box.W-20)/7))
+	if n.Mark.Severity > 0 {
+		line(66, "mark", fit(n.Mark.Text, (box.W-20)/7))
+	}
 	b.WriteString("</g>\n")
 }

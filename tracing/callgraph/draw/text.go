@@ -87,7 +87,7 @@ func nodeLines(g *callgraph.Graph, n *callgraph.Node) []string {
 	if facts := nodeFacts(g, n); facts != "" {
 		lines = append(lines, facts)
 	}
-	if n.Mark.Text != "" {
+	if n.Mark.Severity > 0 { // what is as it should be is said in words only
 		lines = append(lines, n.Mark.Text)
 	}
 	return lines
@@ -123,8 +123,11 @@ func Text(g *callgraph.Graph) []byte {
 	for i := range g.Nodes {
 		n := &g.Nodes[i]
 		var notes []string
-		if n.Mark.Text != "" || n.Mark.Severity > 0 {
+		switch {
+		case n.Mark.Severity > 0:
 			notes = append(notes, fmt.Sprintf("%s (severity %d)", n.Mark.Text, n.Mark.Severity))
+		case n.Mark.Text != "":
+			notes = append(notes, n.Mark.Text)
 		}
 		if n.Cycle {
 			notes = append(notes, "cycle")
@@ -183,6 +186,7 @@ type (
 		BaseSeconds float64    `json:"base_seconds,omitempty"`
 		Compared    bool       `json:"compared"`
 		Traces      int        `json:"traces"`
+		Unfair      bool       `json:"unfair,omitempty"` // they were kept for failing or being slow
 		Overflow    uint64     `json:"overflow"`
 		HiddenNodes int        `json:"hidden_nodes"`
 		HiddenEdges int        `json:"hidden_edges"`
@@ -264,7 +268,7 @@ func JSON(g *callgraph.Graph, labels bool) ([]byte, error) {
 	out := jsonGraph{
 		Title: plain(g.Title), Summary: plain(summary(g)),
 		Seconds: g.Duration.Seconds(), BaseSeconds: g.BaseDuration.Seconds(), Compared: g.Compared,
-		Traces: g.Traces, Overflow: g.Overflow, HiddenNodes: g.HiddenNodes, HiddenEdges: g.HiddenEdges,
+		Traces: g.Traces, Unfair: g.Unfair, Overflow: g.Overflow, HiddenNodes: g.HiddenNodes, HiddenEdges: g.HiddenEdges,
 		Width: l.Width, Height: l.Height,
 		Nodes: make([]jsonNode, len(g.Nodes)), Edges: make([]jsonEdge, len(g.Edges)),
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluice-rpc/sluice/framework/discovery"
 	"github.com/sluice-rpc/sluice/tracing/console"
 )
 
@@ -61,6 +62,7 @@ counted: the exact call graph of each entry, traces, every item, and what admiss
 does. It needs nothing beside it and keeps a day in memory.`,
 		Example: `  sluice-console serve --target post=127.0.0.1:7001 --target 127.0.0.1:7003
   sluice-console serve --targets processes.txt
+  sluice-console serve --instances instances.yaml --service post --service timeline
   sluice-console graph --target 127.0.0.1:7001 --entry "POST /posts" --format mermaid`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -84,6 +86,8 @@ does. It needs nothing beside it and keeps a day in memory.`,
 type targetFlags struct {
 	targets   []string
 	file      string
+	instances string
+	services  []string
 	tokenFile string
 }
 
@@ -91,10 +95,12 @@ func (f *targetFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.targets, "target", nil, "[NAME=]HOST:PORT of an admin port; may be given many times")
 	flags.StringVar(&f.file, "targets", "", "file with a target a line, read again before each pull")
+	flags.StringVar(&f.instances, "instances", "", "file of instances as clients read it (discovery.File), looked at each second")
+	flags.StringArrayVar(&f.services, "service", nil, "service of --instances whose processes to look at; may be given many times")
 	flags.StringVar(&f.tokenFile, "token-file", "", "file with the admin token of the processes")
 }
 
-func (f *targetFlags) config() (console.Config, error) {
+func (f *targetFlags) config(log *slog.Logger) (console.Config, error) {
 	var static []console.Target
 	for _, s := range f.targets {
 		t, err := console.ParseTarget(s)
@@ -103,14 +109,26 @@ func (f *targetFlags) config() (console.Config, error) {
 		}
 		static = append(static, t)
 	}
-	if len(static) == 0 && f.file == "" {
-		return console.Config{}, &usageError{errors.New("no processes to look at: give --target HOST:PORT of their admin ports, or --targets FILE")}
+	switch {
+	case len(static) == 0 && f.file == "" && f.instances == "":
+		return console.Config{}, &usageError{errors.New("no processes to look at: give --target HOST:PORT of their admin ports, --targets FILE, or --instances FILE")}
+	case f.instances != "" && len(f.services) == 0:
+		return console.Config{}, &usageError{errors.New("--instances: say with --service NAME which services to look at")}
+	case f.instances == "" && len(f.services) > 0:
+		return console.Config{}, &usageError{errors.New("--service: say with --instances FILE where its instances stand")}
 	}
 	sources := []console.Targets{console.Static(static...)}
 	if f.file != "" {
 		sources = append(sources, console.File(f.file))
 	}
-	cfg := console.Config{Targets: console.Join(sources...)}
+	cfg := console.Config{Log: log, Targets: console.Join(sources...)}
+	if f.instances != "" {
+		d, err := console.Discover(discovery.File{Path: f.instances, Log: log}, f.services...)
+		if err != nil {
+			return cfg, &usageError{fmt.Errorf("--service: %w", err)}
+		}
+		cfg.Discovery = d
+	}
 	if f.tokenFile != "" {
 		b, err := os.ReadFile(f.tokenFile)
 		if err != nil {
@@ -136,15 +154,14 @@ listens to this machine alone unless told otherwise.`,
 		Example: `  sluice-console serve --target post=127.0.0.1:7001
   sluice-console serve --targets processes.txt --addr 127.0.0.1:7900`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := f.config()
-			if err != nil {
-				return err
-			}
 			level := slog.LevelWarn
 			if verbose {
 				level = slog.LevelDebug
 			}
-			cfg.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			cfg, err := f.config(slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})))
+			if err != nil {
+				return err
+			}
 			cfg.Every, cfg.GraphBytes, cfg.AnyHost = every, megabytes<<20, anyHost
 			return serve(cmd.Context(), cfg, addr, cmd.OutOrStdout())
 		},
@@ -189,11 +206,10 @@ for that long. Without a format it prints a table.`,
   sluice-console graph --targets processes.txt --entry "GET /timeline" --format svg > timeline.svg
   sluice-console graph --targets processes.txt --last 30s --format dot | dot -Tpdf > all.pdf`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := f.config()
+			cfg, err := f.config(slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)))
 			if err != nil {
 				return err
 			}
-			cfg.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			out, err := console.Graph(cmd.Context(), cfg, last, q)
 			if len(out) > 0 {
 				if _, err := cmd.OutOrStdout().Write(out); err != nil {

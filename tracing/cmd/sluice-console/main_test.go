@@ -37,6 +37,11 @@ func TestCommandLine(t *testing.T) {
 	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	instances := filepath.Join(t.TempDir(), "instances.yaml")
+	list := "services:\n  - name: post\n    instances: [{addr: '127.0.0.1:7001', admin: '" + u.Host + "'}]\n"
+	if err := os.WriteFile(instances, []byte(list), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name string
 		args []string
@@ -48,6 +53,9 @@ func TestCommandLine(t *testing.T) {
 		{"Mermaid", []string{"graph", "--target", "x=" + u.Host, "--token-file", token, "--format", "mermaid"}, 0, "flowchart"},
 		{"SVG", []string{"graph", "--target", u.Host, "--token-file", token, "--format", "svg"}, 0, "<svg"},
 		{"JSON", []string{"graph", "--target", u.Host, "--token-file", token, "--format", "json"}, 0, `"nodes"`},
+		{"a service that is found", []string{"graph", "--instances", instances, "--service", "post", "--token-file", token}, 0, "POST /posts"},
+		{"services of nothing", []string{"graph", "--target", u.Host, "--service", "post"}, 2, "--instances"},
+		{"no service", []string{"serve", "--instances", instances}, 2, "--service NAME"},
 		{"another entry", []string{"graph", "--target", u.Host, "--token-file", token, "--entry", "GET /"}, 1, "POST /posts"},
 		{"without the token", []string{"graph", "--target", u.Host}, 1, "admin token"},
 		{"a format that is none", []string{"graph", "--target", u.Host, "--format", "gif"}, 1, "want text, dot"},

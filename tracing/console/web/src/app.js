@@ -64,6 +64,7 @@ function App() {
 
   const page = pages[route.page] ? route.page : 'entries';
   const Page = pages[page];
+  useEffect(() => { document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' }); }, [page, lang]);
   useEffect(() => { document.title = `${route.q.entry || t[page]} · ${t.app}`; });
   const failing = (status.data?.processes || []).filter((p) => p.state === 'failing').length;
   const switchTheme = () => {

@@ -99,7 +99,7 @@ function Details({ g, selected, close, go, entry }) {
   const at = edge || node;
   useEffect(() => { if (!at) close(); }, [at]);
   if (!at) return null;
-  const critical = at.critical > 0 && html`<p class="note">◆ ${t.critical}: ${pct(at.critical)} <span class="quiet">(${t.criticalOf(g.traces)})</span></p>`;
+  const critical = at.critical > 0 && html`<p class="note">◆ ${t.critical}: ${pct(at.critical)} <span class="quiet">(${t.criticalOf(g.traces, g.unfair)})</span></p>`;
   return html`<aside class="details" aria-label=${t.details} data-test="details"><button class="icon close" aria-label=${t.close} onClick=${close}>×</button>
     ${node ? html`<p class="kicker">${t.kinds[node.kind]}</p><h3 class="big">${node.method}</h3>${node.kind === 'method' && html`<p class="sub">${node.service}</p>`}
       ${node.mark && html`<p><${State} severity=${node.mark.severity} text=${node.mark.severity ? node.mark.text : ''} /></p>`}`
@@ -124,7 +124,7 @@ function Body({ data, route, go, mode, title }) {
   if (!g.edges.length && g.nodes.every((n) => !n.stats.calls && !n.base?.calls)) return html`<${Empty} title=${t.emptyGraph} hint=${t.emptyGraphHint} />`;
   return html`
     <div class="card graph-card"><div class="toolbar">
-      <p class="legend" aria-label=${t.legend}><span class="k failed">✕ ${t.legendFailed}</span><span class="k s1">▲ ${t.severity[1]}</span><span class="k s2">‖ ${t.severity[2]}</span><span class="k s3">■ ${t.severity[3]}</span>${g.edges.some((e) => e.link) && html`<span class="k link">┄ ${t.legendLink}</span>`}${g.traces > 0 && html`<span class="k critical">◆ ${t.legendCritical} (${t.criticalOf(g.traces)})</span>`}</p>
+      <p class="legend" aria-label=${t.legend}><span class="k failed">✕ ${t.legendFailed}</span><span class="k s1">▲ ${t.severity[1]}</span><span class="k s2">‖ ${t.severity[2]}</span><span class="k s3">■ ${t.severity[3]}</span>${g.edges.some((e) => e.link) && html`<span class="k link">┄ ${t.legendLink}</span>`}${g.traces > 0 && html`<span class="k critical">◆ ${t.legendCritical} (${t.criticalOf(g.traces, g.unfair)})</span>`}</p>
       <span class="zoom"><button class="icon" aria-label=${t.zoomOut} onClick=${() => setZoom(Math.max((zoom || 0.8) / 1.25, 0.15))}>−</button><button class="icon" aria-label=${t.fit} title=${t.fit} onClick=${() => setZoom(0)}>⤢</button><button class="icon" aria-label=${t.zoomIn} onClick=${() => setZoom(Math.min((zoom || 0.8) * 1.25, 3))}>+</button></span></div>
       <div class="stage"><${Picture} g=${g} mode=${mode} found=${found} selected=${selected} onSelect=${setSelected} labels=${labels} title=${t.pictureOf(title)} zoom=${zoom} setZoom=${setZoom} />
       ${selected && html`<${Details} g=${g} selected=${selected} close=${() => setSelected(null)} go=${go} entry=${data.entry} />`}</div>
