@@ -4,6 +4,7 @@ package framework
 
 import (
 	"log/slog"
+	"slices"
 
 	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/admin"
@@ -14,11 +15,23 @@ import (
 // runs in it.
 func (s *Server) desk(state *admin.State) *admin.Desk {
 	d := admin.ForProcess()
-	d.Service, d.State, d.Token, d.Log = s.cfg.Service, state, string(s.cfg.AdminToken), s.opts.log
-	d.Config = settingsOf(s.cfg)
-	for _, set := range s.opts.settings {
-		d.Config = append(d.Config, admin.Setting{Name: set.Name, Value: set.Value, Source: set.Where, Unit: set.Unit, Doc: set.Doc})
+	d.Service, d.State, d.Log = s.cfg.Service, state, s.opts.log
+	d.Token = func() string {
+		now, _ := s.reloads.current()
+		return string(now.AdminToken)
 	}
+	d.Config = func() ([]admin.Setting, []admin.Reload) {
+		now, history := s.reloads.current()
+		all := settingsOf(now)
+		for _, set := range s.opts.settings {
+			all = append(all, admin.SettingOf(set))
+		}
+		called, more := openConns.describe()
+		history = append(history, more...)
+		slices.SortStableFunc(history, func(a, b admin.Reload) int { return b.Time.Compare(a.Time) })
+		return append(all, called...), history
+	}
+	d.Callable, d.Call = s.callable, s.try
 	if s.admission != nil {
 		d.Door = s.admission.Door()
 	}
@@ -31,6 +44,19 @@ func settingsOf(cfg ServerConfig) []admin.Setting {
 	if err != nil {
 		return nil // not of a server that runs
 	}
+	return compared("", cfg, standard)
+}
+
+// settingsOfClient is settingsOf for a connection.
+func settingsOfClient(cfg ClientConfig) []admin.Setting {
+	standard, err := ClientConfig{Service: cfg.Service}.withDefaults(true)
+	if err != nil {
+		return nil // not of a connection that was made
+	}
+	return compared("client "+cfg.Service+": ", cfg, standard)
+}
+
+func compared[T any](whose string, cfg, standard T) []admin.Setting {
 	given, err := config.Describe(cfg, "")
 	if err != nil {
 		return nil // the struct is one that can be described
@@ -41,7 +67,7 @@ func settingsOf(cfg ServerConfig) []admin.Setting {
 	}
 	all := make([]admin.Setting, len(given))
 	for i, s := range given {
-		all[i] = admin.Setting{Name: s.Name, Value: s.Default, Source: "given", Unit: s.Unit, Doc: s.Doc}
+		all[i] = admin.Setting{Name: whose + s.Name, Value: s.Default, Source: "given", Unit: s.Unit, Doc: s.Doc}
 		if s.Default == defaults[i].Default && s.Name != "service" {
 			all[i].Source = "default"
 		}

@@ -60,7 +60,7 @@ func TestAdminPagesOfAServer(t *testing.T) {
 	var working struct {
 		Items []struct{ Method, Span, Entry string }
 	}
-	for stop := time.Now().Add(10 * time.Second); len(working.Items) == 0; {
+	for stop := time.Now().Add(time.Minute); len(working.Items) == 0; {
 		if err := json.Unmarshal([]byte(get("/admin/requests?q=echo/act&format=json")), &working); err != nil {
 			t.Fatal(err)
 		}

@@ -205,7 +205,7 @@ func (s tickets) Echo(ctx context.Context, _ *testpb.EchoRequest) (*testpb.EchoR
 // TestPriorityIsBelievedOnLoopbackOnly: on an address that others can reach a header
 // says nothing of what matters.
 func TestPriorityIsBelievedOnLoopbackOnly(t *testing.T) {
-	srv := framework.NewServer(framework.ServerConfig{Service: "open", Addr: "0.0.0.0:0"}, framework.WithoutSignals())
+	srv := framework.NewServer(framework.ServerConfig{Service: "open", Addr: "0.0.0.0:0", Plaintext: framework.PlaintextAnywhere}, framework.WithoutSignals())
 	testpb.NewServer().Register(srv)
 	run(t, srv)
 	_, port, err := net.SplitHostPort(srv.Addr())

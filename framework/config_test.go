@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +33,12 @@ func TestBadServerConfig(t *testing.T) {
 		"tiny frames":        {framework.ServerConfig{Service: "s", MaxFrameBytes: 1}, "MaxFrameBytes is 1"},
 		"negative drain":     {framework.ServerConfig{Service: "s", DrainTimeout: -1}, "DrainTimeout"},
 		"foreign address":    {framework.ServerConfig{Service: "s", Addr: "203.0.113.1:0"}, "not an address of this machine"},
+		"unknown mode":       {framework.ServerConfig{Service: "s", Mode: "fibre"}, `Mode "fibre": it must be "coroutine", "thread" or "process"`},
+		"threads of none":    {framework.ServerConfig{Service: "s", Threads: 8}, `Threads or ThreadQueue is given but Mode is "coroutine"`},
+		"workers of none":    {framework.ServerConfig{Service: "s", Workers: 2}, `Workers is given but Mode is "coroutine"`},
+		"threads of many":    {framework.ServerConfig{Service: "s", Mode: "process", Threads: 2}, `Threads or ThreadQueue is given but Mode is "process"`},
+		"too many workers":   {framework.ServerConfig{Service: "s", Mode: "process", Workers: 257}, "Workers is 257"},
+		"too many threads":   {framework.ServerConfig{Service: "s", Mode: "thread", Threads: 1 << 20}, "Threads is 1048576"},
 		"too many mistakes":  {framework.ServerConfig{Addr: "x", MaxInFlight: -1}, "MaxInFlight"},
 		"and the first also": {framework.ServerConfig{Addr: "x", MaxInFlight: -1}, "Service is empty"},
 	} {
@@ -141,6 +148,29 @@ func TestWithListeners(t *testing.T) {
 	}
 }
 
+// TestRunThatCannotServe closes what it has bound.
+func TestRunThatCannotServe(t *testing.T) {
+	var bound [2]net.Listener
+	for i := range bound {
+		var err error
+		if bound[i], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		defer bound[i].Close()
+	}
+	if err := bound[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	srv := framework.NewServer(framework.ServerConfig{Service: "s"},
+		framework.WithListeners(bound[0], bound[1]), framework.WithLogger(slog.New(slog.DiscardHandler)), framework.WithoutSignals())
+	if err := srv.Run(t.Context()); !errors.Is(err, net.ErrClosed) || strings.Count(err.Error(), "\n") > 0 {
+		t.Errorf("a listener that is closed: got %v", err)
+	}
+	if _, err := bound[1].Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the listener of the admin pages is open: %v", err)
+	}
+}
+
 func TestRegistrationMistakes(t *testing.T) {
 	twice := framework.NewServer(framework.ServerConfig{Service: "s"})
 	testpb.NewServer().Register(twice)
@@ -198,7 +228,7 @@ func TestSIGTERM(t *testing.T) {
 	if err := syscall.Kill(syscall.Getpid(), syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for { // from the moment it drains, new calls find no instance
 		if _, err := client.Echo(t.Context(), &testpb.EchoRequest{}); rpc.CodeOf(err) == rpc.Unavailable {
 			break
@@ -232,7 +262,11 @@ func TestConfigFromFile(t *testing.T) {
 			t.Errorf("setting %s has no text", s.Name)
 		}
 	}
-	if len(server) != 10 || len(client) != 6 {
-		t.Errorf("%d settings of a server and %d of a client: a field lacks its tag", len(server), len(client))
+	for _, all := range []reflect.Type{reflect.TypeFor[framework.ServerConfig](), reflect.TypeFor[framework.ClientConfig](), reflect.TypeFor[framework.TLS](), reflect.TypeFor[framework.Allow]()} {
+		for i := range all.NumField() {
+			if f := all.Field(i); f.Tag.Get("config") == "" {
+				t.Errorf("%v.%s lacks its tag", all, f.Name)
+			}
+		}
 	}
 }

@@ -34,10 +34,15 @@ func NewJob(name string, class qos.Class) *Job {
 // Run does the work once. The calls that it makes with its context are the job's. The
 // error is that of work.
 func (j *Job) Run(ctx context.Context, work func(context.Context) error) error {
+	return j.run(ctx, false, work)
+}
+
+// run is Run that may be traced whatever is sampled.
+func (j *Job) run(ctx context.Context, traced bool, work func(context.Context) error) error {
 	began := time.Now()
 	call := &rpc.Call{Header: j.header}
 	call.Trace, call.Span = tracing.NewTraceID(), tracing.NewSpanID()
-	sampled := j.sampler.Sample(began, false)
+	sampled := traced || j.sampler.Sample(began, false)
 	if sampled {
 		call.Flags = rpc.FlagSampled
 	}
@@ -48,7 +53,7 @@ func (j *Job) Run(ctx context.Context, work func(context.Context) error) error {
 	took := time.Since(began)
 	class := interceptor.ClassOf(err)
 	j.slot.Record(class, took, 0, 0)
-	k := j.records.Keep(&tracing.Ended{Class: uint8(class), Sampled: sampled, Took: took, At: began.Add(took), Span: call.Span})
+	k := j.records.Keep(&tracing.Ended{Class: uint8(class), Sampled: sampled, Took: took, At: began.Add(took), Span: call.Span, Below: call.Progress().Kept()})
 	if k == 0 {
 		return err
 	}

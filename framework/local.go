@@ -46,13 +46,13 @@ func call(ctx context.Context, m *interceptor.Method, c *interceptor.ClientCall,
 	c.Attempt("local")
 	served := m.NewLocalCall(ctx, &c.Header, req, time.Now())
 	if _, err := served.Arrive(nil); err != nil {
-		c.Answered = true
+		c.Answered, c.Below = true, served.Kept()
 		c.Attempted(err)
 		return err
 	}
 	res, err := served.Run()
 	served.End(err, 0)
-	c.Answered = true
+	c.Answered, c.Below = true, served.Kept()
 	c.Attempted(errorOrNil(err))
 	if err != nil {
 		return err

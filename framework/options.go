@@ -8,7 +8,11 @@ import (
 	"net"
 	"net/http"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/sluice-rpc/sluice/framework/config"
+	"github.com/sluice-rpc/sluice/framework/discovery"
+	"github.com/sluice-rpc/sluice/framework/internal/transport"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
@@ -24,6 +28,7 @@ type serverOptions struct {
 	noSignals    bool
 	lis          net.Listener
 	adminLis     net.Listener
+	transports   []transport.Listener
 	cloneLocal   bool
 }
 
@@ -52,7 +57,8 @@ func WithSettings(all []config.InEffect) ServerOption {
 
 // WithAdminHandler adds a page to the admin port under a pattern of http.ServeMux. Under
 // /admin/ it is shown to whom the framework's own pages are: to this machine, and to
-// who brings the token. Anywhere else it sees to that itself.
+// who brings the token, which whatever is not GET or HEAD must bring if there is one.
+// Anywhere else it sees to that itself.
 func WithAdminHandler(pattern string, h http.Handler) ServerOption {
 	return func(o *serverOptions) {
 		if o.admin == nil {
@@ -76,6 +82,12 @@ func WithListeners(calls, admin net.Listener) ServerOption {
 	return func(o *serverOptions) { o.lis, o.adminLis = calls, admin }
 }
 
+// WithTransport serves the methods over another protocol, too, on a listener of its own
+// that starts and drains with the server: see package grpcserver.
+func WithTransport(l transport.Listener) ServerOption {
+	return func(o *serverOptions) { o.transports = append(o.transports, l) }
+}
+
 // WithClonedLocalCalls hands clones of requests and responses to local callers and
 // handlers and fails a call whose request was changed. Builds with -race and
 // rpctest always do.
@@ -88,6 +100,47 @@ type ClientOption func(*clientOptions)
 
 type clientOptions struct {
 	interceptors []rpc.ClientInterceptor
+	source       discovery.Source
+	key          func(*rpc.Method, proto.Message) string
+	fallback     Fallback
+	dialer       transport.Dialer
+	log          *slog.Logger
+}
+
+// WithDiscovery follows the instances of the service as a source knows them, instead of
+// ClientConfig.Addrs. A list that cannot be right is refused in the log, and the one
+// before goes on.
+func WithDiscovery(source discovery.Source) ClientOption {
+	return func(o *clientOptions) { o.source = source }
+}
+
+// WithKey sends calls of the same key to the same instance while it is well, and moves
+// only its own keys when one comes or goes: for instances that keep something of whom
+// they serve. An empty key is none. It is called for every call and must be quick.
+func WithKey(key func(m *rpc.Method, req proto.Message) string) ClientOption {
+	return func(o *clientOptions) { o.key = key }
+}
+
+// A Fallback gives an answer in place of a call that has failed, or an error: what was
+// true a moment ago, or something plainer. Err is an *rpc.Error.
+type Fallback func(ctx context.Context, m *rpc.Method, req proto.Message, err error) (proto.Message, error)
+
+// WithFallback is asked when a call has failed for want of an instance, of time or of
+// room, after all attempts. What a handler has said is never replaced. Items and graphs
+// show the call as failed, which it was.
+func WithFallback(f Fallback) ClientOption {
+	return func(o *clientOptions) { o.fallback = f }
+}
+
+// WithClientTransport makes calls over another protocol than the framework's own, and
+// streams, if it carries them: see package grpcclient.
+func WithClientTransport(d transport.Dialer) ClientOption {
+	return func(o *clientOptions) { o.dialer = d }
+}
+
+// WithClientLogger sets the log of a client. Default slog.Default().
+func WithClientLogger(log *slog.Logger) ClientOption {
+	return func(o *clientOptions) { o.log = log }
 }
 
 // WithClientInterceptors adds interceptors around every call, the first outermost.

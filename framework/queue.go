@@ -102,7 +102,7 @@ func (s *Sending) Done(err error) {
 	q.keep(q.putKept, class, err, tracing.Record{
 		Trace: id.Trace, Span: id.Span, Parent: s.parent, Entry: s.Origin.Entry,
 		Start: s.began.UnixNano(), Duration: took,
-	}, id.Sampled, s.began)
+	}, tracing.Ended{Sampled: id.Sampled}, s.began)
 }
 
 // caller gives who put a message in; unknown is what has told another Queue.
@@ -142,7 +142,7 @@ func (q *Queue) Take(ctx context.Context, from []tracing.Origin, work func(conte
 	q.keep(q.takenKept, class, err, tracing.Record{
 		Trace: call.Trace, Span: call.Span, Links: links, Entry: call.Entry,
 		Start: began.UnixNano(), Duration: took,
-	}, call.Flags != 0, began)
+	}, tracing.Ended{Sampled: call.Flags != 0, Below: call.Progress().Kept()}, began)
 	return err
 }
 
@@ -158,8 +158,9 @@ func (q *Queue) entryOf(from []tracing.Origin) tracing.Entry {
 	return from[0].Entry
 }
 
-func (q *Queue) keep(m *tracing.Method, class callgraph.Class, err error, r tracing.Record, sampled bool, began time.Time) {
-	k := m.Keep(&tracing.Ended{Class: uint8(class), Sampled: sampled, Took: r.Duration, At: began.Add(r.Duration), Span: r.Span})
+func (q *Queue) keep(m *tracing.Method, class callgraph.Class, err error, r tracing.Record, ended tracing.Ended, began time.Time) {
+	ended.Class, ended.Took, ended.At, ended.Span = uint8(class), r.Duration, began.Add(r.Duration), r.Span
+	k := m.Keep(&ended)
 	if k == 0 {
 		return
 	}

@@ -34,15 +34,37 @@ func entered(ctx context.Context, sampled bool) (context.Context, *rpc.Call) {
 func records(t *testing.T, trace tracing.TraceID, n int) (out []*tracing.Record) {
 	t.Helper()
 	until(t, "the records of the trace are there", func() bool {
-		all, _, _ := framework.Tracer().Since(0, 1<<20)
-		out = slices.DeleteFunc(all, func(r *tracing.Record) bool { return r.Trace != trace })
+		out = recorded(trace)
 		return len(out) >= n
 	})
-	slices.SortFunc(out, func(a, b *tracing.Record) int { return int(a.Start - b.Start) })
 	if len(out) != n {
 		t.Errorf("%d records, want %d", len(out), n)
 	}
 	return out
+}
+
+// recorded gives what the process has kept of a trace, in the order of their beginning.
+func recorded(trace tracing.TraceID) []*tracing.Record {
+	all, _, _ := framework.Tracer().Since(0, 1<<20)
+	all = slices.DeleteFunc(all, func(r *tracing.Record) bool { return r.Trace != trace })
+	slices.SortFunc(all, func(a, b *tracing.Record) int { return int(a.Start - b.Start) })
+	return all
+}
+
+// failures gives the n records of a request that is not traced. Of those so many are kept
+// in a second, which tests before may have used up: then another request is made.
+func failures(t *testing.T, n int, request func() tracing.TraceID) []*tracing.Record {
+	t.Helper()
+	for range 30 {
+		trace := request()
+		for end := time.Now().Add(time.Second); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
+			if all := recorded(trace); len(all) >= n {
+				return all
+			}
+		}
+	}
+	t.Fatalf("never: %d records of a request", n)
+	return nil
 }
 
 // relay makes one call for each that it serves.
@@ -103,9 +125,11 @@ func TestUntracedErrors(t *testing.T) {
 			"plain-error": {"internal error", "secret of the inside"},
 			"panic":       {"internal error", "panic: secret of the inside"},
 		} {
-			ctx, call := entered(t.Context(), false)
-			_, _ = client.Act(ctx, &testpb.ActRequest{Act: act})
-			for i, r := range records(t, call.Trace, 2) {
+			for i, r := range failures(t, 2, func() tracing.TraceID {
+				ctx, call := entered(t.Context(), false)
+				_, _ = client.Act(ctx, &testpb.ActRequest{Act: act})
+				return call.Trace
+			}) {
 				if !strings.HasSuffix(r.Kept, "error") || r.Message != want[i] || r.Class == "ok" || r.Code == "" {
 					t.Errorf("%s: record %d: %+v, want message %q", act, i, r, want[i])
 				}
@@ -118,6 +142,70 @@ func TestUntracedErrors(t *testing.T) {
 			}
 		}
 	})
+}
+
+// forgiving answers although the call that it makes fails.
+type forgiving struct {
+	testpb.UnimplementedEchoServer
+	next testpb.EchoClient
+}
+
+func (f forgiving) Echo(ctx context.Context, req *testpb.EchoRequest) (*testpb.EchoResponse, error) {
+	_, _ = f.next.Act(ctx, &testpb.ActRequest{Act: req.GetName()})
+	return &testpb.EchoResponse{}, nil
+}
+
+// TestCallersOfKeptCallsAreKept: of an untraced request that goes well what has led to a
+// failure is kept, too, over sockets as within the process, so that it has its place.
+func TestCallersOfKeptCallsAreKept(t *testing.T) {
+	type kept struct {
+		kind tracing.Kind
+		call string
+		why  string
+	}
+	want := []kept{ // from the outside in
+		{tracing.Client, "Echo", "below"},
+		{tracing.Server, "Echo", "below"},
+		{tracing.Client, "Act", "error"},
+		{tracing.Server, "Act", "error"},
+	}
+	for name, connect := range map[string]func(testing.TB, func(rpc.Registrar), ...framework.ServerOption) *framework.Conn{
+		"local": rpctest.Local, "loopback": rpctest.Loopback,
+	} {
+		t.Run(name, func(t *testing.T) {
+			leaf := testpb.NewEchoClient(connect(t, testpb.NewServer().Register))
+			client := testpb.NewEchoClient(connect(t, func(r rpc.Registrar) { testpb.RegisterEchoServer(r, forgiving{next: leaf}) }))
+			var call *rpc.Call
+			got := make([]*tracing.Record, len(want))
+			for _, r := range failures(t, len(want), func() tracing.TraceID {
+				var ctx context.Context
+				ctx, call = entered(t.Context(), false)
+				if _, err := client.Echo(ctx, &testpb.EchoRequest{Name: "error"}); err != nil {
+					t.Fatal(err)
+				}
+				return call.Trace
+			}) {
+				if i := slices.IndexFunc(want, func(k kept) bool { return k.kind == r.Kind && strings.HasSuffix(r.Method, "/"+k.call) }); i >= 0 {
+					got[i] = r
+				}
+			}
+			if slices.Contains(got, nil) {
+				t.Fatalf("records of other calls: %+v", got)
+			}
+			// On a busy machine any of the calls may be kept for being slow, too.
+			for i, r := range got {
+				if why, _ := strings.CutSuffix(r.Kept, "+slow"); why != want[i].why && r.Kept != "slow" {
+					t.Errorf("kept for %s, want %s: %+v", r.Kept, want[i].why, r)
+				}
+				if i > 0 && r.Parent != got[i-1].Span {
+					t.Errorf("%+v is not below its caller", r)
+				}
+			}
+			if !call.Progress().Kept() {
+				t.Error("the entry was not told")
+			}
+		})
+	}
 }
 
 // TestTraceOfRetry: a call that is refused and made again elsewhere has two attempts,

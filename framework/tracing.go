@@ -12,3 +12,8 @@ import (
 // takes the records out of the process, for example with package tracing/otlp; SetRates
 // says how many requests of each entry are traced.
 func Tracer() *tracing.Tracer { return process.Tracer() }
+
+// NameEntry makes the name of an entry known to whoever reads the call graph of this
+// process, and gives its number for the header of calls. Routes, jobs and queues have
+// done it already; it is for who makes an rpc.Call of his own.
+func NameEntry(name string) tracing.Entry { return process.Graph().NameEntry(name) }

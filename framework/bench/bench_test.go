@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/sluice-rpc/sluice/framework/bench/figure"
+
+	"github.com/sluice-rpc/sluice/framework/bench/child"
 )
 
 // TestMain lets the test binary be the server and client processes of a run.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == childArg {
-		os.Exit(childMain(os.Args[2:]))
+	if len(os.Args) > 1 && os.Args[1] == child.Arg {
+		os.Exit(child.Main(os.Args[2:], peerNamed))
 	}
 	os.Exit(m.Run())
 }
@@ -25,11 +27,16 @@ func TestMain(m *testing.M) {
 // TestRun measures everything but the example's size once, tiny.
 func TestRun(t *testing.T) {
 	cfg := config{
-		rounds: 1, warmUp: 20 * time.Millisecond, window: 100 * time.Millisecond, calls: 1000,
-		settle: 50 * time.Millisecond, only: []string{"c100", "c1000", "inflight", "local", "observe"}, peers: peerNames(),
+		rounds: 1, warmUp: 20 * time.Millisecond, window: 100 * time.Millisecond, calls: []int{1000}, peerCalls: 1000, probes: 1,
+		settle: 50 * time.Millisecond, only: []string{"c100", "c1000", "inflight", "local", "tls", "observe"}, peers: peerNames(),
 		json: filepath.Join(t.TempDir(), "out", "bench.jsonl"),
 	}
-	if err := run(t.Context(), cfg); err != nil {
+	err := run(t.Context(), cfg)
+	for try := 1; err != nil && strings.Contains(err.Error(), "resource_exhausted") && try < 4; try++ {
+		t.Logf("a busy machine: the server refused, and the run is void: %v", err)
+		err = run(t.Context(), cfg)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(cfg.json)
@@ -52,11 +59,10 @@ func TestRun(t *testing.T) {
 	}
 	for _, name := range []string{
 		"rpc.c100.cpu_ratio_vs_kitex", "rpc.c1000.cpu_ratio_vs_kitex", "rpc.c100.client_cpu_ratio_vs_kitex",
-		"rpc.c100.qps_ratio_vs_grpc", "rpc.allocs_server", "rpc.allocs_client", "rpc.local.ns",
-		"inflight.1k.server_bytes_per_call", "inflight.1k.client_bytes_per_call",
+		"rpc.c100.qps_ratio_vs_grpc", "rpc.allocs_server", "rpc.allocs_client", "rpc.local.ns", "rpc.tls.c100.cpu_ratio_vs_plain",
+		"inflight.1k.server_bytes_per_call", "inflight.1k.client_bytes_per_call", "inflight.1k.middle_bytes_per_call", "inflight.1k.ok_share", "inflight.1k.probe_ms",
 		"observe.cpu_ratio", "observe.allocs_extra", "observe.sampled1.cpu_ratio", "observe.edge_record.ns",
 		"observe.peer.kitex_otel.cpu_ratio", "observe.peer.grpc_otel.cpu_ratio",
-		"rpc.full.c100.cpu_ratio_vs_kitex", "rpc.full.c1000.cpu_ratio_vs_kitex",
 	} {
 		if m, ok := got[name]; !ok {
 			t.Errorf("%s is missing", name)
@@ -82,7 +88,7 @@ func TestVoid(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.stop()
-	if _, err := client.do(t.Context(), opProbe, 0); err == nil || !strings.Contains(err.Error(), "1 calls failed") {
+	if _, err := client.do(t.Context(), child.OpProbe, 0); err == nil || !strings.Contains(err.Error(), "1 calls failed") {
 		t.Errorf("a call to nobody: %v, want an error that says so", err)
 	}
 }

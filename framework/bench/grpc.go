@@ -12,35 +12,37 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	grpcv1 "github.com/sluice-rpc/sluice/framework/bench/idl/grpc/v1"
+
+	"github.com/sluice-rpc/sluice/framework/bench/child"
 )
 
 // grpcPeer is grpc-go with its defaults, over as many connections as the others.
-var grpcPeer = peer{
-	name:     "grpc",
-	about:    "grpc-go v1.85.0, default options",
-	deadline: true,
-	serve:    grpcServe(nil),
-	dial:     grpcDial(nil),
+var grpcPeer = child.Peer{
+	Name:     "grpc",
+	About:    "grpc-go v1.85.0, default options",
+	Deadline: true,
+	Serve:    grpcServe(nil, nil),
+	Dial:     grpcDial(nil),
 }
 
 type grpcHandler struct {
 	grpcv1.UnimplementedEchoServiceServer
-	s *service
+	s *child.Service
 }
 
 func (h grpcHandler) Echo(_ context.Context, req *grpcv1.EchoRequest) (*grpcv1.EchoResponse, error) {
-	h.s.echo()
+	h.s.Echo()
 	return &grpcv1.EchoResponse{Id: req.Id, Name: req.Name, Data: req.Data}, nil
 }
 
 func (h grpcHandler) Hold(_ context.Context, req *grpcv1.EchoRequest) (*grpcv1.EchoResponse, error) {
-	h.s.hold()
+	h.s.Hold()
 	return &grpcv1.EchoResponse{Id: req.Id, Name: req.Name, Data: req.Data}, nil
 }
 
-// grpcServe serves with more options, which are made when it begins.
-func grpcServe(more func() []grpc.ServerOption) func(*service) (string, error) {
-	return func(s *service) (string, error) {
+// grpcServe serves with more options and services, which are made when it begins.
+func grpcServe(more func() []grpc.ServerOption, register func(*grpc.Server)) func(*child.Service) (string, error) {
+	return func(s *child.Service) (string, error) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return "", err
@@ -51,19 +53,23 @@ func grpcServe(more func() []grpc.ServerOption) func(*service) (string, error) {
 		}
 		srv := grpc.NewServer(opts...)
 		grpcv1.RegisterEchoServiceServer(srv, grpcHandler{s: s})
-		go serve(func() error { return srv.Serve(ln) })
+		if register != nil {
+			register(srv)
+		}
+		go child.Serve(func() error { return srv.Serve(ln) })
 		return ln.Addr().String(), nil
 	}
 }
 
 // grpcClient spreads its calls over its connections in turn.
 type grpcClient struct {
+	child.TakesAll
 	next  *atomic.Uint32
-	conns [connections]grpcv1.EchoServiceClient
+	conns [child.Connections]grpcv1.EchoServiceClient
 }
 
-func grpcDial(more func() []grpc.DialOption) func(addr string) (client, error) {
-	return func(addr string) (client, error) {
+func grpcDial(more func() []grpc.DialOption) func(addr string) (child.Client, error) {
+	return func(addr string) (child.Client, error) {
 		opts := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 		if more != nil {
 			opts = append(opts, more()...)
@@ -81,28 +87,28 @@ func grpcDial(more func() []grpc.DialOption) func(addr string) (client, error) {
 	}
 }
 
-func (c *grpcClient) pick() grpcv1.EchoServiceClient { return c.conns[c.next.Add(1)%connections] }
+func (c *grpcClient) pick() grpcv1.EchoServiceClient { return c.conns[c.next.Add(1)%child.Connections] }
 
-func (c *grpcClient) echo(data []byte) caller {
-	req := &grpcv1.EchoRequest{Name: echoName, Data: data}
+func (c *grpcClient) Echo(data []byte) child.Caller {
+	req := &grpcv1.EchoRequest{Name: child.EchoName, Data: data}
 	return func(ctx context.Context, id int64) error {
 		req.Id = id
 		res, err := c.pick().Echo(ctx, req)
 		if err != nil {
 			return err
 		}
-		return check(id, res.Id, len(data), len(res.Data))
+		return child.Check(id, res.Id, len(data), len(res.Data))
 	}
 }
 
-func (c *grpcClient) hold(data []byte) caller {
-	req := &grpcv1.EchoRequest{Name: echoName, Data: data}
+func (c *grpcClient) Hold(data []byte) child.Caller {
+	req := &grpcv1.EchoRequest{Name: child.EchoName, Data: data}
 	return func(ctx context.Context, id int64) error {
 		req.Id = id
 		res, err := c.pick().Hold(ctx, req)
 		if err != nil {
 			return err
 		}
-		return check(id, res.Id, len(data), len(res.Data))
+		return child.Check(id, res.Id, len(data), len(res.Data))
 	}
 }

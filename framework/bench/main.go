@@ -5,7 +5,7 @@
 //
 //	go run . -rounds 15 -json ../../build/bench-rpc.jsonl
 //	go run . -only c100 -rounds 3
-//	go run . -only inflight -calls 10000
+//	go run . -only inflight -calls 300000,1000000
 //	go run . -only observe,items
 //
 // Each round runs every framework once, in rotated order, each time with a fresh
@@ -30,37 +30,41 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
-)
 
-// childArg as the first argument makes the program a server or a client of a run.
-const childArg = "child"
+	"github.com/sluice-rpc/sluice/framework/bench/child"
+)
 
 // parts are what can be measured. A lone caller is not measured unless asked for, nor
 // what recording costs, with frameworks of its own.
 var (
-	parts        = []string{"c1", "c100", "c1000", "inflight", "local", "hello", "observe", "items"}
-	defaultParts = parts[1:6]
+	parts        = []string{"c1", "c100", "c1000", "inflight", "local", "hello", "tls", "full", "observe", "items", "idle"}
+	defaultParts = parts[1:8]
 )
 
 // config is what the command line says.
 type config struct {
-	rounds  int
-	warmUp  time.Duration
-	window  time.Duration
-	calls   int           // blocked calls of the in-flight part
-	settle  time.Duration // how long they stay blocked before memory is read
-	json    string
-	only    []string
-	peers   []string
-	verbose bool
+	rounds    int
+	warmUp    time.Duration
+	window    time.Duration
+	calls     []int         // blocked calls of the inflight part, measured one after the other
+	peerCalls int           // the most that others are measured with
+	probes    int           // calls made while they are blocked
+	settle    time.Duration // how long they stay blocked before memory is read
+	json      string
+	only      []string
+	peers     []string
+	verbose   bool
+	programs  map[string]string // by framework, if it is not this one
+	refusals  bool              // a call may be refused, and made again
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == childArg {
-		os.Exit(childMain(os.Args[2:]))
+	if len(os.Args) > 1 && os.Args[1] == child.Arg {
+		os.Exit(child.Main(os.Args[2:], peerNamed))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -81,12 +85,14 @@ func main() {
 
 func parse(args []string) (config, error) {
 	var cfg config
-	var only, names string
+	var only, names, calls string
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&cfg.rounds, "rounds", 15, "interleaved rounds, each with every framework once")
 	flags.DurationVar(&cfg.warmUp, "warmup", 300*time.Millisecond, "load before the measured window")
 	flags.DurationVar(&cfg.window, "window", 800*time.Millisecond, "measured window, at most 20s")
-	flags.IntVar(&cfg.calls, "calls", 100_000, "blocked calls of the inflight part")
+	flags.StringVar(&calls, "calls", "100000", "blocked calls of the inflight part, one or more numbers, comma-separated")
+	flags.IntVar(&cfg.peerCalls, "peer-calls", 100_000, "most blocked calls that are measured of other frameworks")
+	flags.IntVar(&cfg.probes, "probes", 20, "calls made one after the other while calls are blocked")
 	flags.DurationVar(&cfg.settle, "settle", 10*time.Second, "how long the calls are blocked before memory is read")
 	flags.StringVar(&cfg.json, "json", "", "file to write the metrics to, one JSON object a line")
 	flags.StringVar(&only, "only", strings.Join(defaultParts, ","), "parts to run, comma-separated, also c1, a lone caller; observe, what recording costs; items, how many there are")
@@ -106,13 +112,20 @@ func parse(args []string) (config, error) {
 			return cfg, fmt.Errorf("-peers %s: %w", p, err)
 		}
 	}
+	for n := range strings.SplitSeq(calls, ",") {
+		calls, err := strconv.Atoi(n)
+		if err != nil || calls < 1 {
+			return cfg, fmt.Errorf("-calls %s: want numbers of at least 1", n)
+		}
+		cfg.calls = append(cfg.calls, calls)
+	}
 	switch {
 	case flags.NArg() > 0:
 		return cfg, fmt.Errorf("unexpected argument %q; see -help", flags.Arg(0))
 	case cfg.rounds < 1:
 		return cfg, fmt.Errorf("-rounds %d: at least 1", cfg.rounds)
-	case cfg.calls < 1:
-		return cfg, fmt.Errorf("-calls %d: at least 1", cfg.calls)
+	case cfg.probes < 1:
+		return cfg, fmt.Errorf("-probes %d: at least 1", cfg.probes)
 	case cfg.window <= 0 || cfg.window+cfg.warmUp > 20*time.Second:
 		return cfg, fmt.Errorf("-window %v: more than 0, and at most 20s with the warm-up", cfg.window)
 	}
@@ -133,6 +146,9 @@ func run(ctx context.Context, cfg config) error {
 		{"local", localPart},
 		{"throughput", throughputPart},
 		{"inflight", inflightPart},
+		{"tls", tlsPart},
+		{"full", fullPart},
+		{"idle", idlePart},
 		{"observe", observePart},
 		{"pieces", piecesPart},
 		{"items", itemsPart},

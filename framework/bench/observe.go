@@ -19,6 +19,8 @@ import (
 	"github.com/sluice-rpc/sluice/tracing"
 	"github.com/sluice-rpc/sluice/tracing/callgraph"
 	"github.com/sluice-rpc/sluice/tracing/otlp"
+
+	"github.com/sluice-rpc/sluice/framework/bench/child"
 )
 
 // What the observe part compares: everything recorded, which is how sluice always is,
@@ -28,20 +30,20 @@ var (
 	nothingPeer  = variant(sluicePeer, "nothing", "this tree with no items, no graph, no records", recordNothing)
 	sampled1Peer = variant(sluicePeer, "sampled1", "this tree, one call in a hundred traced and exported to OpenTelemetry's SDK", sampleOnePercent)
 
-	observePeers = []peer{sluicePeer, nothingPeer, sampled1Peer, kitexPeer, kitexOTelPeer, grpcPeer, grpcOTelPeer}
+	observePeers = []child.Peer{sluicePeer, nothingPeer, sampled1Peer, kitexPeer, kitexOTelPeer, grpcPeer, grpcOTelPeer}
 )
 
 // variant is a peer whose processes are prepared in some way first.
-func variant(p peer, name, about string, prepare func() error) peer {
-	serve, dial := p.serve, p.dial
-	p.name, p.about, p.local = name, about, nil
-	p.serve = func(s *service) (string, error) {
+func variant(p child.Peer, name, about string, prepare func() error) child.Peer {
+	serve, dial := p.Serve, p.Dial
+	p.Name, p.About, p.Local = name, about, nil
+	p.Serve = func(s *child.Service) (string, error) {
 		if err := prepare(); err != nil {
 			return "", err
 		}
 		return serve(s)
 	}
-	p.dial = func(addr string) (client, error) {
+	p.Dial = func(addr string) (child.Client, error) {
 		if err := prepare(); err != nil {
 			return nil, err
 		}
@@ -76,46 +78,41 @@ func observePart(ctx context.Context, cfg config, rep *report) error {
 		return nil
 	}
 	rep.title("recording: echo of %d bytes, %d connections, closed loop, %d rounds; each cell: calls/s, server + client µs of CPU a call",
-		echoBytes, connections, cfg.rounds)
+		child.EchoBytes, child.Connections, cfg.rounds)
 	for _, p := range observePeers {
-		rep.line("  %-10s %s", p.name, p.about)
+		rep.line("  %-10s %s", p.Name, p.About)
 	}
-	got := map[string]map[string][]window{"c100": {}, "c1000": {}}
+	got := map[string][]window{}
 	for round := range cfg.rounds {
-		lines := map[string][]string{}
+		var line []string
 		for i := range observePeers {
-			name := observePeers[(i+round)%len(observePeers)].name
+			name := observePeers[(i+round)%len(observePeers)].Name
 			only := cfg
-			if only.only = []string{"c100"}; name == "sluice" || name == "kitex" {
-				only.only = []string{"c100", "c1000"}
-			}
-			if err := throughputOf(ctx, only, name, func(part string, w window) {
+			only.only = []string{"c100"}
+			if err := throughputOf(ctx, only, name, func(_ string, w window) {
 				rep.calls += w.calls
-				got[part][name] = append(got[part][name], w)
-				lines[part] = append(lines[part], fmt.Sprintf("%s %6.0f %5.1f + %-5.1f", name, w.perSecond, w.server.micros, w.client.micros))
+				got[name] = append(got[name], w)
+				line = append(line, fmt.Sprintf("%s %6.0f %5.1f + %-5.1f", name, w.perSecond, w.server.micros, w.client.micros))
 			}); err != nil {
 				return fmt.Errorf("round %d: %w", round+1, err)
 			}
 		}
-		for _, part := range []string{"c100", "c1000"} {
-			slices.Sort(lines[part])
-			rep.line("%3d/%d %-5s  %s", round+1, cfg.rounds, part, strings.Join(lines[part], "   "))
-		}
+		slices.Sort(line)
+		rep.line("%3d/%d c100  %s", round+1, cfg.rounds, strings.Join(line, "   "))
 	}
 	rep.observe(got)
 	return nil
 }
 
 // observe reports what recording costs. CPU is that of both ends together.
-func (r *report) observe(got map[string]map[string][]window) {
+func (r *report) observe(c100 map[string][]window) {
 	both := func(w window) float64 { return w.server.micros + w.client.micros }
 	allocs := func(w window) float64 { return w.server.allocs + w.client.allocs }
-	c100 := got["c100"]
 	r.title("c100: medians of %d rounds", len(c100["sluice"]))
 	r.line("  %-10s %10s %12s %12s %14s %14s", "", "calls/s", "server µs", "client µs", "server allocs", "client allocs")
 	for _, p := range observePeers {
-		of := func(f func(window) float64) float64 { _, m, _ := figure.Quartiles(each(c100[p.name], f)); return m }
-		r.line("  %-10s %10.0f %12.1f %12.1f %14.1f %14.1f", p.name, of(perSecond), of(serverCPU), of(clientCPU),
+		of := func(f func(window) float64) float64 { _, m, _ := figure.Quartiles(each(c100[p.Name], f)); return m }
+		r.line("  %-10s %10.0f %12.1f %12.1f %14.1f %14.1f", p.Name, of(perSecond), of(serverCPU), of(clientCPU),
 			of(func(w window) float64 { return w.server.allocs }), of(func(w window) float64 { return w.client.allocs }))
 	}
 	r.metric("observe.cpu_ratio", "ratio", ratios(c100["sluice"], c100["nothing"], both), figure.AtMost(1.08))
@@ -129,10 +126,6 @@ func (r *report) observe(got map[string]map[string][]window) {
 	r.metric("observe.sampled1.cpu_ratio", "ratio", ratios(c100["sampled1"], c100["nothing"], both), figure.AtMost(1.10))
 	r.metric("observe.peer.kitex_otel.cpu_ratio", "ratio", ratios(c100["kitex-otel"], c100["kitex"], both), nil)
 	r.metric("observe.peer.grpc_otel.cpu_ratio", "ratio", ratios(c100["grpc-otel"], c100["grpc"], both), nil)
-	for _, part := range []string{"c100", "c1000"} {
-		r.metric("rpc.full."+part+".cpu_ratio_vs_kitex", "ratio", ratios(got[part]["sluice"], got[part]["kitex"], serverCPU), figure.AtMost(.95))
-		r.metric("rpc.full."+part+".client_cpu_ratio_vs_kitex", "ratio", ratios(got[part]["sluice"], got[part]["kitex"], clientCPU), nil)
-	}
 }
 
 // piecesPart measures the pieces of recording alone, in this process.
@@ -149,7 +142,7 @@ func piecesPart(_ context.Context, cfg config, rep *report) error {
 		names[i] = recorder.NameEntry(fmt.Sprintf("GET /%d", i))
 	}
 	edge := func(i int) {
-		edges.Slot(names[i%entries], caller).Record(callgraph.OK, time.Duration(50+i%100)*time.Microsecond, echoBytes, echoBytes)
+		edges.Slot(names[i%entries], caller).Record(callgraph.OK, time.Duration(50+i%100)*time.Microsecond, child.EchoBytes, child.EchoBytes)
 	}
 	tracer, err := tracing.New(tracing.Config{})
 	if err != nil {
@@ -184,14 +177,14 @@ func piecesPart(_ context.Context, cfg config, rep *report) error {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			for range 5 {
-				from, err := cpuTime()
+				from, err := child.CPUTime()
 				if err != nil {
 					return err
 				}
 				for i := range calls {
 					piece.do(i)
 				}
-				to, err := cpuTime()
+				to, err := child.CPUTime()
 				if err != nil {
 					return err
 				}

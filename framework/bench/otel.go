@@ -12,26 +12,28 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
+
+	"github.com/sluice-rpc/sluice/framework/bench/child"
 )
 
 // The peers with OpenTelemetry as their projects document it: traces and metrics, every
 // call sampled, which is the SDK's default, batches to a receiver that costs nothing.
 var (
-	kitexOTelPeer = variant(peer{
-		serve: kitexServe(func() []kitexserver.Option {
+	kitexOTelPeer = variant(child.Peer{
+		Serve: kitexServe(func() []kitexserver.Option {
 			return []kitexserver.Option{kitexserver.WithSuite(kitexotel.NewServerSuite())}
 		}),
-		dial: kitexDial(func() []kitexclient.Option {
+		Dial: kitexDial(func() []kitexclient.Option {
 			return []kitexclient.Option{kitexclient.WithSuite(kitexotel.NewClientSuite())}
 		}),
 	}, "kitex-otel", "kitex with kitex-contrib/obs-opentelemetry v0.3.0 as documented: spans of all calls, and metrics", startOTel)
 
-	grpcOTelPeer = variant(peer{
-		deadline: true,
-		serve: grpcServe(func() []grpc.ServerOption {
+	grpcOTelPeer = variant(child.Peer{
+		Deadline: true,
+		Serve: grpcServe(func() []grpc.ServerOption {
 			return []grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler())}
-		}),
-		dial: grpcDial(func() []grpc.DialOption {
+		}, nil),
+		Dial: grpcDial(func() []grpc.DialOption {
 			return []grpc.DialOption{grpc.WithStatsHandler(otelgrpc.NewClientHandler())}
 		}),
 	}, "grpc-otel", "grpc-go with otelgrpc v0.72.0 as documented: spans of all calls, and metrics", startOTel)

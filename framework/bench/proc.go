@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"time"
+
+	"github.com/sluice-rpc/sluice/framework/bench/child"
 )
 
 // answerWithin bounds how long a child may take for one command.
@@ -24,18 +26,22 @@ type proc struct {
 	in     io.WriteCloser
 	out    *json.Decoder
 	stderr *bytes.Buffer
-	first  sample
+	first  child.Sample
 }
 
-// start runs this very program as a child and waits until it is ready.
+// start runs this very program, or the one that has the framework, as a child and waits
+// until it is ready.
 func start(ctx context.Context, cfg config, args ...string) (*proc, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
+	if other := cfg.programs[args[1]]; other != "" {
+		exe = other
+	}
 	p := &proc{
 		name:   args[0] + " of " + args[1],
-		cmd:    exec.CommandContext(ctx, exe, append([]string{childArg}, args...)...),
+		cmd:    exec.CommandContext(ctx, exe, append([]string{child.Arg}, args...)...),
 		stderr: new(bytes.Buffer),
 	}
 	// A child that does not end when its input does is killed.
@@ -63,9 +69,9 @@ func start(ctx context.Context, cfg config, args ...string) (*proc, error) {
 
 // do sends a command and gives the child's sample after it. A failed call of the
 // child is an error.
-func (p *proc) do(ctx context.Context, op string, n int) (sample, error) {
-	if err := json.NewEncoder(p.in).Encode(command{Op: op, N: n}); err != nil {
-		return sample{}, fmt.Errorf("%s: %s: %w", p.name, op, err)
+func (p *proc) do(ctx context.Context, op string, n int) (child.Sample, error) {
+	if err := json.NewEncoder(p.in).Encode(child.Command{Op: op, N: n}); err != nil {
+		return child.Sample{}, fmt.Errorf("%s: %s: %w", p.name, op, err)
 	}
 	s, err := p.answer(ctx)
 	switch {
@@ -77,11 +83,11 @@ func (p *proc) do(ctx context.Context, op string, n int) (sample, error) {
 	return s, nil
 }
 
-func (p *proc) answer(ctx context.Context) (sample, error) {
+func (p *proc) answer(ctx context.Context) (child.Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = p.cmd.Process.Kill() })()
-	var s sample
+	var s child.Sample
 	if err := p.out.Decode(&s); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -120,15 +126,3 @@ func startPair(ctx context.Context, cfg config, name string) (*pair, error) {
 }
 
 func (p *pair) stop() error { return errors.Join(p.client.stop(), p.server.stop()) }
-
-// sleep waits, or gives up when ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/sluice-rpc/sluice/framework/bench/figure"
+
+	"github.com/sluice-rpc/sluice/framework/bench/child"
 )
 
 // report prints for people as the run goes and keeps the metrics for the end.
@@ -17,6 +19,7 @@ type report struct {
 	w       io.Writer
 	metrics []figure.Metric
 	calls   int64 // answered and checked
+	lost    int64 // blocked calls that failed
 }
 
 func newReport(w io.Writer) *report { return &report{w: w} }
@@ -32,7 +35,7 @@ func (r *report) machine(cfg config) {
 	r.line("%s, %d cores, %s/%s, load average %s before the run", runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, figure.LoadAverage())
 	for _, name := range cfg.peers {
 		if p, err := peerNamed(name); err == nil {
-			r.line("  %-7s %s", p.name, p.about)
+			r.line("  %-7s %s", p.Name, p.About)
 		}
 	}
 }
@@ -107,34 +110,56 @@ func (r *report) throughput(part string, names []string, got map[string][]window
 	r.metric("rpc.alloc_bytes_client", "bytes/call", each(ours, func(w window) float64 { return w.client.bytes }), nil)
 }
 
-// inflight reports what one blocked call costs each end.
-func (r *report) inflight(calls int, name string, idleServer, server, idleClient, client sample) {
-	prefix := fmt.Sprintf("inflight.%d.", calls)
-	if calls%1000 == 0 {
-		prefix = fmt.Sprintf("inflight.%dk.", calls/1000)
+// inflightPrefix begins the names of the metrics of so many blocked calls.
+func inflightPrefix(calls int) string {
+	switch {
+	case calls%1_000_000 == 0:
+		return fmt.Sprintf("inflight.%dm.", calls/1_000_000)
+	case calls%1000 == 0:
+		return fmt.Sprintf("inflight.%dk.", calls/1000)
 	}
-	var serverGoal, clientGoal *figure.Goal
-	if name == "sluice" {
-		serverGoal, clientGoal = figure.AtMost(4500), figure.AtMost(6500)
-	} else {
-		prefix += name + "."
-	}
-	for _, end := range []struct {
-		name       string
-		idle, held sample
-		goal       *figure.Goal
-	}{{"server", idleServer, server, serverGoal}, {"client", idleClient, client, clientGoal}} {
+	return fmt.Sprintf("inflight.%d.", calls)
+}
+
+// inflightGoals are what a blocked call may take of resident memory.
+var inflightGoals = map[string]*figure.Goal{"server": figure.AtMost(4500), "client": figure.AtMost(6500), "middle": figure.AtMost(7500)}
+
+// inflight reports what one blocked call costs each process: the client is the first, the
+// server the last. With a middle tier only that is reported.
+func (r *report) inflight(calls int, name string, middle bool, idle, held []child.Sample) {
+	for i, from := range idle {
+		to, end, prefix := held[i], "middle", "inflight."
+		switch i {
+		case 0:
+			end = "client"
+		case len(idle) - 1:
+			end = "server"
+		}
+		if middle != (end == "middle") {
+			continue
+		}
+		goal := inflightGoals[end]
+		if name != "sluice" {
+			goal, prefix = nil, inflightPrefix(calls)+name+"."
+		} else if calls != inflightCalls {
+			prefix = inflightPrefix(calls)
+		}
 		per := func(from, to uint64) []float64 { return []float64{(float64(to) - float64(from)) / float64(calls)} }
-		r.metric(prefix+end.name+"_bytes_per_call", "bytes", per(uint64(end.idle.RSS), uint64(end.held.RSS)), end.goal)
-		r.metric(prefix+end.name+"_stack_per_call", "bytes", per(end.idle.Stack, end.held.Stack), nil)
-		r.metric(prefix+end.name+"_heap_per_call", "bytes", per(end.idle.Heap, end.held.Heap), nil)
+		r.metric(prefix+end+"_bytes_per_call", "bytes", per(uint64(from.RSS), uint64(to.RSS)), goal)
+		r.metric(prefix+end+"_stack_per_call", "bytes", per(from.Stack, to.Stack), nil)
+		r.metric(prefix+end+"_heap_per_call", "bytes", per(from.Heap, to.Heap), nil)
 	}
 }
 
-// goals sums up the run. That it has come so far means that no call failed.
+// inflightCalls is how many blocked calls are the measure: metrics of other numbers name
+// them.
+const inflightCalls = 300_000
+
+// goals sums up the run. That it has come so far means that no call failed, but for
+// blocked ones.
 func (r *report) goals() {
 	if r.calls > 0 {
-		r.line("\n%d calls measured: 0 failed, 0 answered wrong", r.calls)
+		r.line("\n%d calls measured: %d failed, 0 answered wrong", r.calls+r.lost, r.lost)
 	}
 	r.title("goals")
 	for _, m := range r.metrics {

@@ -10,6 +10,10 @@ import (
 	"strings"
 
 	"github.com/sluice-rpc/sluice/framework/bench/figure"
+
+	"github.com/sluice-rpc/sluice/framework/bench/child"
+
+	"github.com/sluice-rpc/sluice/framework/bench/wait"
 )
 
 // loop is one closed loop of the throughput part.
@@ -31,12 +35,18 @@ type usage struct {
 // window is what one framework did in one measured window.
 type window struct {
 	calls          int64 // answered and checked, from the window's start to the stop
+	refused        int64 // in that time, and made again
 	perSecond      float64
 	server, client usage
 }
 
+// refusedShare is that of the calls that were made.
+func (w window) refusedShare() float64 {
+	return float64(w.refused) / float64(max(w.calls+w.refused, 1))
+}
+
 // spent gives the cost of a call between two samples of a process.
-func spent(from, to sample) (usage, error) {
+func spent(from, to child.Sample) (usage, error) {
 	calls := float64(to.Calls - from.Calls)
 	if calls <= 0 {
 		return usage{}, errors.New("no call was answered within the window: make it longer")
@@ -54,7 +64,7 @@ func throughputPart(ctx context.Context, cfg config, rep *report) error {
 		return nil
 	}
 	rep.title("echo of %d bytes, %d connections, closed loop, %d rounds; each cell: calls/s, server + client µs of CPU a call",
-		echoBytes, connections, cfg.rounds)
+		child.EchoBytes, child.Connections, cfg.rounds)
 	byPart := map[string]map[string][]window{} // part -> framework -> one window a round
 	for round := range cfg.rounds {
 		lines := map[string][]string{}
@@ -109,36 +119,42 @@ func throughputOf(ctx context.Context, cfg config, name string, got func(part st
 
 // measure puts load on the pair and samples both ends around a window.
 func (p *pair) measure(ctx context.Context, cfg config, callers int) (window, error) {
-	if _, err := p.client.do(ctx, opLoad, callers); err != nil {
+	if _, err := p.client.do(ctx, child.OpLoad, callers); err != nil {
 		return window{}, err
 	}
-	if err := sleep(ctx, cfg.warmUp); err != nil {
+	if err := wait.For(ctx, cfg.warmUp); err != nil {
 		return window{}, err
 	}
-	server0, err := p.server.do(ctx, opSample, 0)
+	server0, err := p.server.do(ctx, child.OpSample, 0)
 	if err != nil {
 		return window{}, err
 	}
-	client0, err := p.client.do(ctx, opSample, 0)
+	client0, err := p.client.do(ctx, child.OpSample, 0)
 	if err != nil {
 		return window{}, err
 	}
-	if err := sleep(ctx, cfg.window); err != nil {
+	if err := wait.For(ctx, cfg.window); err != nil {
 		return window{}, err
 	}
-	server1, err := p.server.do(ctx, opSample, 0)
+	server1, err := p.server.do(ctx, child.OpSample, 0)
 	if err != nil {
 		return window{}, err
 	}
-	client1, err := p.client.do(ctx, opSample, 0)
+	client1, err := p.client.do(ctx, child.OpSample, 0)
 	if err != nil {
 		return window{}, err
 	}
-	end, err := p.client.do(ctx, opStop, 0)
+	end, err := p.client.do(ctx, child.OpStop, 0)
 	if err != nil {
 		return window{}, err
 	}
-	w := window{calls: end.Calls - client0.Calls, perSecond: float64(client1.Calls-client0.Calls) / (client1.At - client0.At).Seconds()}
+	w := window{
+		calls: end.Calls - client0.Calls, refused: end.Refused - client0.Refused,
+		perSecond: float64(client1.Calls-client0.Calls) / (client1.At - client0.At).Seconds(),
+	}
+	if w.refused > 0 && !cfg.refusals {
+		return window{}, fmt.Errorf("%d of %d calls were refused (resource_exhausted)", w.refused, w.calls+w.refused)
+	}
 	if w.server, err = spent(server0, server1); err != nil {
 		return window{}, err
 	}
@@ -151,22 +167,22 @@ func (p *pair) measure(ctx context.Context, cfg config, callers int) (window, er
 // other work on the machine.
 func localPart(ctx context.Context, cfg config, rep *report) (err error) {
 	const batches = 300
-	i := slices.IndexFunc(peers, func(p peer) bool { return p.local != nil && slices.Contains(cfg.peers, p.name) })
+	i := slices.IndexFunc(peers, func(p child.Peer) bool { return p.Local != nil && slices.Contains(cfg.peers, p.Name) })
 	if !cfg.wants("local") || i < 0 {
 		return nil
 	}
-	p, err := start(ctx, cfg, "local", peers[i].name)
+	p, err := start(ctx, cfg, "local", peers[i].Name)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
-	from, err := p.do(ctx, opTime, batches) // warms up
+	from, err := p.do(ctx, child.OpTime, batches) // warms up
 	if err != nil {
 		return err
 	}
 	var nanos, allocs []float64
 	for range cfg.rounds {
-		to, err := p.do(ctx, opTime, batches)
+		to, err := p.do(ctx, child.OpTime, batches)
 		if err != nil {
 			return err
 		}
@@ -179,7 +195,7 @@ func localPart(ctx context.Context, cfg config, rep *report) (err error) {
 		from = to
 	}
 	rep.title("a call within the process, %d bytes, request and response cloned, one caller; a round is the median of %d batches of %d calls",
-		echoBytes, batches, batchCalls)
+		child.EchoBytes, batches, child.BatchCalls)
 	rep.metric("rpc.local.ns", "ns/call", nanos, figure.AtMost(3000))
 	rep.metric("rpc.local.allocs", "allocs/call", allocs, nil)
 	return nil

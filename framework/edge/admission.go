@@ -28,6 +28,8 @@ type route struct {
 	head   rpc.Header
 	class  atomic.Uint32 // that of the table, else the contract's
 	pass   *admit.Pass   // nil without admission
+	// maxBody is the largest body in bytes.
+	maxBody int64
 	meter
 }
 
@@ -70,35 +72,37 @@ func (e *Entry) rank(call *rpc.Call, rt *route, r *http.Request) (user string) {
 	}
 	who := user
 	if who == "" {
-		who = address(r.RemoteAddr)
+		if place := Place(r); place != "" {
+			who = "at " + place
+		}
 	}
 	call.Class = qos.Class(rt.class.Load())
 	call.UserLevel = e.key.UserLevel(who, time.Now())
 	return user
 }
 
-// address gives what stands for somebody who is not logged in: the address, or of an
-// IPv6 address the network, of which one house has all 2^64.
-func address(remote string) string {
-	at, err := netip.ParseAddrPort(remote)
+// Place gives where a request comes from, as its connection says: an IPv4 address, or the
+// /64 of an IPv6 address, of which one household or server has all 2^64. Behind a proxy
+// that is the proxy. Empty if it is not known.
+func Place(r *http.Request) string {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return ""
 	}
 	a := at.Addr().Unmap().WithZone("")
-	if a.Is6() {
-		if network, err := a.Prefix(64); err == nil {
-			return "at " + network.String()
-		}
+	if a.Is4() {
+		return a.String()
 	}
-	return "at " + a.String()
+	network, err := a.Prefix(64)
+	if err != nil {
+		return ""
+	}
+	return network.String()
 }
 
 // enter lets a request in, after a wait if need be. If the error is nil the caller
 // must call leave.
 func (e *Entry) enter(ctx context.Context, call *rpc.Call, rt *route) (leave func(), err error) {
-	if rt.pass == nil {
-		return func() {}, nil
-	}
 	call.Progress().Admit() // calls within the process do not queue again
 	if rt.pass.Open() {
 		return func() {}, nil
@@ -106,10 +110,10 @@ func (e *Entry) enter(ctx context.Context, call *rpc.Call, rt *route) (leave fun
 	if interceptor.EntryRefused(call) {
 		return nil, admit.Overloaded
 	}
+	// Too late for the deadline is too much to do, too: the deadline is our own.
 	deadline, _ := ctx.Deadline()
 	leave, refused := e.service.Door().Enter(ctx, deadline, qos.PriorityOf(call.Class, call.UserLevel), 0, rt.pass.Number())
 	if refused != nil {
-		// Too late for the deadline is too much to do, too: the deadline is our own.
 		return nil, admit.Overloaded
 	}
 	return leave, nil

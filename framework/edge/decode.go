@@ -49,8 +49,8 @@ func DecodeBody(r *http.Request, v any) error {
 
 // DecodeJSON reads exactly one JSON object into v, a pointer to a struct. It is
 // stricter than encoding/json: the bytes must be valid UTF-8 with whole surrogate
-// pairs, unknown and repeated members are refused, names match in case, and depth
-// and number of members are bounded. Errors name the member.
+// pairs, unknown and repeated members and nulls are refused, names match in case, and
+// depth and number of members are bounded. Errors name the member.
 func DecodeJSON(body []byte, v any) error {
 	if !utf8.Valid(body) {
 		return badJSON("", "the body is not valid UTF-8")
@@ -118,6 +118,15 @@ func checkShape(body []byte) error {
 			top.value = false
 		}
 		switch tok {
+		case nil:
+			var path []string
+			for _, l := range stack {
+				if len(l.names) > 0 {
+					path = append(path, l.names[len(l.names)-1])
+				}
+			}
+			field := strings.Join(path, ".")
+			return badJSON(field, field+" is null: leave out what is not given")
 		case json.Delim('{'):
 			stack = append(stack, level{names: make([]string, 0, 8)})
 		case json.Delim('['):

@@ -29,7 +29,9 @@ func TestDecodeJSON(t *testing.T) {
 	}{
 		{"good", `{"text":"a","count":3,"list":["x"],"in":{"text":"b"}}`, "-"},
 		{"empty object", ` {} `, "-"},
-		{"null members", `{"text":null,"in":null}`, "-"},
+		{"null member", `{"text":null}`, "text"},
+		{"null inside", `{"in":{"text":null}}`, "in.text"},
+		{"null in a list", `{"list":[null]}`, "list"},
 		{"emoji pair", `{"text":"\ud83d\ude00"}`, "-"},
 		{"escaped backslash before u", `{"text":"\\ud83d"}`, "-"},
 		{"nothing", ``, ""},

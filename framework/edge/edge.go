@@ -32,6 +32,9 @@ import (
 	"github.com/sluice-rpc/sluice/qos"
 )
 
+// defaultService is the name of an entry that has none.
+const defaultService = "entry"
+
 // DefaultMaxBody is the largest request body in bytes when Config says nothing.
 const DefaultMaxBody = 64 << 10
 
@@ -64,6 +67,13 @@ type Config struct {
 	// AdminToken must come with what changes the process through ServeAdmin. Without one
 	// such changes are taken from this machine alone.
 	AdminToken config.Secret
+	// Settings is the configuration of the program that the page /admin/config of
+	// ServeAdmin shows, as config.Explain gives it.
+	Settings []config.InEffect
+	// Access gets a line for each request that has ended, at level Info: entry, status,
+	// result, bytes, took_ms, trace and peer. It is called by the request's goroutine. Nil means
+	// that none is written; counters, graph and traces do without.
+	Access *slog.Logger
 	// Key is the secret behind user levels; all entries of a system should share one.
 	// The zero key means one that the entry makes for itself.
 	Key qos.Key
@@ -80,7 +90,9 @@ type Entry struct {
 	ownKey    bool
 	service   *admit.Service // nil without admission
 	token     config.Secret  // of the admin pages
-	lookEvery time.Duration  // at the table of classes; 0 is config's default
+	settings  []config.InEffect
+	access    *slog.Logger  // nil for none
+	lookEvery time.Duration // at the table of classes; 0 is config's default
 
 	mu        sync.Mutex
 	routes    []*route             // that stand for a method; guarded by mu
@@ -91,12 +103,13 @@ type Entry struct {
 // New makes an entry. While it is used Run should run, else admission knows neither
 // delay nor demand and lets nearly everything in.
 func New(cfg Config) *Entry {
-	e := &Entry{log: cfg.Log, maxBody: cfg.MaxBody, explain: cfg.Explain, user: cfg.User, trusted: cfg.Trusted, key: cfg.Key, token: cfg.AdminToken}
+	e := &Entry{log: cfg.Log, maxBody: cfg.MaxBody, explain: cfg.Explain, user: cfg.User, trusted: cfg.Trusted, key: cfg.Key, token: cfg.AdminToken, settings: cfg.Settings, access: cfg.Access}
 	if e.key == (qos.Key{}) {
 		e.key, e.ownKey = newKey(), true
 	}
+	process.Serves(cmp.Or(cfg.Service, defaultService))
 	if !cfg.AdmissionOff {
-		e.service = admit.Process().NewService(cmp.Or(cfg.Service, "entry"))
+		e.service = admit.Process().NewService(cmp.Or(cfg.Service, defaultService))
 	}
 	if e.log == nil {
 		e.log = slog.Default()
@@ -125,43 +138,78 @@ func (e *Entry) Handle(name string, m *rpc.Method, next HandlerFunc) http.Handle
 // HandleLimited is Handle for a route that a user may not use as often as he likes.
 // The limit is asked with what Config.User says of the request, before admission: a
 // request that it refuses costs next to nothing and takes nobody's place. Its error is
-// the answer. It must not block.
-func (e *Entry) HandleLimited(name string, m *rpc.Method, limit func(user string) error, next HandlerFunc) http.Handler {
-	rt := e.newRoute(name, m)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q := e.begin(rt, w, r)
-		defer q.end()
-		defer e.recoverPanic(q, r)
-		q.serve(e, r, limit, next) //nolint:contextcheck // q is a context, made of that of r
-	})
+// the answer. It must not block, nor read the body.
+func (e *Entry) HandleLimited(name string, m *rpc.Method, limit Limit, next HandlerFunc) http.Handler {
+	return e.HandleRoute(name, m, Rules{Limit: limit}, next)
+}
+
+// A Limit says whether a request of the user, empty if nobody is logged in, may be asked
+// now.
+type Limit func(r *http.Request, user string) error
+
+// Rules say what a route asks of a request before it is served. The zero Rules ask nothing.
+type Rules struct {
+	Limit Limit // nil for none
+	// MaxBody is the largest body in bytes; zero means Config.MaxBody. Who lets much in
+	// should read it at once: as long as it is not read, it is in no memory.
+	MaxBody int64
+	// Desk is where the requests of the route wait for their turn; nil for none. It may be
+	// that of several routes. The wait counts into the request's time.
+	Desk *Desk
+}
+
+// HandleRoute is Handle for a route with rules.
+func (e *Entry) HandleRoute(name string, m *rpc.Method, rules Rules, next HandlerFunc) http.Handler {
+	h := &handler{entry: e, route: e.newRoute(name, m), rules: rules, next: next}
+	h.route.maxBody = cmp.Or(rules.MaxBody, e.maxBody)
+	return h
+}
+
+// handler answers the requests of one route.
+type handler struct {
+	entry *Entry
+	route *route
+	rules Rules
+	next  HandlerFunc
+}
+
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	q := h.entry.begin(h.route, w, r)
+	defer q.end(h.entry.access) //nolint:contextcheck // its context is that of r
+	defer h.entry.recoverPanic(q, r)
+	q.serve(h.entry, r, &h.rules, h.next) //nolint:contextcheck // q is a context, made of that of r
 }
 
 // serve works on a request. It stays on the stack, where it is looked for by the
 // request's address.
 //
 //go:noinline
-func (q *request) serve(e *Entry, r *http.Request, limit func(user string) error, next HandlerFunc) {
-	if r.ContentLength > e.maxBody {
+func (q *request) serve(e *Entry, r *http.Request, rules *Rules, next HandlerFunc) {
+	if r.ContentLength > q.route.maxBody {
 		// The body is not read, so this connection cannot carry another request.
 		q.out.Header().Set("Connection", "close")
-		e.fail(q, r, tooLarge(e.maxBody))
+		e.fail(q, r, tooLarge(q.route.maxBody))
 		return
 	}
 	q.user = e.rank(&q.call.Call, q.route, r)
-	if limit != nil {
-		if err := limit(q.user); err != nil {
+	if rules.Limit != nil {
+		if err := rules.Limit(r, q.user); err != nil {
 			e.fail(q, r, err)
 			return
 		}
 	}
 	var ctx context.Context = q
-	if q.route.method != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, q.call.Deadline)
-		defer cancel()
-	}
+	defer q.finish()
 	process.InFlight().Add(&q.call)
 	defer process.InFlight().Remove(&q.call)
+	if rules.Desk != nil {
+		if err := rules.Desk.enter(ctx); err != nil {
+			e.fail(q, r, err)
+			return
+		}
+		defer rules.Desk.leave()
+	}
 	leave, err := e.enter(ctx, &q.call.Call, q.route)
 	if err != nil {
 		e.fail(q, r, err)
@@ -170,7 +218,7 @@ func (q *request) serve(e *Entry, r *http.Request, limit func(user string) error
 	defer leave()
 	r = r.WithContext(ctx)
 	if r.ContentLength != 0 {
-		r.Body = http.MaxBytesReader(q.out.ResponseWriter, r.Body, e.maxBody)
+		r.Body = http.MaxBytesReader(q.out.ResponseWriter, r.Body, q.route.maxBody)
 	}
 	if err := next(&q.out, r); err != nil {
 		e.fail(q, r, err)
@@ -189,9 +237,11 @@ func (e *Entry) fail(q *request, r *http.Request, err error) {
 		if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusGatewayTimeout || r.Context().Err() != nil {
 			level = slog.LevelDebug // overload and lost patience are counted, not told one by one
 		}
-		e.log.LogAttrs(r.Context(), level, "request failed",
-			slog.String("entry", q.route.name), slog.String("trace", p.TraceID),
-			slog.Int("status", p.Status), slog.Any("err", err))
+		if e.log.Enabled(r.Context(), level) { // what a refusal costs is taken from those who are served
+			e.log.LogAttrs(r.Context(), level, "request failed",
+				slog.String("entry", q.route.name), slog.String("trace", p.TraceID),
+				slog.Int("status", p.Status), slog.Any("err", err))
+		}
 	}
 	if !w.wrote {
 		p.Write(w)
@@ -223,8 +273,9 @@ type answer struct {
 	http.ResponseWriter
 	conn   *conn // nil if it cannot hold the answer back
 	wrote  bool
-	status int // 0 until it is written, and for an implicit 200
-	bytes  int // of the body
+	status int  // 0 until it is written, and for an implicit 200
+	bytes  int  // of the body
+	stream bool // its handler has sent a part of it at once
 }
 
 func (a *answer) WriteHeader(status int) {
@@ -247,6 +298,7 @@ func (a *answer) Write(b []byte) (int, error) {
 
 // FlushError sends what has been written so far.
 func (a *answer) FlushError() error {
+	a.stream = true
 	if err := http.NewResponseController(a.ResponseWriter).Flush(); err != nil || a.conn == nil {
 		return err
 	}

@@ -216,6 +216,24 @@ func TestBodyLimit(t *testing.T) {
 	}
 }
 
+func TestARouteMayTakeLongerBodies(t *testing.T) {
+	e := edge.New(edge.Config{Log: quiet(), MaxBody: 100})
+	h := e.HandleRoute("PUT /x", publish, edge.Rules{MaxBody: 1000}, func(w http.ResponseWriter, r *http.Request) error {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprint(w, len(b))
+		return err
+	})
+	for length, status := range map[int]int{1000: 200, 1001: 413} {
+		res := do(t, h, httptest.NewRequest("PUT", "/x", strings.NewReader(strings.Repeat("a", length))))
+		if res.StatusCode != status {
+			t.Errorf("a body of %d bytes: %d, want %d", length, res.StatusCode, status)
+		}
+	}
+}
+
 func TestNotFound(t *testing.T) {
 	e := edge.New(edge.Config{Log: quiet()})
 	mux := http.NewServeMux()
@@ -230,5 +248,40 @@ func TestNotFound(t *testing.T) {
 	res := do(t, mux, httptest.NewRequest("PUT", "/posts/1", nil))
 	if p := problem(t, res); p.Status != 405 || res.Header.Get("Allow") != "GET, HEAD, DELETE" {
 		t.Errorf("problem = %+v, Allow = %q", p, res.Header.Get("Allow"))
+	}
+}
+
+// TestStreamsEnd: a stream lasts until its client goes, and that is no failure unless its
+// handler says so; of an answer that is no stream it is one.
+func TestStreamsEnd(t *testing.T) {
+	access := &logged{}
+	e := edge.New(edge.Config{Log: quiet(), Access: slog.New(slog.NewJSONHandler(access, nil))})
+	for _, c := range []struct {
+		name    string
+		streams bool
+		err     error
+		want    string
+	}{
+		{"a stream", true, nil, "ok"},
+		{"a stream that was not done", true, rpc.Errorf(rpc.Canceled, "there was more"), "canceled"},
+		{"no stream", false, nil, "canceled"},
+	} {
+		entry := "GET /streams-end/" + strings.ReplaceAll(c.name, " ", "-")
+		ctx, leave := context.WithCancel(t.Context())
+		h := e.Handle(entry, nil, func(w http.ResponseWriter, r *http.Request) error {
+			_, _ = io.WriteString(w, "something")
+			if c.streams {
+				if err := http.NewResponseController(w).Flush(); err != nil {
+					t.Error(err)
+				}
+			}
+			leave()
+			<-r.Context().Done()
+			return c.err
+		})
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/streams-end", nil))
+		if line := access.String(); !strings.Contains(line, `"entry":"`+entry+`","status":200,"result":"`+c.want+`"`) {
+			t.Errorf("%s: want %s:\n%s", c.name, c.want, line)
+		}
 	}
 }

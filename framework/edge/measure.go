@@ -3,7 +3,7 @@
 package edge
 
 import (
-	"context"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -40,7 +40,7 @@ func newMeter(name string) meter {
 // A request is one that has come and not ended. It is also the context of its handler.
 type request struct {
 	call inflight.Call // first, see there
-	context.Context
+	patience
 
 	route  *route
 	r      *http.Request
@@ -67,7 +67,7 @@ func (q *request) Value(key any) any {
 	if v := process.Tracer().ContextValue(key, q.identity(), &q.notes); v != nil {
 		return v
 	}
-	return q.Context.Value(key)
+	return q.patience.Value(key)
 }
 
 func (q *request) identity() tracing.Identity {
@@ -76,11 +76,12 @@ func (q *request) identity() tracing.Identity {
 
 // begin gives a request its place in a trace, and counts that it has come.
 func (e *Entry) begin(rt *route, w http.ResponseWriter, r *http.Request) *request {
-	q := &request{Context: r.Context(), route: rt, r: r, out: answer{ResponseWriter: w, conn: answerConn(r)}}
+	q := &request{patience: patience{Context: r.Context()}, route: rt, r: r, out: answer{ResponseWriter: w, conn: answerConn(r)}}
 	c := &q.call
-	c.Header, c.Route, c.Edge, c.Began = rt.head, rt.name, rt.slot, time.Now()
+	c.Header, c.Route, c.Edge, c.Began, c.Peer = rt.head, rt.name, rt.slot, time.Now(), r.RemoteAddr
 	if rt.method != nil {
 		c.Deadline = c.Began.Add(c.Budget)
+		q.until = c.Deadline
 	}
 	from := parentOf(r.Header)
 	if from.Trace.IsZero() {
@@ -108,20 +109,26 @@ func parentOf(h http.Header) (from tracing.Identity) {
 
 // end counts the end of a request, and keeps a record of it if it is worth one. It is
 // deferred first, so that it sees the answer of a panic, too.
-func (q *request) end() {
+func (q *request) end(access *slog.Logger) {
 	took := time.Since(q.call.Began)
 	status := q.out.status
 	if status == 0 {
 		status = http.StatusOK
 	}
-	result := metrics.RouteResultOf(status, q.r.Context().Err() != nil)
+	// A stream lasts until its client goes: whether that was too early only its handler
+	// knows.
+	gone := q.r.Context().Err() != nil && (!q.out.stream || q.err != nil)
+	result := metrics.RouteResultOf(status, gone)
 	class := classes[result]
 	size := int(max(0, q.r.ContentLength))
 	q.route.items.Ended(result, took, size, q.out.bytes)
 	q.route.slot.Record(class, took, size, q.out.bytes)
+	if access != nil {
+		q.log(access, status, result, took)
+	}
 	ended := tracing.Ended{
 		Class: uint8(class), Sampled: q.call.Flags&rpc.FlagSampled != 0,
-		Took: took, At: q.call.Began.Add(took), Span: q.call.Span,
+		Took: took, At: q.call.Began.Add(took), Span: q.call.Span, Below: q.call.Progress().Kept(),
 	}
 	k := q.route.records.Keep(&ended)
 	if k == 0 {
@@ -138,6 +145,13 @@ func (q *request) end() {
 	}
 	interceptor.Describe(&r, q.err) // records are the operator's: they say what the client is not told
 	q.route.records.Add(k, r)
+}
+
+// log writes the line of an access log.
+func (q *request) log(access *slog.Logger, status int, result metrics.RouteResult, took time.Duration) {
+	access.LogAttrs(q.r.Context(), slog.LevelInfo, "request",
+		slog.String("entry", q.route.name), slog.Int("status", status), slog.String("result", result.String()), slog.Int("bytes", q.out.bytes),
+		slog.Float64("took_ms", float64(took.Microseconds())/1000), slog.String("trace", q.call.Trace.String()), slog.String("peer", q.r.RemoteAddr))
 }
 
 var classes = [metrics.RouteResults]callgraph.Class{

@@ -7,6 +7,11 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-rpc/sluice/framework/internal/peers"
+	"github.com/sluice-rpc/sluice/qos"
 )
 
 // maxHeld is how much of an answer is held back; what is longer goes out in pieces.
@@ -21,6 +26,13 @@ const maxHeld = 16 << 10
 // of the connection. A "100 Continue" comes before the head.
 type conn struct {
 	net.Conn
+	server *Server
+	since  time.Time
+
+	requests, received, sent atomic.Uint64
+
+	turn   turn
+	remote string // address of the other side, once asked for
 
 	mu      sync.Mutex
 	holding bool
@@ -59,7 +71,8 @@ func (c *conn) send() error {
 	if c.held == nil {
 		return nil
 	}
-	_, err := c.Conn.Write(*c.held)
+	n, err := c.Conn.Write(*c.held)
+	c.sent.Add(uint64(n))
 	*c.held = (*c.held)[:0]
 	heldBuffers.Put(c.held)
 	c.held = nil
@@ -77,7 +90,9 @@ func (c *conn) Write(p []byte) (int, error) {
 		if err := c.send(); err != nil {
 			return 0, err
 		}
-		return c.Conn.Write(p)
+		n, err := c.Conn.Write(p)
+		c.sent.Add(uint64(n))
+		return n, err
 	}
 	if c.held == nil {
 		c.held = heldBuffers.Get().(*[]byte)
@@ -86,7 +101,19 @@ func (c *conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (c *conn) Read(p []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(p)
+		c.received.Add(uint64(n))
+		if err != nil || !c.turn.begins(p[:n]) || !c.refuse(p[:n]) {
+			return n, err
+		}
+		c.turn.next = true
+	}
+}
+
 func (c *conn) Close() error {
+	c.server.forget(c)
 	_ = c.release() // whoever closes does not ask whether the other side has got everything
 	return c.Conn.Close()
 }
@@ -103,14 +130,44 @@ func (c *conn) CloseWrite() error {
 }
 
 // wholeAnswers makes the connections of a listener.
-type wholeAnswers struct{ net.Listener }
+type wholeAnswers struct {
+	net.Listener
+	server *Server
+}
 
 func (l wholeAnswers) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
+	nc, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return &conn{Conn: c}, nil
+	c := &conn{Conn: nc, server: l.server, since: time.Now(), turn: turn{next: true}}
+	l.server.remember(c)
+	return c, nil
+}
+
+func (s *Server) remember(c *conn) {
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+}
+
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+}
+
+// Connections implements peers.Source.
+func (s *Server) Connections(all []peers.Connection) []peers.Connection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		all = append(all, peers.Connection{
+			Accepted: true, HTTP: true, Service: s.cfg.Service, Local: c.LocalAddr().String(), Peer: c.RemoteAddr().String(), Since: c.since,
+			Calls: c.requests.Load(), Received: c.received.Load(), Sent: c.sent.Load(), Level: qos.LastPriority,
+		})
+	}
+	return all
 }
 
 type connKey struct{}
@@ -137,16 +194,24 @@ func connState(nc net.Conn, state http.ConnState) {
 		return
 	}
 	if c := connOf(nc); c != nil {
+		if nc == net.Conn(c) { // over TLS nothing is refused here, and HTTP/2 reads meanwhile
+			c.turn.next = state == http.StateIdle
+		}
 		_ = c.release() // the connection's next read tells
 	}
 }
 
-// answerConn gives the connection that the answer to a request can be held back in until
-// it is whole; nil if it cannot: that of HTTP/2 shares its connection with others.
+// answerConn counts a request with its connection, and gives that if the answer can be
+// held back in it until it is whole. It cannot with HTTP/2, which shares its connection
+// with others.
 func answerConn(r *http.Request) *conn {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	if c == nil {
+		return nil
+	}
+	c.requests.Add(1)
 	if r.ProtoMajor != 1 {
 		return nil
 	}
-	c, _ := r.Context().Value(connKey{}).(*conn)
 	return c
 }

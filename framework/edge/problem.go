@@ -101,7 +101,7 @@ func ProblemOf(err error) *Problem {
 			k = overloaded
 		case rpc.ReasonNoInstance, rpc.ReasonBreaker, rpc.ReasonNetwork, rpc.ReasonShuttingDown:
 			k = kinds[rpc.Unavailable]
-		case rpc.ReasonDecode, rpc.ReasonPanic, rpc.ReasonUnknown:
+		case rpc.ReasonDecode, rpc.ReasonPanic, rpc.ReasonUnknown, rpc.ReasonDenied:
 			k = kinds[rpc.Internal] // between our own services: never the client's fault
 		case rpc.ReasonHandler, rpc.ReasonDeadline, rpc.ReasonCanceled: // the code says it
 		}

@@ -4,21 +4,26 @@ package edge_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -26,7 +31,10 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/edge"
+	"github.com/sluice-rpc/sluice/framework/internal/peers"
+	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -228,8 +236,10 @@ func TestTLS(t *testing.T) {
 	}))
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "localhost"}, ForceAttemptHTTP2: true}
 	defer tr.CloseIdleConnections()
-	if code, proto := get(t, &http.Client{Transport: tr}, "https://"+addr+"/"); code != 200 || proto != "HTTP/2.0" {
-		t.Errorf("answer = %d %q", code, proto)
+	for range 50 { // HTTP/2 reads while it ends a request
+		if code, proto := get(t, &http.Client{Transport: tr}, "https://"+addr+"/"); code != 200 || proto != "HTTP/2.0" {
+			t.Fatalf("answer = %d %q", code, proto)
+		}
 	}
 	for name, cfg := range map[string]edge.ServerConfig{
 		"certificate alone": {CertFile: cert},
@@ -268,4 +278,109 @@ func selfSigned(t *testing.T, dir string) (certFile, keyFile string, pool *x509.
 	pool = x509.NewCertPool()
 	pool.AppendCertsFromPEM(certPEM)
 	return certFile, keyFile, pool
+}
+
+// TestConnectionsAreShown: what comes over a connection of an entry is on the page of
+// connections until it is closed.
+func TestConnectionsAreShown(t *testing.T) {
+	entry := edge.New(edge.Config{Log: quiet(), AdmissionOff: true})
+	h := entry.Handle("GET /hello", nil, func(w http.ResponseWriter, _ *http.Request) error {
+		_, err := w.Write([]byte("hello"))
+		return err
+	})
+	addr, stop := start(t, edge.ServerConfig{Service: "door"}, h)
+	c := client(t)
+	const requests = 3
+	for range requests {
+		if code, body := get(t, c, "http://"+addr+"/hello"); code != 200 || body != "hello" {
+			t.Fatalf("%d %q", code, body)
+		}
+	}
+	var seen []peers.Connection
+	for _, one := range peers.List() {
+		if one.Local == addr {
+			seen = append(seen, one)
+		}
+	}
+	if len(seen) != 1 {
+		t.Fatalf("%+v, want the client's one connection", seen)
+	}
+	if one := seen[0]; !one.Accepted || !one.HTTP || one.Service != "door" || one.Calls != requests || one.Received == 0 || one.Sent < requests*5 || one.Peer == "" || one.Since.IsZero() {
+		t.Errorf("%+v", one)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range peers.List() {
+		if one.Local == addr {
+			t.Errorf("%+v is shown after the end", one)
+		}
+	}
+}
+
+// TestAccessLog: a line for each request, whatever became of it, and none of what people
+// have sent.
+func TestAccessLog(t *testing.T) {
+	var out bytes.Buffer
+	entry := edge.New(edge.Config{Log: quiet(), AdmissionOff: true, Access: slog.New(slog.NewJSONHandler(&out, nil))})
+	h := entry.Handle("GET /users/{user}", nil, func(w http.ResponseWriter, r *http.Request) error {
+		switch r.URL.Query().Get("do") {
+		case "fail":
+			return rpc.Errorf(rpc.NotFound, "nobody")
+		case "panic":
+			panic("secret of the handler")
+		}
+		_, err := w.Write([]byte("hello"))
+		return err
+	})
+	for _, do := range []string{"", "fail", "panic"} {
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/users/mary?name=secret&do="+do, nil))
+	}
+	type line struct {
+		Entry, Result, Trace, Peer string
+		Status, Bytes              int
+	}
+	var got []line
+	for dec := json.NewDecoder(bytes.NewReader(out.Bytes())); dec.More(); {
+		var one line
+		if err := dec.Decode(&one); err != nil {
+			t.Fatal(err)
+		}
+		if len(one.Trace) != 32 || one.Peer == "" || one.Bytes == 0 {
+			t.Errorf("%+v", one)
+		}
+		one.Trace, one.Peer, one.Bytes = "", "", 0
+		got = append(got, one)
+	}
+	want := []line{
+		{Entry: "GET /users/{user}", Status: 200, Result: "ok"},
+		{Entry: "GET /users/{user}", Status: 404, Result: "client_error"},
+		{Entry: "GET /users/{user}", Status: 500, Result: "server_error"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if strings.Contains(out.String(), "secret") || strings.Contains(out.String(), "mary") {
+		t.Errorf("what people have sent is in the log:\n%s", out.String())
+	}
+}
+
+// TestSettingsAreShown: the admin pages of an entry show the program's configuration.
+func TestSettingsAreShown(t *testing.T) {
+	entry := edge.New(edge.Config{Log: quiet(), Settings: []config.InEffect{{Setting: config.Setting{Name: "gateway.limits", Doc: "whether writes are limited"}, Value: "true", Where: "region.yaml:3"}}})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- entry.ServeAdmin(ctx, ln, nil) }()
+	code, body := get(t, client(t), "http://"+ln.Addr().String()+"/admin/config")
+	if code != 200 || !strings.Contains(body, "gateway.limits") || !strings.Contains(body, "region.yaml:3") {
+		t.Errorf("%d %s", code, body)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }

@@ -92,6 +92,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	slot.Record(class, took, size, 0)
 	ended := tracing.Ended{Class: uint8(class), Sampled: parent.Sampled, Took: took, At: began.Add(took), Span: span}
 	if k := c.records.Keep(&ended); k != 0 {
+		if in := rpc.CallFrom(r.Context()); in != nil {
+			in.Progress().Keep()
+		}
 		rec := tracing.Record{
 			Trace: parent.Trace, Span: span, Parent: parent.Span, Entry: entry, Caller: caller,
 			Peer: r.URL.Host, Start: began.UnixNano(), Duration: took, Class: class.String(),

@@ -81,6 +81,8 @@ func (r *Registry) Admission(state func() admission.State) *Admission {
 	}
 	gauge("running", "Calls inside handlers.", "{call}", func() float64 { return float64(now.Running) })
 	gauge("limit", "How many calls may be inside handlers, as found from the delay.", "{call}", func() float64 { return float64(now.Limit) })
+	gauge("window", "How many calls may be inside, asleep or not, while services that they go on to are behind; 0 is any number.", "{call}", func() float64 { return float64(now.Window) })
+	gauge("backlog", "How long the work takes that waits here or at services that calls go on to, as callers are told.", Seconds, func() float64 { return now.Backlog.Seconds() })
 	gauge("waiting", "Calls in the queue.", "{call}", func() float64 { return float64(now.Waiting) })
 	gauge("level", "Worst priority with a chance: class times 128 plus user level; 2047 lets everyone in.", "{priority}", func() float64 { return float64(now.Level) })
 	gauge("level.class", "Class of the worst priority with a chance: 1 critical, 2 browse, 3 post, 4 interactive, 5 extra, 6 background, 15 everyone.", "{class}",

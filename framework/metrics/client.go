@@ -25,12 +25,13 @@ const (
 	ClientLocalRejected                     // held back here: the server's level would refuse it
 	ClientCircuitOpen                       // held back here: the circuit breaker is open
 	ClientNoInstance                        // there was no instance to call
+	ClientDenied                            // the server does not let this service call the method
 	ClientResults
 )
 
 var clientResultNames = [ClientResults]string{
 	"ok", "biz_error", "internal", "timeout", "canceled", "network",
-	"peer_overload", "peer_draining", "local_rejected", "circuit_open", "no_instance",
+	"peer_overload", "peer_draining", "local_rejected", "circuit_open", "no_instance", "denied",
 }
 
 // String gives the result as items show it.
@@ -57,6 +58,8 @@ func ClientResultOf(err *rpc.Error, sent bool) ClientResult {
 		return ClientLocalRejected
 	case rpc.ReasonDeadline:
 		return ClientTimeout
+	case rpc.ReasonDenied:
+		return ClientDenied
 	case rpc.ReasonNoInstance:
 		return ClientNoInstance
 	case rpc.ReasonBreaker:

@@ -3,6 +3,7 @@
 package metrics
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -14,7 +15,10 @@ import (
 
 // Handler serves all items as Prometheus scrapes them: OpenMetrics to who asks for
 // it, the older text to all others.
-func (r *Registry) Handler() http.Handler {
+func (r *Registry) Handler() http.Handler { return Handler(r.now) }
+
+// Handler is Registry.Handler for items that come from elsewhere.
+func Handler(read func(context.Context) *Snapshot) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if !reading(w, req) {
 			return
@@ -24,18 +28,23 @@ func (r *Registry) Handler() http.Handler {
 			format = OpenMetrics
 		}
 		w.Header().Set("Vary", "Accept")
-		send(w, req, format.ContentType(), r.Snapshot().AppendText(nil, format))
+		send(w, req, format.ContentType(), read(req.Context()).AppendText(nil, format))
 	})
 }
 
+func (r *Registry) now(context.Context) *Snapshot { return r.Snapshot() }
+
 // CatalogueHandler serves the catalogue of all items with their current values, as
 // JSON; with ?format=text what there is, without values.
-func (r *Registry) CatalogueHandler() http.Handler {
+func (r *Registry) CatalogueHandler() http.Handler { return CatalogueHandler(r.now) }
+
+// CatalogueHandler is Registry.CatalogueHandler for items that come from elsewhere.
+func CatalogueHandler(read func(context.Context) *Snapshot) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if !reading(w, req) {
 			return
 		}
-		snap := r.Snapshot()
+		snap := read(req.Context())
 		if req.URL.Query().Get("format") == "text" {
 			send(w, req, "text/plain; charset=utf-8", snap.AppendCatalogue(nil))
 			return

@@ -24,11 +24,12 @@ const (
 	ServerOverload                       // not let in: the server is overloaded
 	ServerDraining                       // not let in: the server is shutting down
 	ServerBadRequest                     // not run: the request could not be decoded
+	ServerDenied                         // not run: the caller's identity may not call the method
 	ServerResults
 )
 
 var serverResultNames = [ServerResults]string{
-	"ok", "biz_error", "internal", "dependency", "timeout", "canceled", "panic", "overload", "draining", "bad_request",
+	"ok", "biz_error", "internal", "dependency", "timeout", "canceled", "panic", "overload", "draining", "bad_request", "denied",
 }
 
 // String gives the result as items show it.
@@ -76,6 +77,10 @@ func ServerResultOf(err *rpc.Error, ran bool) ServerResult {
 		if !ran {
 			return ServerDraining
 		}
+	case rpc.ReasonDenied:
+		if !ran {
+			return ServerDenied
+		}
 	default: // of a callee's, or of a later version
 	}
 	return ServerDependency
@@ -105,8 +110,8 @@ func newServerMethod(r *Registry, labels []Label) *ServerMethod {
 	s := &set{r: r, slots: m.slots, labels: labels}
 	m.register(s, callDescs{
 		started:  Desc{"sluice.server.calls", "Calls that have arrived.", "{call}"},
-		result:   Desc{"sluice.server.results", "Calls that have ended, by how: overload, draining and bad_request have not run; dependency is a failure passed on.", "{call}"},
-		took:     Desc{"rpc.server.call.duration", "Time from arrival to answer. Refused calls (overload, draining, bad_request) are apart, since they are quick.", Seconds},
+		result:   Desc{"sluice.server.results", "Calls that have ended, by how: overload, draining, bad_request and denied have not run; dependency is a failure passed on.", "{call}"},
+		took:     Desc{"rpc.server.call.duration", "Time from arrival to answer. Refused calls (overload, draining, bad_request, denied) are apart, since they are quick.", Seconds},
 		inFlight: Desc{"sluice.server.in_flight", "Calls that have arrived and are not answered, waiting ones included.", "{call}"},
 		request:  Desc{"sluice.server.request", "Bytes of requests, as they were on the wire.", Bytes},
 		response: Desc{"sluice.server.response", "Bytes of responses, as they were on the wire.", Bytes},

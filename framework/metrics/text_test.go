@@ -40,6 +40,8 @@ func everything(t testing.TB) *metrics.Registry {
 	r.Tracing(func() tracing.Stats { return tracing.Stats{} })
 	r.CallGraph(func() (used, room int) { return 0, 0 }, func() int { return 0 })
 	calls(r)
+	r.ServerStream(greet).Received()
+	r.ClientStream("hello", greet).Sent()
 	if err := r.Err(); err != nil {
 		t.Fatal(err)
 	}

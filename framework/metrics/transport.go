@@ -39,6 +39,31 @@ var frameFaultNames = [FrameFaults]string{"malformed", "too_large", "unknown_met
 // String gives the fault as items show it.
 func (f FrameFault) String() string { return frameFaultNames[min(f, FrameFaults-1)] }
 
+// Handshake is how the TLS handshake of an accepted connection ended.
+type Handshake uint8
+
+// The ends of handshakes.
+const (
+	HandshakeOK            Handshake = iota // both sides have proved who they are
+	HandshakeNotTLS                         // plain text or garbage came
+	HandshakeNoCertificate                  // the client has shown none
+	HandshakeAuthority                      // its certificate is of a foreign authority, or not right
+	HandshakeExpired                        // its certificate is not valid now
+	HandshakeIdentity                       // it is of another trust domain, or not expected
+	HandshakeLate                           // it was not over in time
+	HandshakeCrowded                        // it gave its place to a newer one: too many have not ended
+	HandshakeHungUp                         // the client went away
+	HandshakeOther                          // any other fault of TLS, for example an old version
+	HandshakeEnds
+)
+
+var handshakeNames = [HandshakeEnds]string{
+	"ok", "not_tls", "no_certificate", "authority", "expired", "identity", "late", "crowded", "hung_up", "other",
+}
+
+// String gives the end of a handshake as items show it.
+func (h Handshake) String() string { return handshakeNames[min(h, HandshakeEnds-1)] }
+
 // Traffic is what connections of both sides have.
 type Traffic struct {
 	Closed   [CloseCauses]*Counter
@@ -52,10 +77,11 @@ type Traffic struct {
 // nothing.
 type ServerTransport struct {
 	Traffic
-	Accepted *Counter              // connections
-	Refused  *Counter              // connections beyond the limit
-	Faults   [FrameFaults]*Counter // frames that are no calls
-	Foreign  *Counter              // calls without our header
+	Accepted   *Counter                // connections
+	Refused    *Counter                // connections beyond the limit
+	Handshakes [HandshakeEnds]*Counter // of connections under TLS
+	Faults     [FrameFaults]*Counter   // frames that are no calls
+	Foreign    *Counter                // calls without our header
 }
 
 // ServerTransport registers the items of a server's connections.
@@ -64,6 +90,9 @@ func (r *Registry) ServerTransport() *ServerTransport {
 	t.Accepted = r.Counter(Desc{"sluice.listener.accepted", "Connections accepted.", "{connection}"})
 	t.Refused = r.Counter(Desc{"sluice.listener.refused", "Connections closed at once, because too many are open (MaxConnections).", "{connection}"})
 	r.GaugeFunc(Desc{"sluice.listener.open", "Connections open now.", "{connection}"}, t.open(t.Accepted))
+	for h := range HandshakeEnds {
+		t.Handshakes[h] = r.Counter(Desc{"sluice.listener.handshakes", "TLS handshakes of connections, by how they ended.", "{handshake}"}, Label{"result", h.String()})
+	}
 	for f := range FrameFaults {
 		t.Faults[f] = r.Counter(Desc{"sluice.listener.faults", "Frames that did not become calls, by what was wrong with them.", "{frame}"}, Label{"fault", f.String()})
 	}

@@ -12,7 +12,10 @@ import (
 type Call struct {
 	Header
 	Method *Method // the method being served; nil at an entry
-	Peer   string  // address of the caller; "local" for a call within the process, empty at an entry
+	Peer   string  // address of the caller; "local" for a call within the process, empty for a job
+	// Identity is who the caller is, as its certificate proves: a SPIFFE id. It is empty
+	// without mutual TLS, and for a call within the process.
+	Identity string
 
 	progress Progress
 }
@@ -25,6 +28,7 @@ func (c *Call) Progress() *Progress { return &c.progress }
 type Progress struct {
 	admitted atomic.Bool
 	gated    atomic.Bool
+	kept     atomic.Bool
 	worked   atomic.Uint32
 	called   atomic.Uint64
 }
@@ -42,6 +46,12 @@ func (p *Progress) Gate() { p.gated.Store(true) }
 
 // Gated says whether Gate has been called.
 func (p *Progress) Gated() bool { return p.gated.Load() }
+
+// Keep notes that a record was made of a call that the request has made.
+func (p *Progress) Keep() { p.kept.Store(true) }
+
+// Kept says whether Keep has been called.
+func (p *Progress) Kept() bool { return p.kept.Load() }
 
 // Work notes that a callee has done something for the request.
 func (p *Progress) Work() { p.worked.Add(1) }

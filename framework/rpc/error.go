@@ -70,11 +70,12 @@ const (
 	ReasonDecode       Reason = 8  // a message could not be encoded or decoded
 	ReasonPanic        Reason = 9  // the handler panicked
 	ReasonShuttingDown Reason = 10 // the instance is draining; the method has not run
+	ReasonDenied       Reason = 11 // the caller's identity may not call the method, which has not run
 )
 
 var reasonNames = [...]string{
 	"handler", "overload", "deadline", "no_instance", "breaker", "network", "canceled",
-	"unknown_method", "decode", "panic", "shutting_down",
+	"unknown_method", "decode", "panic", "shutting_down", "denied",
 }
 
 // String gives the name of the reason as metrics show it.

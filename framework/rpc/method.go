@@ -38,11 +38,14 @@ type Method struct {
 	Service     string        // full protobuf name of the service
 	Name        string        // name within the service, for example "Greet"
 	Class       qos.Class     // business class of an entry that stands for this method
-	Timeout     time.Duration // longest a call may take, attempts included; 0 means DefaultTimeout
+	Timeout     time.Duration // longest a call may take, attempts included; 0 means DefaultTimeout, or DefaultStreamTimeout
 	MaxAttempts int           // 0 means 1
 	Idempotency Idempotency
 	NewRequest  func() proto.Message
 	NewResponse func() proto.Message
+
+	ClientStreams bool // the caller sends a stream of requests
+	ServerStreams bool // the server sends a stream of responses
 }
 
 // DefaultTimeout is the longest a call may take when its contract says nothing.
@@ -53,8 +56,11 @@ func (m *Method) FullName() string { return m.Service + "/" + m.Name }
 
 // CallTimeout is the longest a call of the method may take, attempts included.
 func (m *Method) CallTimeout() time.Duration {
-	if m.Timeout > 0 {
+	switch {
+	case m.Timeout > 0:
 		return m.Timeout
+	case m.Streams():
+		return DefaultStreamTimeout
 	}
 	return DefaultTimeout
 }
@@ -62,6 +68,8 @@ func (m *Method) CallTimeout() time.Duration {
 // Handler runs one call of one method: a decoded request in, a response or an
 // error out. The request is only lent: a handler neither changes nor keeps it.
 // The response is given away: a handler does not touch it after it has returned.
+// Where a side streams there is nil in its place, and the messages are had from the
+// stream that ctx holds, see StreamFrom.
 type Handler func(ctx context.Context, req proto.Message) (proto.Message, error)
 
 // ServerInterceptor wraps the handler of a method, once, when the method is
@@ -85,4 +93,14 @@ type Registrar interface {
 // Invoker makes calls: a connection, or what a test puts before one.
 type Invoker interface {
 	Invoke(ctx context.Context, m *Method, req proto.Message) (proto.Message, error)
+}
+
+// Expect tells conn that it will be asked to call the methods of svc, if it has a method
+// Expect to be told by, and gives it back. Generated code calls it when a client is made:
+// what is measured of the methods is there, at zero, before the first call.
+func Expect(conn Invoker, svc *Service) Invoker {
+	if e, ok := conn.(interface{ Expect(svc *Service) }); ok {
+		e.Expect(svc)
+	}
+	return conn
 }

@@ -111,10 +111,16 @@ type proc struct {
 	out    *json.Decoder
 	stderr *bytes.Buffer
 	first  report
+	group  group
 }
 
 // start runs this very program as a child on some cores and waits until it is ready.
 func start(ctx context.Context, cores []int, args ...string) (*proc, error) {
+	return startLimited(ctx, cores, 0, args...)
+}
+
+// startLimited starts one that may use so many cores' time on them, unless that is 0.
+func startLimited(ctx context.Context, cores []int, quota float64, args ...string) (*proc, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -134,8 +140,13 @@ func start(ctx context.Context, cores []int, args ...string) (*proc, error) {
 		return nil, err
 	}
 	p.out = json.NewDecoder(bufio.NewReader(out))
-	if err := startOn(p.cmd, cores); err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.name, err)
+	if quota > 0 {
+		if p.group, err = newGroup(quota); err != nil {
+			return nil, err
+		}
+	}
+	if err := startOn(p.cmd, cores, p.group); err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", p.name, err), p.group.remove())
 	}
 	if p.first, err = p.answer(); err != nil {
 		return nil, errors.Join(err, p.stop())
@@ -144,8 +155,8 @@ func start(ctx context.Context, cores []int, args ...string) (*proc, error) {
 }
 
 // startOn starts a command on some cores: it has them before its first instruction,
-// so that its GOMAXPROCS is their number.
-func startOn(cmd *exec.Cmd, cores []int) error {
+// so that its GOMAXPROCS is their number, or follows its group's quota.
+func startOn(cmd *exec.Cmd, cores []int, g group) error {
 	runtime.LockOSThread() // a child has the cores of the thread that starts it
 	defer runtime.UnlockOSThread()
 	var all unix.CPUSet
@@ -159,7 +170,11 @@ func startOn(cmd *exec.Cmd, cores []int) error {
 	if err := unix.SchedSetaffinity(0, &some); err != nil {
 		return fmt.Errorf("take cores %v: %w", cores, err)
 	}
-	err := cmd.Start()
+	err := g.enter()
+	if err == nil {
+		err = cmd.Start()
+		err = errors.Join(err, g.leave())
+	}
 	if back := unix.SchedSetaffinity(0, &all); back != nil {
 		return errors.Join(err, fmt.Errorf("give the cores back: %w", back))
 	}
@@ -219,9 +234,9 @@ func (p *proc) stop() error {
 	defer kill.Stop()
 	if err := p.cmd.Wait(); err != nil {
 		b := p.stderr.Bytes()
-		return fmt.Errorf("%s ended with %w; it wrote:\n%s", p.name, err, b[max(0, len(b)-2000):])
+		return errors.Join(fmt.Errorf("%s ended with %w; it wrote:\n%s", p.name, err, b[max(0, len(b)-2000):]), p.group.remove())
 	}
-	return nil
+	return p.group.remove()
 }
 
 // stopAll stops children, the last one first.
@@ -233,16 +248,4 @@ func stopAll(ps ...*proc) error {
 		}
 	}
 	return err
-}
-
-// sleep waits, or gives up when ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/qos"
 	"github.com/sluice-rpc/sluice/qos/admission"
+
+	"github.com/sluice-rpc/sluice/framework/bench/wait"
 )
 
 // admitOnce gives the time and the allocations of one arrival and one end at the door,
@@ -208,9 +210,9 @@ func flooded(ctx context.Context, server, gen *proc, l echoLoad, frame []byte) (
 		return s, err
 	}
 	var atServer, atGen [2]report
-	for i, wait := range []time.Duration{warmUp, window} {
+	for i, longer := range []time.Duration{warmUp, window} {
 		for range patience {
-			if err := sleep(ctx, wait); err != nil {
+			if err := wait.For(ctx, longer); err != nil {
 				return s, err
 			}
 			if atServer[i], err = server.do(order{Op: opSample}); err != nil {

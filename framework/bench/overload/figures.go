@@ -29,7 +29,7 @@ type figures struct {
 	top20    float64 // success of the two best classes, share of its optimum
 	fairX    float64 // least to most success over the calls a task makes
 	fairCost float64 // least to most success, dear and cheap tasks of one class
-	recover  float64 // ms until success is normal after the window; -1 is never
+	recover  float64 // ms until success is normal after the window; all that was looked at if it never is
 	good     float64 // tasks a second
 }
 
@@ -126,7 +126,7 @@ func spread(all, good []float64, floor float64) float64 {
 }
 
 // recovery is the time from the end of the window to the first of five bins in a
-// row in which 97 % of the tasks succeed.
+// row in which 97 % of the tasks succeed; all of the time after it if there are none.
 func (c cell) recovery(tasks []task, o outcome) float64 {
 	n := int(math.Round((c.length()-c.To)/bin*10) / 10)
 	all, good := make([]float64, max(n, 0)), make([]float64, max(n, 0))
@@ -149,5 +149,5 @@ func (c cell) recovery(tasks []task, o outcome) float64 {
 			return float64(k-4) * bin * 1e3
 		}
 	}
-	return -1
+	return float64(n) * bin * 1e3
 }

@@ -189,7 +189,7 @@ func frameOf(kind string, size int) ([]byte, error) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- call() }() // it is waited for below
-	frame, err := readFrame(ln)
+	frame, err := firstFrame(ctx, ln, kind != kindKitex)
 	cancel()
 	_ = ln.Close()
 	if callErr := <-ended; err != nil {
@@ -198,17 +198,52 @@ func frameOf(kind string, size int) ([]byte, error) {
 	return frame, nil
 }
 
-func readFrame(ln net.Listener) ([]byte, error) {
+// firstFrame reads the first call that comes. Our client first asks whether anybody is
+// there: a server of ours answers that.
+func firstFrame(ctx context.Context, ln net.Listener, asked bool) ([]byte, error) {
 	c, err := ln.Accept()
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
+	if asked {
+		srv := framework.NewServer(framework.ServerConfig{Service: "leaf", Addr: "127.0.0.1:0"}, framework.WithoutSignals())
+		sluicev1.RegisterEchoServiceServer(srv, sluicev1.UnimplementedEchoServiceServer{})
+		ended := make(chan error, 1)
+		ctx, stop := context.WithCancel(ctx)
+		go func() { ended <- srv.Run(ctx) }()
+		defer func() { stop(); <-ended }()
+		var s net.Conn
+		for s, err = net.Dial("tcp", srv.Addr()); err != nil && ctx.Err() == nil; s, err = net.Dial("tcp", srv.Addr()) {
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer s.Close()
+		question, err := readFrame(c)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := s.Write(question); err != nil {
+			return nil, err
+		}
+		answer, err := readFrame(s)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := c.Write(answer); err != nil {
+			return nil, err
+		}
+	}
+	return readFrame(c)
+}
+
+func readFrame(c net.Conn) ([]byte, error) {
 	var length [4]byte
 	if _, err := io.ReadFull(c, length[:]); err != nil {
 		return nil, err
 	}
 	frame := append(length[:], make([]byte, binary.BigEndian.Uint32(length[:]))...)
-	_, err = io.ReadFull(c, frame[4:])
+	_, err := io.ReadFull(c, frame[4:])
 	return frame, err
 }

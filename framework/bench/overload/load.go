@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/sluice-rpc/sluice/framework/bench/figure"
+
+	"github.com/sluice-rpc/sluice/framework/bench/wait"
 )
 
 const ratio = "of optimum"
@@ -18,7 +20,7 @@ const ratio = "of optimum"
 // Every cell begins at 0.7 of the capacity, as a process does that has run for long.
 const (
 	before = .6  // seconds of it
-	settle = 1.2 // seconds of the load that do not count
+	settle = 1.2 // seconds of twice the capacity and more that do not count
 	after  = .4  // seconds of it behind those that count: their tasks must not get the place of those who would have come
 )
 
@@ -27,6 +29,9 @@ func (c config) steady(f float64, x int) cell {
 }
 
 func (c config) cell(name string, x int, f float64) cell {
+	// Until the queue is as long as it stays, more is done than comes in: the less too
+	// much the load is, the longer that takes.
+	settle := max(settle, .8/(f-1))
 	from := before + settle
 	return cell{
 		Name: name, Mix: uniform, X: x, From: from, To: from + c.count,
@@ -149,56 +154,50 @@ func (e experiment) names() []string {
 	return ns
 }
 
-// loadPart plays every cell once.
+// loadPart plays every cell once, each between two looks at the capacity.
 func loadPart(ctx context.Context, cfg config, res *results, round int) error {
-	var wanted []experiment
-	var mixes []mix
-	for _, e := range cfg.experiments() {
-		if e.single && round > 0 || !cfg.wants(e.names()...) {
-			continue
-		}
-		wanted = append(wanted, e)
-		if !slices.Contains(mixes, e.cell.Mix) {
-			mixes = append(mixes, e.cell.Mix)
-		}
-	}
-	if len(wanted) == 0 {
-		return nil
-	}
-	res.line("round %d of %d: capacity", round+1, cfg.rounds)
-	first, perCPU, err := capacities(ctx, cfg, res, mixes)
-	if err != nil {
-		return err
-	}
-	outcomes := make([]outcome, len(wanted))
-	for i := range wanted {
-		e := &wanted[i]
-		e.cell.Capacity, e.cell.Seed = first[e.cell.Mix], cfg.seed+uint64(round)<<32
-		if outcomes[i], err = playOn(ctx, cfg, e.kind, e.cell); err != nil {
-			return fmt.Errorf("%s against %s: %w", e.cell.Name, e.kind, err)
-		}
-		o := outcomes[i]
-		f := e.cell.measure(o, e.cell.Capacity)
-		res.line("%-18s %-8s goodput %.3f  waste %.3f  p99 %3.0f ms  top20 %.2f  refused there %d (p99 %.0f ms), here %d; server CPU %.2f, calls a CPU second %.2f of the closed loop's, lag %.1f ms",
-			e.cell.Name, e.kind, f.goodput, f.waste, f.p99, f.top20, len(o.RefusedUS), f.refused, o.Local, o.ServerCPU, o.PerCPU/perCPU[e.cell.Mix], o.Lag)
-	}
-	last, _, err := capacities(ctx, cfg, res, mixes)
-	if err != nil {
-		return err
-	}
 	values := map[string]float64{}
 	note := func(m figure.Metric) {
 		values[m.Name] = m.Value
 		res.add(m.Name, m.Unit, m.Value)
 	}
-	for _, m := range mixes {
-		res.line("capacity, %s: %.0f calls/s before, %.0f after", m, first[m], last[m])
-		note(figure.Metric{Name: "overload.cpu.capacity." + string(m), Value: max(first[m], last[m]), Unit: "calls/s"})
-	}
-	for i, e := range wanted {
-		for _, m := range e.read(e.cell.measure(outcomes[i], max(first[e.cell.Mix], last[e.cell.Mix]))) {
+	best := map[mix]float64{}
+	var mixes []mix // in the order in which they came
+	var last able   // of the mix, behind the cell before
+	for _, e := range cfg.experiments() {
+		if e.single && round > 0 || !cfg.wants(e.names()...) {
+			continue
+		}
+		c, first := e.cell, last
+		if first.mix != c.Mix {
+			res.line("round %d of %d: capacity for calls of kind %s", round+1, cfg.rounds, c.Mix)
+			var err error
+			if first, err = capacity(ctx, cfg, res, c.Mix); err != nil {
+				return err
+			}
+			if _, known := best[c.Mix]; !known {
+				mixes = append(mixes, c.Mix)
+			}
+		}
+		c.Capacity, c.Seed = first.rate, cfg.seed+uint64(round)<<32
+		o, err := playOn(ctx, cfg, e.kind, c)
+		if err != nil {
+			return fmt.Errorf("%s against %s: %w", c.Name, e.kind, err)
+		}
+		if last, err = capacity(ctx, cfg, res, c.Mix); err != nil {
+			return err
+		}
+		could := max(first.rate, last.rate)
+		best[c.Mix] = max(best[c.Mix], could)
+		f := c.measure(o, could)
+		res.line("%-13s %-7s capacity %4.0f, %4.0f after; goodput %.3f  waste %.3f  p99 %3.0f ms  top20 %.2f  refused there %d (p99 %.0f ms), here %d; server CPU %.2f, calls a CPU second %.2f of the closed loop's, lag %.1f ms",
+			c.Name, e.kind, first.rate, last.rate, f.goodput, f.waste, f.p99, f.top20, len(o.RefusedUS), f.refused, o.Local, o.ServerCPU, o.PerCPU/max(first.perCPU, last.perCPU), o.Lag)
+		for _, m := range e.read(f) {
 			note(m)
 		}
+	}
+	for _, m := range mixes {
+		note(figure.Metric{Name: "overload.cpu.capacity." + string(m), Value: best[m], Unit: "calls/s"})
 	}
 	summary(values, note)
 	return nil
@@ -233,42 +232,46 @@ func summary(values map[string]float64, note func(figure.Metric)) {
 	}
 }
 
-// capacities gives the best goodput of closed loops against a server without
-// admission, in calls/s: with a few more callers than cores, or with very many if they
-// sleep; and how many calls the server did for a second of CPU.
-func capacities(ctx context.Context, cfg config, res *results, mixes []mix) (best, perCPU map[mix]float64, err error) {
+// able is what a server without admission could do.
+type able struct {
+	mix    mix
+	rate   float64 // calls/s of mean cost
+	perCPU float64 // calls for a second of its CPU
+}
+
+// capacity gives the best goodput of closed loops against a server without admission:
+// with a few more callers than cores, or with very many if they sleep.
+func capacity(ctx context.Context, cfg config, res *results, m mix) (a able, err error) {
 	const seconds = .8
-	best, perCPU = map[mix]float64{}, map[mix]float64{}
-	for _, m := range mixes {
-		callers := map[mix][]int{uniform: {2, 4, 8}, costs: {4}, sleepy: {64}}[m]
-		leaf, err := cfg.startServer(ctx, cfg.server, kindOff)
-		if err != nil {
-			return nil, nil, err
-		}
-		gen, err := start(ctx, cfg.gen, "generator")
-		if err != nil {
-			return nil, nil, errors.Join(err, leaf.stop())
-		}
-		for _, n := range callers { // for each core
-			r, err := gen.do(order{Op: opSaturate, Cell: cell{Mix: m, X: 1}, Addrs: []string{leaf.first.Addr}, Callers: n * len(cfg.server), Seconds: seconds})
-			if err != nil {
-				return nil, nil, errors.Join(fmt.Errorf("closed loop of %d: %w", n*len(cfg.server), err), stopAll(leaf, gen))
-			}
-			best[m] = max(best[m], r.Rate)
-		}
-		r, err := leaf.do(order{Op: opSample})
-		if err != nil {
-			return nil, nil, errors.Join(err, stopAll(leaf, gen))
-		}
-		if m != sleepy {
-			res.add(cpuShare, "of its cores", (r.CPU-leaf.first.CPU).Seconds()/(r.At-leaf.first.At).Seconds()/float64(len(cfg.server)))
-		}
-		perCPU[m] = float64(r.Ran) / (r.CPU - leaf.first.CPU).Seconds()
-		if err := stopAll(leaf, gen); err != nil {
-			return nil, nil, err
-		}
+	a.mix = m
+	var ps []*proc
+	defer func() { err = errors.Join(err, stopAll(ps...)) }()
+	leaf, err := cfg.startServer(ctx, cfg.server, kindOff)
+	if err != nil {
+		return a, err
 	}
-	return best, perCPU, nil
+	ps = append(ps, leaf)
+	gen, err := start(ctx, cfg.gen, "generator")
+	if err != nil {
+		return a, err
+	}
+	ps = append(ps, gen)
+	for _, n := range map[mix][]int{uniform: {2, 4, 8}, costs: {4}, sleepy: {64}}[m] { // for each core
+		r, err := gen.do(order{Op: opSaturate, Cell: cell{Mix: m, X: 1}, Addrs: []string{leaf.first.Addr}, Callers: max(1, int(float64(n)*cfg.capacity())), Seconds: seconds})
+		if err != nil {
+			return a, fmt.Errorf("closed loop of %d a core: %w", n, err)
+		}
+		a.rate = max(a.rate, r.Rate)
+	}
+	r, err := leaf.do(order{Op: opSample})
+	if err != nil {
+		return a, err
+	}
+	if m != sleepy {
+		res.add(cpuShare, "of its cores", (r.CPU-leaf.first.CPU).Seconds()/(r.At-leaf.first.At).Seconds()/cfg.capacity())
+	}
+	a.perCPU = float64(r.Ran) / (r.CPU - leaf.first.CPU).Seconds()
+	return a, nil
 }
 
 // startServer starts a server of the load part.
@@ -278,7 +281,7 @@ func (c config) startServer(ctx context.Context, cores []int, kind string) (*pro
 	if !slices.Equal(c.server, c.gen) {
 		threshold = 900 * len(c.server) / (len(c.server) + len(c.gen))
 	}
-	return start(ctx, cores, kind, strconv.FormatFloat(c.loops, 'g', -1, 64), strconv.Itoa(threshold))
+	return startLimited(ctx, cores, c.quota, kind, strconv.FormatFloat(c.loops, 'g', -1, 64), strconv.Itoa(threshold))
 }
 
 // playOn plays a cell against fresh processes.
@@ -310,7 +313,7 @@ func playOn(ctx context.Context, cfg config, kind string, c cell) (out outcome, 
 	}
 	var busy [2]report
 	for i, at := range []float64{c.From, c.To - c.From} {
-		if err := sleep(ctx, time.Duration(at*float64(time.Second))); err != nil {
+		if err := wait.For(ctx, time.Duration(at*float64(time.Second))); err != nil {
 			return out, err
 		}
 		if busy[i], err = leaf.do(order{Op: opSample}); err != nil {
@@ -322,7 +325,7 @@ func playOn(ctx context.Context, cfg config, kind string, c cell) (out outcome, 
 		return out, err
 	}
 	out = r.Outcome
-	out.ServerCPU = (busy[1].CPU - busy[0].CPU).Seconds() / (busy[1].At - busy[0].At).Seconds() / float64(len(cfg.server))
+	out.ServerCPU = (busy[1].CPU - busy[0].CPU).Seconds() / (busy[1].At - busy[0].At).Seconds() / cfg.capacity()
 	out.PerCPU = float64(busy[1].Ran-busy[0].Ran) / (busy[1].CPU - busy[0].CPU).Seconds()
 	out.Done = make([]byte, len(out.Took))
 	for _, p := range ps[:len(ps)-1] {

@@ -8,7 +8,8 @@
 //	go run . -only qos.reject,qos.served
 //
 // The capacity is the best goodput of a closed loop against the same server without
-// admission, on the same cores, measured in each round before and after its cells.
+// admission, on the same cores, measured right before and right after each cell: a
+// machine that is shared is faster or slower by a tenth a minute later.
 // The load is an open loop: tasks arrive by chance (Poisson) at instants drawn in
 // advance, and their time counts from there. The cells have the names and the
 // reading of those in virtual time (qos/admission/bench), but last seconds.
@@ -24,6 +25,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -88,7 +90,16 @@ type config struct {
 	only   []string
 	server []int // cores
 	gen    []int
+	quota  float64 // cores of CPU time that a server may use; 0 is all of its cores
 	loops  float64 // of spin, a µs
+}
+
+// capacity is how many cores a server has.
+func (c config) capacity() float64 {
+	if c.quota > 0 {
+		return c.quota
+	}
+	return float64(len(c.server))
 }
 
 // wants says whether something that gives these metrics is to be measured.
@@ -104,6 +115,7 @@ func parse(args []string) (config, error) {
 	f.IntVar(&c.rounds, "rounds", 3, "interleaved rounds; figures are their medians")
 	f.Float64Var(&c.count, "count", 2.5, "seconds of a cell that count, 1 to 60")
 	f.Uint64Var(&c.seed, "seed", 1, "seed of arrivals, users and costs")
+	f.Float64Var(&c.quota, "quota", 0, "cores of CPU time that each server may use on all the cores, by a control group's quota as containers have it; 0 pins it to half the cores instead")
 	f.StringVar(&c.json, "json", "", "file for the metrics, one JSON object a line")
 	only := f.String("only", "", "what to measure, by the beginning of metrics' names, comma-separated; empty is all")
 	if err := f.Parse(args); err != nil {
@@ -114,6 +126,8 @@ func parse(args []string) (config, error) {
 		return c, fmt.Errorf("unexpected argument %q; see -help", f.Arg(0))
 	case c.rounds < 1:
 		return c, fmt.Errorf("-rounds %d: at least 1", c.rounds)
+	case c.quota < 0 || c.quota > float64(runtime.NumCPU()):
+		return c, fmt.Errorf("-quota %v: 0 to %d, the cores of this machine", c.quota, runtime.NumCPU())
 	case c.count < 1 || c.count > 60:
 		return c, fmt.Errorf("-count %v: 1 to 60", c.count)
 	}
@@ -128,6 +142,10 @@ func run(ctx context.Context, cfg config) error {
 	var err error
 	if cfg.server, cfg.gen, err = halves(); err != nil {
 		return err
+	}
+	if cfg.quota > 0 {
+		cfg.server = slices.Sorted(slices.Values(append(slices.Clone(cfg.server), cfg.gen...)))
+		cfg.gen = cfg.server
 	}
 	p, err := start(ctx, cfg.server, "calibrate")
 	if err != nil {

@@ -185,7 +185,7 @@ func TestMeasure(t *testing.T) {
 	for i := range o.Took {
 		o.Took[i] = -1
 	}
-	if never := c.measure(o, c.Capacity); never.recover != -1 || never.goodput != 0 || never.top20 != 0 || never.fairX != 0 {
+	if never := c.measure(o, c.Capacity); never.recover != 2000 || never.goodput != 0 || never.top20 != 0 || never.fairX != 0 {
 		t.Errorf("nothing succeeds: %+v", never)
 	}
 }

@@ -99,8 +99,11 @@ func (r *results) add(name, unit string, value float64) {
 
 func (r *results) machine(cfg config) {
 	r.line("%s, %d cores, %s/%s, load average %s before the run", runtime.Version(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, figure.LoadAverage())
+	if cfg.quota > 0 {
+		r.line("a server may use the time of %v cores", cfg.quota)
+	}
 	r.line("servers on cores %v, generator on cores %v; %.0f rounds of a loop are 1 µs of work", cfg.server, cfg.gen, cfg.loops)
-	if slices.Equal(cfg.server, cfg.gen) {
+	if len(cfg.server) == 1 && slices.Equal(cfg.server, cfg.gen) {
 		r.line("there is one core: the generator takes from the server what it needs, and the figures are worth little")
 	}
 }

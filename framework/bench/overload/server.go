@@ -28,6 +28,8 @@ import (
 
 	sluicev1 "github.com/sluice-rpc/sluice/framework/bench/idl/sluice/v1"
 	leafv1 "github.com/sluice-rpc/sluice/framework/bench/overload/idl/leaf/v1"
+
+	"github.com/sluice-rpc/sluice/framework/bench/wait"
 )
 
 // The kinds of servers.
@@ -57,7 +59,7 @@ func (l *leaf) work(ctx context.Context, req *leafv1.WorkRequest) (*leafv1.WorkR
 	}
 	spin(int(float64(req.GetSpinUs()) * l.loops))
 	if req.GetSleepUs() > 0 {
-		if err := sleep(ctx, time.Duration(req.GetSleepUs())*time.Microsecond); err != nil {
+		if err := wait.For(ctx, time.Duration(req.GetSleepUs())*time.Microsecond); err != nil {
 			return nil, err
 		}
 	}

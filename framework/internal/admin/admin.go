@@ -22,10 +22,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/inflight"
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
-	"github.com/sluice-rpc/sluice/framework/internal/kitexrpc"
+	"github.com/sluice-rpc/sluice/framework/internal/peers"
 	"github.com/sluice-rpc/sluice/framework/internal/process"
 	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
@@ -49,20 +50,31 @@ func (s *State) Drain() { s.draining.Store(true) }
 // runs in it. Its fields are set before it is used.
 type Desk struct {
 	Service string // whose port it is
+	Process func() callgraph.Process
 	State   *State // nil: it has none
-	Config  []Setting
-	Door    *admit.Door // nil: admission is off by configuration
+	// Config gives the configuration in effect, and how it has changed since the start; nil:
+	// it is not known.
+	Config func() ([]Setting, []Reload)
+	Door   *admit.Door // nil: admission is off by configuration
 
 	Items       *metrics.Registry
 	Graph       *callgraph.Recorder
 	Tracer      *tracing.Tracer
 	InFlight    *inflight.Table
-	Connections func() []kitexrpc.Connection
+	Connections func() []peers.Connection
 	Contracts   func() map[string]*rpc.Method // of methods served and called, by full name
+	// Callable lists the methods that Call can call, with requests and responses in JSON. An
+	// error that is no *rpc.Error means that no call was made. Nil: there are none.
+	Callable func() []Callable
+	Call     func(context.Context, Try) (Tried, error)
 	// Token, if there is one, must come with every change, wherever it comes from, and
-	// with every look from elsewhere. Without one both are for this machine alone.
-	Token string
+	// with every look from elsewhere. Without one, or without the function, both are for
+	// this machine alone.
+	Token func() string
 	Log   *slog.Logger
+	// Workers, if there are any, do the work, and this process only watches over them: the
+	// pages show what they do.
+	Workers *Workers
 
 	rates rates
 }
@@ -70,9 +82,16 @@ type Desk struct {
 // ForProcess gives a Desk that shows this process.
 func ForProcess() *Desk {
 	return &Desk{
-		Items: process.Items(), Graph: process.Graph(), Tracer: process.Tracer(), InFlight: process.InFlight(),
-		Connections: kitexrpc.Connections, Contracts: interceptor.ProcessObserver().Contracts,
+		Process: process.Identity, Items: process.Items(), Graph: process.Graph(), Tracer: process.Tracer(), InFlight: process.InFlight(),
+		Connections: peers.List, Contracts: interceptor.ProcessObserver().Contracts,
 	}
+}
+
+// A Reload is another configuration that a server was given while it ran.
+type Reload struct {
+	Time    time.Time `json:"time"`
+	Changes []string  `json:"changes,omitempty"`
+	Refused string    `json:"refused,omitempty"` // why nothing of it counts
 }
 
 // A Setting is one value of the configuration in effect.
@@ -82,6 +101,11 @@ type Setting struct {
 	Source string `json:"source"`
 	Unit   string `json:"unit,omitzero"`
 	Doc    string `json:"doc"`
+}
+
+// SettingOf gives a setting of a program as pages show it.
+func SettingOf(s config.InEffect) Setting {
+	return Setting{Name: s.Name, Value: s.Value, Source: s.Where, Unit: s.Unit, Doc: s.Doc}
 }
 
 // A sheet is a page as the desk has it.
@@ -104,6 +128,7 @@ func (d *Desk) sheets() []sheet {
 		{path: "/admin/requests", title: say("Requests"), about: say("what is being worked on now, and where its goroutine stands"), show: d.requests},
 		{path: "/admin/rpcz", title: say("Kept calls"), about: say("errors, slow calls and traced ones, newest first"), show: d.rpcz},
 		{path: "/admin/items", title: say("Items"), about: say("everything that is measured, with its value"), show: d.items, raw: d.catalogued},
+		{path: "/admin/call", title: say("Try a call"), about: say("call a method of this server, JSON in and JSON out"), show: d.calls, change: d.call},
 		{path: "/admin/config", title: say("Configuration"), about: say("what this server works with, and where that comes from"), show: d.config},
 		{path: "/admin/log", title: say("Log level"), about: say("see and set what is logged"), show: d.log, change: d.setLog},
 		{path: "/admin/pprof/", title: say("Profiles"), about: say("processor time, memory, goroutines, locks"), show: d.profiles},
@@ -118,8 +143,9 @@ func (d *Desk) Handler(extra map[string]http.Handler) (http.Handler, error) {
 	pages := map[string]http.Handler{
 		"GET /livez":          http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { sayHealth(w, http.StatusOK, "ok") }),
 		"GET /readyz":         http.HandlerFunc(d.State.ready),
-		"/metrics":            d.Items.Handler(),
-		"/admin/pprof/{name}": d.guard(http.HandlerFunc(d.profile)),
+		"/metrics":            metrics.Handler(d.read),
+		"/admin/pprof/{name}": d.guard(d.ofWorker(http.HandlerFunc(d.profile))),
+		"GET /favicon.ico":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }), // browsers ask
 		"GET /{$}":            http.RedirectHandler("/admin/", http.StatusSeeOther),
 	}
 	for _, s := range d.sheets() {
@@ -130,8 +156,9 @@ func (d *Desk) Handler(extra map[string]http.Handler) (http.Handler, error) {
 		pages[pattern] = d.guard(d.handler(s))
 	}
 	for pattern, h := range extra {
+		h = d.ofWorker(h)
 		if _, path, ok := strings.Cut(pattern, "/"); ok && strings.HasPrefix(path, "admin/") {
-			h = d.guard(h)
+			h = d.guard(d.changes(h))
 		}
 		pages[pattern] = h
 	}
@@ -154,6 +181,22 @@ func register(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
 	return nil
 }
 
+// ofWorker leaves a page to a worker, if there are any.
+func (d *Desk) ofWorker(h http.Handler) http.Handler {
+	if d.Workers == nil {
+		return h
+	}
+	return http.HandlerFunc(d.Workers.page)
+}
+
+// read gives all items.
+func (d *Desk) read(ctx context.Context) *metrics.Snapshot {
+	if d.Workers == nil {
+		return d.Items.Snapshot()
+	}
+	return d.Workers.itemsWith(ctx, d.Items.Snapshot())
+}
+
 func (d *Desk) handler(s sheet) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -161,6 +204,14 @@ func (d *Desk) handler(s sheet) http.Handler {
 			q, err := parseQuery(r)
 			if err != nil {
 				sendError(w, r, formatOf(r, nil), statusOf(err), err)
+				return
+			}
+			if d.Workers != nil && (q.given.Has(workerParam) || s.path == "/admin/pprof/") {
+				d.Workers.page(w, r)
+				return
+			}
+			if d.Workers != nil && s.path == "/admin/requests" && q.given.Has("span") {
+				d.Workers.stack(w, r, q.get("span"))
 				return
 			}
 			if s.raw != nil && s.raw(w, r, q) {

@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -18,7 +19,7 @@ import (
 
 // graph is the page of what this process has seen of the call graph since it started.
 func (d *Desk) graph(r *http.Request, q *query) (*page, error) {
-	snap := d.snapshot()
+	snap := d.snapshot(r.Context())
 	entry := q.get("entry")
 	g, err := ownView(snap, entry)
 	if err != nil {
@@ -62,7 +63,7 @@ func (d *Desk) drawn(w http.ResponseWriter, r *http.Request, q *query) bool {
 		return false
 	}
 	body, err := []byte(nil), fail(http.StatusBadRequest, "format %q is none: want html, json, svg, dot, mermaid or text", cut(q.Format))
-	snap, entry := d.snapshot(), q.get("entry")
+	snap, entry := d.snapshot(r.Context()), q.get("entry")
 	switch {
 	case q.Format == "json" && entry == "":
 		body, err = snap.MarshalJSON()
@@ -92,8 +93,21 @@ func (d *Desk) drawn(w http.ResponseWriter, r *http.Request, q *query) bool {
 }
 
 // snapshot gives the call graph of the process, with what admission does.
-func (d *Desk) snapshot() *callgraph.Snapshot {
-	return d.Graph.Snapshot(time.Now(), d.marks()...)
+func (d *Desk) snapshot(ctx context.Context) *callgraph.Snapshot {
+	s := d.Graph.Snapshot(time.Now(), d.marks()...)
+	s.Process = d.process()
+	if d.Workers != nil {
+		return d.Workers.graphWith(ctx, s)
+	}
+	return s
+}
+
+// process gives what tells this process from others.
+func (d *Desk) process() callgraph.Process {
+	if d.Process == nil {
+		return d.Graph.Process()
+	}
+	return d.Process()
 }
 
 // entryTable lists the entries that this process has worked for.

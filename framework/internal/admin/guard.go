@@ -4,6 +4,7 @@ package admin
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
@@ -55,17 +56,37 @@ func (d *Desk) guard(h http.Handler) http.Handler {
 	}))
 }
 
+// changes holds what is sent to a page of somebody else to the rule for changes. Guard
+// leaves that to the pages, of which some find the token in a form.
+func (d *Desk) changes(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			if err := d.mayChange(r, ""); err != nil {
+				if statusOf(err) == http.StatusUnauthorized {
+					w.Header().Set("WWW-Authenticate", "Bearer")
+				}
+				sendError(w, r, formatOf(r, nil), statusOf(err), err)
+				return
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // mayLook refuses who may not see the pages. What a change needs is for mayChange.
 func (d *Desk) mayLook(r *http.Request) error {
+	if r.Context().Value(fromSupervisor{}) != nil {
+		return nil
+	}
 	site := r.Header.Get("Sec-Fetch-Site")
 	if (site == "cross-site" || site == "same-site") && r.Header.Get("Sec-Fetch-Mode") != "navigate" {
 		return fail(http.StatusForbidden, "cross-origin request: the pages are not for other sites to fetch")
 	}
 	near := here(r)
 	switch {
-	case near == nil, d.Token != "" && r.Method == http.MethodPost: // a form may hold the token
+	case near == nil, d.token() != "" && r.Method == http.MethodPost: // a form may hold the token
 		return nil
-	case d.Token == "":
+	case d.token() == "":
 		return fail(http.StatusForbidden, "%w; give the server an admin token to have its pages elsewhere", near)
 	case !d.allowed(r, ""):
 		return fail(http.StatusUnauthorized, "send the admin token of this server as Authorization: Bearer, or as a password")
@@ -76,7 +97,10 @@ func (d *Desk) mayLook(r *http.Request) error {
 // mayChange refuses who may not change anything: without a token what does not come
 // from this machine.
 func (d *Desk) mayChange(r *http.Request, token string) error {
-	if d.Token == "" {
+	if r.Context().Value(fromSupervisor{}) != nil {
+		return nil
+	}
+	if d.token() == "" {
 		if err := here(r); err != nil {
 			return fail(http.StatusForbidden, "%w; give the server an admin token to change it from elsewhere", err)
 		}
@@ -104,9 +128,16 @@ func here(r *http.Request) error {
 	return nil
 }
 
+func (d *Desk) token() string {
+	if d.Token == nil {
+		return ""
+	}
+	return d.Token()
+}
+
 // allowed compares the token in a time that says nothing about it.
 func (d *Desk) allowed(r *http.Request, token string) bool {
-	if d.Token == "" {
+	if d.token() == "" {
 		return true
 	}
 	scheme, bearer, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -116,73 +147,23 @@ func (d *Desk) allowed(r *http.Request, token string) bool {
 	if _, password, ok := r.BasicAuth(); ok {
 		bearer = password
 	}
-	got, want := sha256.Sum256([]byte(cmp.Or(bearer, token))), sha256.Sum256([]byte(d.Token))
+	got, want := sha256.Sum256([]byte(cmp.Or(bearer, token))), sha256.Sum256([]byte(d.token()))
 	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
 }
 
 // changed takes a request for a change, as a form or JSON, has it carried out, and
 // answers: a form with the page that sent it, JSON with the page as it is now.
-func changed[T any](d *Desk, w http.ResponseWriter, r *http.Request, fromForm func(url.Values) (T, error), do func(T) error, now func() any) {
-	refuse := func(format string, err error) {
-		status := http.StatusBadRequest
-		if f, ok := errors.AsType[*failure](err); ok {
-			status = f.status
-		}
-		if status == http.StatusUnauthorized {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-		}
-		sendError(w, r, format, status, err)
+func changed[T any](d *Desk, w http.ResponseWriter, r *http.Request, fromForm func(url.Values) (T, error), do func(context.Context, T) error, now func(context.Context) any) {
+	order, how, err := ordered(d, w, r, maxChange, func(_ *http.Request, f url.Values) (T, error) { return fromForm(f) })
+	if err == nil {
+		err = do(r.Context(), order)
 	}
-	if err := d.mayChange(r, ""); err != nil && d.Token == "" { // before anything of it is read
-		refuse("text", err)
+	if err != nil {
+		refuse(w, r, how, err)
 		return
 	}
-	// A deadline that cannot be set is one of a test.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout))
-	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	isJSON, isForm := err == nil && media == "application/json", err == nil && media == "application/x-www-form-urlencoded"
-	format := "text"
-	if isJSON {
-		format = "json"
-	}
-	if !isJSON && !isForm {
-		if err := d.mayChange(r, ""); err != nil {
-			refuse(format, err)
-			return
-		}
-		refuse(format, fail(http.StatusUnsupportedMediaType, "send a form or Content-Type: application/json"))
-		return
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxChange)
-	var order T
-	var broken error
-	token := ""
-	if isJSON {
-		order, broken = readJSON[T](r.Body)
-	} else if broken = r.ParseForm(); broken == nil {
-		token = r.PostForm.Get("token")
-		order, broken = fromForm(r.PostForm)
-	} else {
-		broken = fmt.Errorf("form: %w", broken)
-	}
-	if err := d.mayChange(r, token); err != nil {
-		refuse(format, err)
-		return
-	}
-	if broken == nil {
-		broken = do(order)
-	}
-	if broken != nil {
-		refuse(format, broken)
-		return
-	}
-	if isJSON {
-		body, err := json.MarshalIndent(now(), "", "  ")
-		if err != nil {
-			refuse(format, fail(http.StatusInternalServerError, "the answer cannot be written: %w", err))
-			return
-		}
-		send(w, r, http.StatusOK, "application/json", append(body, '\n'))
+	if how == "json" {
+		sendJSON(w, r, now(r.Context()))
 		return
 	}
 	back := r.URL.Path
@@ -190,6 +171,72 @@ func changed[T any](d *Desk, w http.ResponseWriter, r *http.Request, fromForm fu
 		back = q.link(back)
 	}
 	http.Redirect(w, r, back, http.StatusSeeOther)
+}
+
+// ordered reads what a request orders from a form or JSON of at most so many bytes, if who
+// sends it may order anything. How says in which format it is answered.
+func ordered[T any](d *Desk, w http.ResponseWriter, r *http.Request, most int64, fromForm func(*http.Request, url.Values) (T, error)) (order T, how string, err error) {
+	if err := d.mayChange(r, ""); err != nil && d.token() == "" { // before anything of it is read
+		return order, "text", err
+	}
+	// A deadline that cannot be set is one of a test. It is for reading: left in place it
+	// would end the request that has been read.
+	limit := http.NewResponseController(w)
+	_ = limit.SetReadDeadline(time.Now().Add(headerTimeout))
+	defer func() { _ = limit.SetReadDeadline(time.Time{}) }()
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	isJSON, isForm := err == nil && media == "application/json", err == nil && media == "application/x-www-form-urlencoded"
+	how = "text"
+	if isJSON {
+		how = "json"
+	}
+	if !isJSON && !isForm {
+		if err := d.mayChange(r, ""); err != nil {
+			return order, how, err
+		}
+		return order, how, fail(http.StatusUnsupportedMediaType, "send a form or Content-Type: application/json")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, most)
+	var broken error
+	token := ""
+	if isJSON {
+		order, broken = readJSON[T](r.Body)
+	} else if broken = r.ParseForm(); broken == nil {
+		token = r.PostForm.Get("token")
+		order, broken = fromForm(r, r.PostForm)
+	} else {
+		broken = fmt.Errorf("form: %w", broken)
+	}
+	if err := d.mayChange(r, token); err != nil {
+		return order, how, err
+	}
+	return order, how, broken
+}
+
+// refuse tells why an order is not carried out.
+func refuse(w http.ResponseWriter, r *http.Request, format string, err error) {
+	status := refusalOf(err)
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	sendError(w, r, format, status, err)
+}
+
+// refusalOf is statusOf for an order, which is to blame if nothing else is said.
+func refusalOf(err error) int {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.status
+	}
+	return http.StatusBadRequest
+}
+
+func sendJSON(w http.ResponseWriter, r *http.Request, v any) {
+	body, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		refuse(w, r, "json", fail(http.StatusInternalServerError, "the answer cannot be written: %w", err))
+		return
+	}
+	send(w, r, http.StatusOK, "application/json", append(body, '\n'))
 }
 
 func readJSON[T any](body io.Reader) (order T, err error) {

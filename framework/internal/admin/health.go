@@ -21,7 +21,7 @@ type healthView struct {
 func (d *Desk) healthy(r *http.Request) (healthView, mark) {
 	began := time.Now()
 	err := d.State.why(r.Context())
-	v := healthView{State: say("serving"), Alive: true, Ready: err == nil, Took: time.Since(began).Seconds(), Admission: d.looked().State}
+	v := healthView{State: say("serving"), Alive: true, Ready: err == nil, Took: time.Since(began).Seconds(), Admission: d.looked(r.Context()).State}
 	switch {
 	case err == errDraining: //nolint:errorlint // it is given as it is
 		v.State, v.Why = say("draining"), err.Error()

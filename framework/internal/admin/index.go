@@ -14,19 +14,20 @@ var started = time.Now()
 
 // indexView is the overview as JSON shows it.
 type indexView struct {
-	Service    string      `json:"service"`
-	PID        int         `json:"pid"`
-	Host       string      `json:"host"`
-	Started    time.Time   `json:"started"`
-	Uptime     float64     `json:"uptime_seconds"`
-	State      phrase      `json:"state"` // serving, draining or not ready
-	Says       string      `json:"says,omitzero"`
-	Admission  phrase      `json:"admission"`
-	Go         string      `json:"go"`
-	Processors int         `json:"gomaxprocs"`
-	Goroutines int         `json:"goroutines"`
-	Items      int         `json:"items"`
-	Pages      []indexPage `json:"pages"`
+	Service    string       `json:"service"`
+	PID        int          `json:"pid"`
+	Host       string       `json:"host"`
+	Started    time.Time    `json:"started"`
+	Uptime     float64      `json:"uptime_seconds"`
+	State      phrase       `json:"state"` // serving, draining or not ready
+	Says       string       `json:"says,omitzero"`
+	Admission  phrase       `json:"admission"`
+	Go         string       `json:"go"`
+	Processors int          `json:"gomaxprocs"`
+	Goroutines int          `json:"goroutines"`
+	Items      int          `json:"items"`
+	Workers    []workerView `json:"workers,omitempty"` // that this process watches over
+	Pages      []indexPage  `json:"pages"`
 }
 
 type indexPage struct {
@@ -39,10 +40,10 @@ type indexPage struct {
 func (d *Desk) index(r *http.Request, q *query) (*page, error) {
 	up := time.Since(started)
 	host, _ := os.Hostname() // an empty one is shown as such
-	admission := d.looked()
+	admission := d.looked(r.Context())
 	v := indexView{
 		Service: d.Service, PID: os.Getpid(), Host: host, Started: started.UTC().Truncate(time.Second), Uptime: up.Seconds(),
-		Admission: admission.State, Go: runtime.Version(), Processors: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine(), Items: d.Items.Items(),
+		Admission: admission.State, Go: runtime.Version(), Processors: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine(), Items: d.read(r.Context()).Items(),
 	}
 	p := &page{Title: say("Overview")}
 	health, m := d.healthy(r)
@@ -76,7 +77,12 @@ func (d *Desk) index(r *http.Request, q *query) (*page, error) {
 		v.Pages = append(v.Pages, s)
 		pages.Table.Rows = append(pages.Table.Rows, []cell{{Text: s.Title, Href: s.Path}, {Text: s.About}})
 	}
-	p.Parts, p.Data = []part{facts, pages}, v
+	p.Parts = []part{facts, pages}
+	if d.Workers != nil {
+		v.Workers = d.Workers.views()
+		p.Parts = []part{facts, d.Workers.part(q, v.Workers), pages}
+	}
+	p.Data = v
 	return p, nil
 }
 

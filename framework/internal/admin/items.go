@@ -17,7 +17,7 @@ func (d *Desk) items(r *http.Request, q *query) (*page, error) {
 		series *metrics.Series
 		labels string
 	}
-	snap := d.Items.Snapshot()
+	snap := d.read(r.Context())
 	var all []item
 	for i := range snap.Families {
 		f := &snap.Families[i]
@@ -61,7 +61,7 @@ func (d *Desk) catalogued(w http.ResponseWriter, r *http.Request, q *query) bool
 	if q.Format == "html" {
 		return false
 	}
-	d.Items.CatalogueHandler().ServeHTTP(w, r)
+	metrics.CatalogueHandler(d.read).ServeHTTP(w, r)
 	return true
 }
 

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -199,8 +200,8 @@ func (v *methodView) see(t, before *tally, window time.Duration) {
 }
 
 // methodViews gives all methods, and the time that rates and latencies are of.
-func (d *Desk) methodViews() ([]methodView, time.Duration) {
-	snap := d.Items.Snapshot()
+func (d *Desk) methodViews(ctx context.Context) ([]methodView, time.Duration) {
+	snap := d.read(ctx)
 	now := moment{at: snap.Time, all: tallied(snap)}
 	base := d.rates.since(now)
 	window := snap.Time.Sub(snap.Began)
@@ -232,7 +233,7 @@ func (d *Desk) methodViews() ([]methodView, time.Duration) {
 
 // methods is the page of what is served and called.
 func (d *Desk) methods(r *http.Request, q *query) (*page, error) {
-	all, window := d.methodViews()
+	all, window := d.methodViews(r.Context())
 	if name := q.get("method"); name != "" {
 		return d.oneMethod(q, all, window, name)
 	}

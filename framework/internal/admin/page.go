@@ -99,14 +99,25 @@ const (
 type form struct {
 	Label  any
 	Hidden []hidden
+	Area   *area
 	Select *choice
 	Number *number
+	Reason string // as it was given
 	Button phrase
+}
+
+// An area is a field of several lines.
+type area struct {
+	Label       phrase
+	Name, Value string
+	Rows        int
+	Focus       bool // it is what the page is opened for
 }
 
 type hidden struct{ Name, Value string }
 
 type choice struct {
+	Label       phrase // its name, if it has none
 	Name, Value string
 	Options     []string
 }
@@ -115,6 +126,7 @@ type number struct {
 	Label    phrase
 	Name     string
 	Min, Max int
+	Value    string
 }
 
 // A phrase is something that the pages say, in English, with what stands in it.
@@ -213,6 +225,10 @@ type link struct {
 
 // write sends a page in the format that was asked for.
 func (d *Desk) write(w http.ResponseWriter, r *http.Request, q *query, p *page) {
+	d.writeAs(w, r, q, p, http.StatusOK)
+}
+
+func (d *Desk) writeAs(w http.ResponseWriter, r *http.Request, q *query, p *page, status int) {
 	switch q.Format {
 	case "json":
 		body, err := json.MarshalIndent(p.Data, "", "  ")
@@ -220,9 +236,9 @@ func (d *Desk) write(w http.ResponseWriter, r *http.Request, q *query, p *page) 
 			sendError(w, r, q.Format, http.StatusInternalServerError, fmt.Errorf("the page cannot be written: %w", err))
 			return
 		}
-		send(w, r, http.StatusOK, "application/json", append(body, '\n'))
+		send(w, r, status, "application/json", append(body, '\n'))
 	case "text":
-		send(w, r, http.StatusOK, "text/plain; charset=utf-8", p.text())
+		send(w, r, status, "text/plain; charset=utf-8", p.text())
 	case "html":
 		var body bytes.Buffer
 		if err := pageOf[q.Lang].Execute(&body, d.frame(r, q, p)); err != nil {
@@ -234,7 +250,7 @@ func (d *Desk) write(w http.ResponseWriter, r *http.Request, q *query, p *page) 
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Content-Language", q.Lang.tag())
 		h.Add("Vary", "Accept-Language")
-		send(w, r, http.StatusOK, "text/html; charset=utf-8", body.Bytes())
+		send(w, r, status, "text/html; charset=utf-8", body.Bytes())
 	default:
 		sendError(w, r, "text", http.StatusBadRequest, fmt.Errorf("format %q is none: want html, text or json", q.Format))
 	}
@@ -243,7 +259,7 @@ func (d *Desk) write(w http.ResponseWriter, r *http.Request, q *query, p *page) 
 func (d *Desk) frame(r *http.Request, q *query, p *page) *framed {
 	f := &framed{
 		page: p, Lang: q.Lang.tag(), Service: d.Service, Process: d.processLine(), Now: time.Now().UTC().Format(time.DateTime) + "Z",
-		NeedsToken: d.Token != "",
+		NeedsToken: d.token() != "",
 	}
 	if f.Service == "" {
 		f.Service = "sluice"

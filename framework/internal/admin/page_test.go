@@ -22,8 +22,8 @@ import (
 	"github.com/sluice-rpc/sluice/framework/internal/admin"
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/inflight"
-	"github.com/sluice-rpc/sluice/framework/internal/kitexrpc"
 	"github.com/sluice-rpc/sluice/framework/internal/loglevel"
+	"github.com/sluice-rpc/sluice/framework/internal/peers"
 	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
@@ -34,7 +34,7 @@ import (
 // paths are all pages, and what of them stands on its own.
 var paths = []string{
 	"/admin/", "/admin/methods", "/admin/qos", "/admin/graph", "/admin/peers", "/admin/requests", "/admin/rpcz", "/admin/items",
-	"/admin/config", "/admin/log", "/admin/pprof/", "/admin/build", "/admin/health",
+	"/admin/call", "/admin/config", "/admin/log", "/admin/pprof/", "/admin/build", "/admin/health",
 }
 
 // bench is a desk whose every name is hostile.
@@ -82,16 +82,30 @@ func newBench(t testing.TB, token string) *bench {
 	working.Add(call)
 	t.Cleanup(func() { working.Remove(call) })
 	b.Desk = &admin.Desk{
-		Service: "post", State: admin.NewState(nil), Door: door, Items: items, Graph: graph, Tracer: tracer, InFlight: &working, Token: token,
+		Service: "post", State: admin.NewState(nil), Door: door, Items: items, Graph: graph, Tracer: tracer, InFlight: &working, Token: func() string { return token },
 		Log: slog.New(slog.NewTextHandler(&b.log, nil)),
-		Connections: func() []kitexrpc.Connection {
-			return []kitexrpc.Connection{
+		Connections: func() []peers.Connection {
+			return []peers.Connection{
 				{Accepted: true, Service: hostile, Peer: hostile, Since: time.Now(), Calls: 3, Received: 1 << 20, Level: qos.LastPriority},
 				{Service: hostile, Peer: hostile, Level: qos.PriorityOf(qos.Post, 3), Err: errors.New(hostile)},
 			}
 		},
 		Contracts: func() map[string]*rpc.Method { return map[string]*rpc.Method{m.FullName(): m} },
-		Config:    []admin.Setting{{Name: "greeting", Value: hostile, Source: hostile, Doc: hostile}},
+		Config: func() ([]admin.Setting, []admin.Reload) {
+			return []admin.Setting{{Name: "greeting", Value: hostile, Source: hostile, Doc: hostile}}, []admin.Reload{{Refused: hostile}, {Changes: []string{hostile}}}
+		},
+	}
+	b.Callable = func() []admin.Callable {
+		one := admin.Callable{Method: m.FullName(), Class: hostile, TimeoutMS: 1000, Message: hostile, Fields: []admin.Field{{Name: hostile, Type: hostile}}}
+		request, err := json.Marshal(map[string]string{hostile: hostile})
+		if err != nil {
+			t.Fatal(err)
+		}
+		one.Request = string(request)
+		return []admin.Callable{one}
+	}
+	b.Call = func(context.Context, admin.Try) (admin.Tried, error) {
+		return admin.Tried{Trace: hostile}, &rpc.Error{Code: rpc.NotFound, Message: hostile}
 	}
 	b.h = handlerOf(t, b.Desk)
 	return b
@@ -117,7 +131,7 @@ func TestEveryPage(t *testing.T) {
 	method, trace, span := url.QueryEscape(strings.ReplaceAll(hostile, "\x1b", "�")+"/Act"), b.id.String(), b.span.String()
 	all := append([]string{
 		"/admin/methods?method=" + method, "/admin/methods?q=" + method, "/admin/graph?entry=" + url.QueryEscape(hostile),
-		"/admin/rpcz?trace=" + trace, "/admin/rpcz?kept=error&method=" + method, "/admin/items?q=rpc_server", "/admin/build?q=nothing-of-this-name",
+		"/admin/call?method=" + url.QueryEscape(hostile+"/Act"), "/admin/rpcz?trace=" + trace, "/admin/rpcz?kept=error&method=" + method, "/admin/items?q=rpc_server", "/admin/build?q=nothing-of-this-name",
 	}, paths...)
 	for _, path := range all {
 		for name, c := range map[string]struct{ accept, language, media string }{
@@ -184,6 +198,60 @@ func TestEveryPage(t *testing.T) {
 	})
 }
 
+// TestTryForm sends the form of a method, whose every name is hostile.
+func TestTryForm(t *testing.T) {
+	b := newBench(t, "s3cret")
+	at := "/admin/call?lang=zh&method=" + url.QueryEscape(hostile+"/Act")
+	asForm := header("Content-Type", "application/x-www-form-urlencoded")
+	good := url.Values{"request": {"{\r\n}"}, "timeout_ms": {"100"}, "class": {"browse"}, "reason": {"because"}, "token": {"s3cret"}}
+	for name, c := range map[string]struct {
+		field, value string
+		status       int
+		says         string
+	}{
+		"a call":               {"", "", 200, ">not_found</span>"},
+		"a class that is none": {"class", "best", 400, "class: &#34;best&#34; is no class"},
+		"a time that is none":  {"timeout_ms", "soon", 400, "want 1 to 10000"},
+		"a time too long":      {"timeout_ms", "10001", 400, "want 1 to 10000"},
+		"a time below zero":    {"timeout_ms", "-1", 400, "want 1 to 10000"},
+		"no reason":            {"reason", " ", 400, "reason: say why"},
+		"no token":             {"token", "", 401, "token"},
+		"a request of 1 MB":    {"request", strings.Repeat("x", 1<<20), 401, "token"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := url.Values{}
+			for k, v := range good {
+				f[k] = v
+			}
+			if c.field != "" {
+				f.Set(c.field, c.value)
+			}
+			res, body := b.do("POST", at, f.Encode(), asForm)
+			if res.StatusCode != c.status || !strings.Contains(body, c.says) || strings.Contains(body, "s3cret") {
+				t.Fatalf("%d, want %d and something about %q\n%s", res.StatusCode, c.status, c.says, body)
+			}
+			if c.status == 401 {
+				return
+			}
+			body = regexp.MustCompile(` value="[^"]*"`).ReplaceAllString(body, "")
+			for _, evil := range []string{"<script", "onerror", "http:", "\x1b", "%!"} {
+				if strings.Contains(body, evil) {
+					t.Errorf("%q in the page:\n%s", evil, body)
+				}
+			}
+			if !strings.Contains(body, `<html lang="zh-CN">`) || !strings.Contains(body, ">\n{\n}</textarea>") || !strings.Contains(res.Header.Get("Content-Security-Policy"), "default-src 'none'") {
+				t.Errorf("not the form as it was sent:\n%s", body)
+			}
+		})
+	}
+	if res, body := b.do("POST", "/admin/call?method=nobody", good.Encode(), asForm); res.StatusCode != 400 || !strings.Contains(body, "that can be tried") {
+		t.Errorf("a method that is none: %d %s", res.StatusCode, body)
+	}
+	if res, body := b.do("POST", at, "{}", header("Content-Type", "application/json"), header("Authorization", "Bearer s3cret")); res.StatusCode != 400 || !strings.Contains(body, "reason") {
+		t.Errorf("JSON without a reason: %d %s", res.StatusCode, body)
+	}
+}
+
 // around gives what stands around the first character that should not be there.
 func around(body string) string {
 	i := max(0, strings.IndexAny(body, "\x1b\x00"))
@@ -245,6 +313,35 @@ func TestWhoMayLook(t *testing.T) {
 	}
 }
 
+// TestChangesOfOtherPages: what is sent to a page that a program has added needs the token
+// as the framework's own pages do.
+func TestChangesOfOtherPages(t *testing.T) {
+	b := newBench(t, "s3cret")
+	h, err := b.Handler(map[string]http.Handler{"/admin/mine": http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.h = h
+	far := func(r *http.Request) { r.RemoteAddr, r.Host = "192.0.2.1:5", "post.example:7001" }
+	right := header("Authorization", "Bearer s3cret")
+	for _, c := range []struct {
+		method string
+		change func(*http.Request)
+		status int
+	}{
+		{"POST", far, 401},
+		{"PUT", far, 401},
+		{"POST", func(*http.Request) {}, 401},
+		{"DELETE", func(*http.Request) {}, 401},
+		{"POST", func(r *http.Request) { far(r); right(r) }, 200},
+		{"GET", func(*http.Request) {}, 200},
+	} {
+		if res, body := b.do(c.method, "/admin/mine", "", c.change); res.StatusCode != c.status {
+			t.Errorf("%s: %d, want %d: %s", c.method, res.StatusCode, c.status, body)
+		}
+	}
+}
+
 func TestBadQueries(t *testing.T) {
 	b := newBench(t, "")
 	for _, c := range []struct {
@@ -261,9 +358,10 @@ func TestBadQueries(t *testing.T) {
 		{"/admin/methods?format=xml", "want html, text or json", 400},
 		{"/admin/methods?lang=tlh", "want en or zh", 400},
 		{"/admin/methods?method=nobody", "neither serves nor calls", 404},
+		{"/admin/call?method=nobody", "no method \"nobody\" that can be tried", 404},
 		{"/admin/requests?span=zz", "16 hex digits", 400},
 		{"/admin/requests?span=00000000000000ab", "any more", 404},
-		{"/admin/rpcz?kept=all", "want error, slow or sampled", 400},
+		{"/admin/rpcz?kept=all", "want error, slow, sampled or below", 400},
 		{"/admin/rpcz?format=json&since=-1", "no number", 400},
 		{"/admin/rpcz?format=json&since=0&limit=9999", "want 1 to 4096", 400},
 		{"/admin/pprof/nothing", "want allocs", 404},
@@ -278,7 +376,7 @@ func TestBadQueries(t *testing.T) {
 	}
 	for _, path := range paths {
 		for _, method := range []string{"PUT", "DELETE", "POST"} {
-			if method == "POST" && (path == "/admin/qos" || path == "/admin/log") {
+			if method == "POST" && (path == "/admin/qos" || path == "/admin/log" || path == "/admin/call") {
 				continue
 			}
 			if res, body := b.do(method, path, ""); res.StatusCode != 405 || !strings.Contains(res.Header.Get("Allow"), "GET") {
@@ -291,7 +389,7 @@ func TestBadQueries(t *testing.T) {
 // TestManyMethods has more methods than anybody wants on a page.
 func TestManyMethods(t *testing.T) {
 	b := newBench(t, "")
-	const many = 10_000
+	const many = 2000
 	b.Items = metrics.NewRegistry(metrics.Config{MaxMethods: many, MaxItems: 10_000_000, MaxSeries: 10_000_000})
 	for i := range many {
 		b.Items.ServerMethod(&rpc.Method{Service: "many.v1.Service", Name: fmt.Sprintf("Method%05d", i)})
@@ -303,15 +401,15 @@ func TestManyMethods(t *testing.T) {
 			t.Errorf("%s: %d, %d bytes", accept, res.StatusCode, len(body))
 		}
 	}
-	_, body := b.get("/admin/methods?q=method09999&format=json")
+	_, body := b.get("/admin/methods?q=method01999&format=json")
 	var found struct {
 		Total, Pages int
 		Items        []struct{ Method string }
 	}
-	if err := json.Unmarshal([]byte(body), &found); err != nil || found.Total != 1 || found.Pages != 1 || found.Items[0].Method != "many.v1.Service/Method09999" {
+	if err := json.Unmarshal([]byte(body), &found); err != nil || found.Total != 1 || found.Pages != 1 || found.Items[0].Method != "many.v1.Service/Method01999" {
 		t.Errorf("%v: %s", err, body)
 	}
-	if _, body := b.get("/admin/methods?q=many.v1&page=1000", header("Accept", "text/html")); !strings.Contains(body, "9801 to 10000 of 10000, page 50 of 50") {
+	if _, body := b.get("/admin/methods?q=many.v1&page=200", header("Accept", "text/html")); !strings.Contains(body, "1801 to 2000 of 2000, page 10 of 10") {
 		t.Errorf("the last page is not that:\n%.2000s", body)
 	}
 }

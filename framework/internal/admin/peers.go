@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/peers"
 	"github.com/sluice-rpc/sluice/qos"
 )
 
@@ -23,12 +24,14 @@ type peerView struct {
 	Sent      uint64     `json:"sent_bytes"`
 	InFlight  int        `json:"in_flight"`
 	Level     level      `json:"level"`            // told by the server to the client
+	HTTP      bool       `json:"http,omitzero"`    // it carries requests of an entry
 	Foreign   bool       `json:"foreign,omitzero"` // a client without our header
 	Error     string     `json:"error,omitzero"`   // why there is no connection
+	Out       peers.Out  `json:"out,omitzero"`     // why it gets no calls while there are others
 }
 
-// peers is the page of the connections over which calls come and go.
-func (d *Desk) peers(r *http.Request, q *query) (*page, error) {
+// peerViews gives the connections of this process.
+func (d *Desk) peerViews() []peerView {
 	working := map[string]int{}
 	for _, c := range d.InFlight.List() {
 		working[c.Peer]++
@@ -37,7 +40,7 @@ func (d *Desk) peers(r *http.Request, q *query) (*page, error) {
 	for _, c := range d.Connections() {
 		v := peerView{
 			Direction: "out", Service: c.Service, Peer: c.Peer, Local: c.Local, Calls: c.Calls, Received: c.Received, Sent: c.Sent,
-			InFlight: c.Waiting, Level: levelOf(c.Level), Foreign: c.Foreign,
+			InFlight: c.Waiting, Level: levelOf(c.Level), Foreign: c.Foreign, HTTP: c.HTTP, Out: c.Out,
 		}
 		if c.Accepted {
 			v.Direction, v.InFlight = "in", working[c.Peer]
@@ -51,8 +54,23 @@ func (d *Desk) peers(r *http.Request, q *query) (*page, error) {
 		}
 		views = append(views, v)
 	}
+	return views
+}
+
+// peers is the page of the connections over which calls come and go.
+func (d *Desk) peers(r *http.Request, q *query) (*page, error) {
+	var views []peerView
+	if d.Workers != nil {
+		for _, some := range gather[[]peerView](r.Context(), d.Workers, reportPeers) {
+			views = append(views, some.what...)
+		}
+	} else {
+		views = d.peerViews()
+	}
 	all := len(views)
-	views = slices.DeleteFunc(views, func(v peerView) bool { return !q.finds(v.Service, v.Peer, v.Local, v.Direction, v.Error) })
+	views = slices.DeleteFunc(views, func(v peerView) bool {
+		return !q.finds(v.Service, v.Peer, v.Local, v.Direction, v.Error, string(v.Out))
+	})
 	here, g := paged(r, q, views)
 	p := &page{Title: say("Connections"), Says: say("%s connections over which calls come and go.", grouped(uint64(all))), Pager: g, Data: listOf(g, here)}
 	for _, side := range []struct {
@@ -60,7 +78,7 @@ func (d *Desk) peers(r *http.Request, q *query) (*page, error) {
 		title     phrase
 		empty     phrase
 	}{
-		{"in", say("Accepted: calls come in"), say("Nobody is connected.")},
+		{"in", say("Accepted: calls and requests come in"), say("Nobody is connected.")},
 		{"out", say("Made: calls go out"), say("This process calls no other.")},
 	} {
 		t := &table{Columns: []column{
@@ -89,6 +107,14 @@ func (v *peerView) row() []cell {
 	switch {
 	case v.Since != nil:
 		age = took(time.Since(*v.Since))
+		switch v.Out {
+		case peers.Draining:
+			state = cell{Text: say("connected, and left out: it is draining"), Mark: warn}
+		case peers.Silent:
+			state = cell{Text: say("connected, and left out: it does not answer"), Mark: bad}
+		case peers.Ejected:
+			state = cell{Text: say("connected, and left out: its last calls have failed"), Mark: bad}
+		}
 	case v.Error != "":
 		state = cell{Text: strings.TrimSpace(v.Error), Mark: bad}
 	default:
@@ -96,6 +122,9 @@ func (v *peerView) row() []cell {
 	}
 	if v.Foreign {
 		state = cell{Text: say("connected, to a client without our header"), Mark: soft}
+	}
+	if v.HTTP {
+		return []cell{{Text: v.Service}, {Text: v.Peer, Code: true}, age, count(v.Calls), count(uint64(v.InFlight)), size(v.Received), size(v.Sent), none, {Text: "HTTP", Mark: good}}
 	}
 	told := cell{Text: v.Level.String()}
 	if v.Level.Priority != qos.LastPriority {

@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -48,12 +49,14 @@ type view struct {
 	Pinned   bool    `json:"pinned"`
 	Cores    int     `json:"cores"`
 	Limit    int     `json:"limit"`
+	Window   int     `json:"window"` // 0 is none
 	Running  int     `json:"running"`
 	Asleep   int     `json:"asleep"`
 	Waiting  int     `json:"waiting"`
 	Capacity float64 `json:"capacity"` // calls of mean cost a second
 	Demand   float64 `json:"demand"`
 	DelayMS  float64 `json:"delay_ms"`
+	Backlog  float64 `json:"backlog_ms"` // as callers are told
 	Withdrew uint64  `json:"withdrew"`
 
 	Classes  []classView          `json:"classes"`
@@ -77,7 +80,15 @@ type classView struct {
 	WaitP99MS  float64 `json:"wait_p99_ms"`
 }
 
-func (d *Desk) looked() *view {
+// admission gives what the door does.
+func (d *Desk) admission(ctx context.Context) admission.State {
+	if d.Workers == nil {
+		return d.Door.State()
+	}
+	return d.Workers.admission(ctx)
+}
+
+func (d *Desk) looked(ctx context.Context) *view {
 	if d.Door == nil {
 		return &view{
 			State: say("off"), Says: say("Admission is off by the configuration of this server (admission: off): whatever comes is served."),
@@ -85,11 +96,11 @@ func (d *Desk) looked() *view {
 			Classes: []classView{}, Services: []admit.ServiceState{}, Audit: []admit.Audit{},
 		}
 	}
-	s := d.Door.State()
+	s := d.admission(ctx)
 	v := &view{
-		Level: levelOf(s.Level), Found: levelOf(s.Level), Cores: d.Door.Cores(), Limit: s.Limit, Running: s.Running, Asleep: s.Asleep, Waiting: s.Waiting,
-		Capacity: s.Capacity, Demand: s.Demand, DelayMS: milliseconds(s.Delay), Withdrew: s.Withdrew,
-		Services: d.Door.Services(), Audit: d.Door.Audited(), NeedsToken: d.Token != "",
+		Level: levelOf(s.Level), Found: levelOf(s.Level), Cores: d.Door.Cores(), Limit: s.Limit, Window: s.Window, Running: s.Running, Asleep: s.Asleep, Waiting: s.Waiting,
+		Capacity: s.Capacity, Demand: s.Demand, DelayMS: milliseconds(s.Delay), Backlog: milliseconds(s.Backlog), Withdrew: s.Withdrew,
+		Services: d.Door.Services(), Audit: d.Door.Audited(), NeedsToken: d.token() != "",
 	}
 	p, pinned := d.Door.Pinned()
 	switch {
@@ -104,7 +115,7 @@ func (d *Desk) looked() *view {
 	default:
 		v.State, v.Says = say("open"), say("Everyone is let in.")
 	}
-	snap := d.Items.Snapshot()
+	snap := d.read(ctx)
 	for class := range qos.MaxClass + 1 {
 		c := classView{
 			Class: class.String(), Admitted: s.Counts[admission.Run][class], Queued: s.Counts[admission.Queue][class],
@@ -145,8 +156,8 @@ func waited(snap *metrics.Snapshot, label metrics.Label) (mean, p99 float64) {
 
 // qos is the page of admission: what it does in this process, and what operators do
 // about it.
-func (d *Desk) qos(_ *http.Request, _ *query) (*page, error) {
-	v := d.looked()
+func (d *Desk) qos(r *http.Request, _ *query) (*page, error) {
+	v := d.looked(r.Context())
 	p := &page{Title: say("QoS"), State: v.State, Says: v.Says, Data: v, Mark: warn}
 	if v.State.format == "open" || v.State.format == "busy" {
 		p.Mark = good
@@ -155,9 +166,15 @@ func (d *Desk) qos(_ *http.Request, _ *query) (*page, error) {
 	if v.Pinned {
 		told.Text = say("%v (pinned; found: %v)", v.Level, v.Found)
 	}
+	window := cell{Text: say("as many as like: no service is behind that they go on to")}
+	if v.Window > 0 {
+		window.Text = say("%d at most, asleep or not: services are behind that they go on to", v.Window)
+	}
 	p.Parts = []part{{Facts: []fact{
 		{say("level told to callers"), told},
 		{say("running"), cell{Text: say("%d, of them %d asleep; limit %d; %d cores", v.Running, v.Asleep, v.Limit, v.Cores)}},
+		{say("inside at once"), window},
+		{say("work that waits"), cell{Text: say("%.0f ms here or behind, as callers are told", v.Backlog)}},
 		{say("waiting"), cell{Text: say("%d; %d gave up so far", v.Waiting, v.Withdrew)}},
 		{say("capacity"), cell{Text: say("%.0f calls of mean cost a second", v.Capacity)}},
 		{say("demand"), cell{Text: say("%.0f a second, with what callers held back", v.Demand)}},
@@ -290,7 +307,7 @@ func readForm(f url.Values) (o order, err error) {
 }
 
 func (d *Desk) override(w http.ResponseWriter, r *http.Request) {
-	changed(d, w, r, readForm, func(o order) error {
+	changed(d, w, r, readForm, func(ctx context.Context, o order) error {
 		if d.Door == nil {
 			return errors.New("admission is off by the configuration of this server: set admission: on there and start it again")
 		}
@@ -301,8 +318,10 @@ func (d *Desk) override(w http.ResponseWriter, r *http.Request) {
 				return err
 			}
 		}
-		return d.Door.Override(admit.Override{
-			Action: admit.Action(o.Action), Level: level, Service: o.Service, Method: o.Method, Reason: o.Reason,
-		}, r.RemoteAddr, d.Log)
-	}, func() any { return d.looked() })
+		by := admit.Override{Action: admit.Action(o.Action), Level: level, Service: o.Service, Method: o.Method, Reason: o.Reason}
+		if err := d.Door.Override(by, r.RemoteAddr, d.Log); err != nil || d.Workers == nil {
+			return err
+		}
+		return d.Workers.order(ctx, workerOrder{Override: &by, From: r.RemoteAddr})
+	}, func(ctx context.Context) any { return d.looked(ctx) })
 }

@@ -46,7 +46,7 @@ func newDesk(t *testing.T, token string) *desk {
 	t.Cleanup(s.Join())
 	items := metrics.NewRegistry(metrics.Config{})
 	items.Admission(d.door.State)
-	d.h = handlerOf(t, &admin.Desk{Door: d.door, Items: items, Token: token, Log: slog.New(slog.NewTextHandler(&d.log, nil))})
+	d.h = handlerOf(t, &admin.Desk{Door: d.door, Items: items, Token: func() string { return token }, Log: slog.New(slog.NewTextHandler(&d.log, nil))})
 	return d
 }
 

@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"time"
@@ -46,24 +47,25 @@ func (d *Desk) requests(r *http.Request, q *query) (*page, error) {
 	if q.given.Has("span") {
 		return d.stack(r, q)
 	}
-	now := time.Now()
+	all := d.workingOn(r.Context())
+	listed, more, waiting, oldest := all.Requests, all.Unlisted, all.Waiting, all.Oldest
 	views := []requestView{}
-	listed := d.InFlight.List()
-	for _, c := range listed {
-		if v := d.requestView(c, now); q.finds(v.Method, v.Entry, v.Caller, v.Peer, v.Trace) {
-			views = append(views, v)
+	for i := range listed {
+		if v := &listed[i]; q.finds(v.Method, v.Entry, v.Caller, v.Peer, v.Trace) {
+			views = append(views, *v)
 		}
 	}
 	here, g := paged(r, q, views)
-	more := d.InFlight.Unlisted()
 	p := &page{
 		Title: say("Requests in flight"), Pager: g,
 		Says: say("%d requests are being worked on, the oldest first.", len(listed)+more),
-		Data: struct {
-			Unlisted int `json:"unlisted"`
-			list[requestView]
-		}{more, listOf(g, here)},
 	}
+	p.Data = struct {
+		Unlisted int     `json:"unlisted"`
+		Waiting  int     `json:"waiting"` // at the door
+		Oldest   float64 `json:"oldest_waits_seconds"`
+		list[requestView]
+	}{more, waiting, oldest.Seconds(), listOf(g, here)}
 	t := &table{
 		Columns: []column{
 			{say("method"), left},
@@ -86,7 +88,38 @@ func (d *Desk) requests(r *http.Request, q *query) (*page, error) {
 		list.Note = say("%d of them found no room in the list.", more)
 	}
 	p.Parts = []part{list}
+	if waiting > 0 {
+		note := say("%d wait to be let in, the oldest for %s. A call that waits has no goroutine and is not in the list; requests at an entry are.", waiting, spell(oldest))
+		p.Parts = []part{{Title: say("At the door"), Note: note, Links: []link{{Text: say("QoS"), Href: q.link("/admin/qos")}}}, list}
+	}
 	return p, nil
+}
+
+// workingOn gives the requests of this process, or of its workers.
+func (d *Desk) workingOn(ctx context.Context) working {
+	if d.Workers != nil {
+		return d.Workers.working(ctx)
+	}
+	return d.working()
+}
+
+// working gives the requests of this process.
+func (d *Desk) working() (w working) {
+	now := time.Now()
+	for _, c := range d.InFlight.List() {
+		w.Requests = append(w.Requests, d.requestView(c, now))
+	}
+	w.Unlisted = d.InFlight.Unlisted()
+	w.Waiting, w.Oldest = d.waiting()
+	return w
+}
+
+// waiting is how many wait at the door, and how long the oldest of them has.
+func (d *Desk) waiting() (n int, oldest time.Duration) {
+	if d.Door == nil {
+		return 0, 0
+	}
+	return d.Door.Waiting()
 }
 
 func (v *requestView) left() cell {

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"net/http"
 	"slices"
@@ -43,13 +44,13 @@ type keptView struct {
 // of them.
 func (d *Desk) rpcz(r *http.Request, q *query) (*page, error) {
 	if q.Format == "json" && q.given.Has("since") {
-		return d.stream(q)
+		return d.stream(r.Context(), q)
 	}
-	records, _, _ := d.Tracer.Since(0, maxRecords)
+	records, _, _ := d.since(r.Context(), 0, maxRecords)
 	slices.Reverse(records)
 	method, trace, why := q.get("method"), strings.ToLower(q.get("trace")), q.get("kept")
-	if why != "" && why != "error" && why != "slow" && why != "sampled" {
-		return nil, fail(http.StatusBadRequest, "kept: %q is no reason: want error, slow or sampled", cut(why))
+	if why != "" && why != "error" && why != "slow" && why != "sampled" && why != "below" {
+		return nil, fail(http.StatusBadRequest, "kept: %q is no reason: want error, slow, sampled or below", cut(why))
 	}
 	records = slices.DeleteFunc(records, func(c *tracing.Record) bool {
 		return method != "" && c.Method != method || trace != "" && c.Trace.String() != trace || !strings.Contains(c.Kept, why) ||
@@ -61,8 +62,8 @@ func (d *Desk) rpcz(r *http.Request, q *query) (*page, error) {
 		})
 	}
 	here, g := paged(r, q, records)
-	stats := d.Tracer.Stats()
-	kept := keptView{Process: d.Graph.Process(), Time: time.Now().UnixMilli(), Stats: stats, Records: listOf(g, here)}
+	stats, methods := d.keeps(r.Context())
+	kept := keptView{Process: d.process(), Time: time.Now().UnixMilli(), Stats: stats, Records: listOf(g, here)}
 	p := &page{
 		Title: say("Kept calls"), Pager: g,
 		Says: say("Calls that have failed, were unusually slow, or are traced. %s kept so far, %s more were too many.", grouped(stats.Kept), grouped(stats.Limited)),
@@ -80,14 +81,14 @@ func (d *Desk) rpcz(r *http.Request, q *query) (*page, error) {
 		for _, kind := range []struct {
 			why  string
 			text phrase
-		}{{"", say("all")}, {"error", say("errors")}, {"slow", say("slow calls")}, {"sampled", say("traced calls")}} {
+		}{{"", say("all")}, {"error", say("errors")}, {"slow", say("slow calls")}, {"sampled", say("traced calls")}, {"below", say("callers of kept calls")}} {
 			only = append(only, link{Href: q.link(r.URL.Path, "kept", kind.why, "method", method), Text: kind.text, Current: kind.why == why})
 		}
 		p.Parts = append(p.Parts, part{Links: only})
 	}
 	p.Parts = append(p.Parts, recordTable(q, here, trace != ""))
 	if trace == "" {
-		kept.Methods = d.Tracer.Methods()
+		kept.Methods = methods
 		if method != "" {
 			kept.Methods = slices.DeleteFunc(kept.Methods, func(m tracing.MethodRecords) bool { return m.Method != method })
 		}
@@ -97,8 +98,24 @@ func (d *Desk) rpcz(r *http.Request, q *query) (*page, error) {
 	return p, nil
 }
 
+// since gives the records after the one numbered seq.
+func (d *Desk) since(ctx context.Context, seq uint64, limit int) (records []*tracing.Record, next, lost uint64) {
+	if d.Workers != nil {
+		return d.Workers.since(ctx, seq, limit)
+	}
+	return d.Tracer.Since(seq, limit)
+}
+
+// keeps gives what is kept, in numbers and of each method.
+func (d *Desk) keeps(ctx context.Context) (tracing.Stats, []tracing.MethodRecords) {
+	if d.Workers != nil {
+		return d.Workers.keeps(ctx)
+	}
+	return d.Tracer.Stats(), d.Tracer.Methods()
+}
+
 // stream gives the records after the one numbered ?since=, oldest first.
-func (d *Desk) stream(q *query) (*page, error) {
+func (d *Desk) stream(ctx context.Context, q *query) (*page, error) {
 	since, err := strconv.ParseUint(cmp.Or(q.get("since"), "0"), 10, 64)
 	if err != nil {
 		return nil, fail(http.StatusBadRequest, "since: %q is no number of a record", cut(q.get("since")))
@@ -109,8 +126,8 @@ func (d *Desk) stream(q *query) (*page, error) {
 			return nil, fail(http.StatusBadRequest, "limit: %q is none: want 1 to %d", cut(text), maxRecords)
 		}
 	}
-	s := recordStream{Process: d.Graph.Process(), Time: time.Now().UnixMilli(), Records: []*tracing.Record{}}
-	records, next, lost := d.Tracer.Since(since, limit)
+	s := recordStream{Process: d.process(), Time: time.Now().UnixMilli(), Records: []*tracing.Record{}}
+	records, next, lost := d.since(ctx, since, limit)
 	s.Records, s.Next, s.Lost = append(s.Records, records...), next, lost
 	return &page{Data: s}, nil
 }

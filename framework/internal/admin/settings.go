@@ -3,11 +3,13 @@
 package admin
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/loglevel"
@@ -15,14 +17,19 @@ import (
 
 // config is the page of the configuration in effect.
 func (d *Desk) config(r *http.Request, q *query) (*page, error) {
-	all := slices.DeleteFunc(slices.Clone(d.Config), func(s Setting) bool { return !q.finds(s.Name, s.Doc, s.Source) })
+	var known []Setting
+	var history []Reload
+	if d.Config != nil {
+		known, history = d.Config()
+	}
+	all := slices.DeleteFunc(slices.Clone(known), func(s Setting) bool { return !q.finds(s.Name, s.Doc, s.Source) })
 	here, g := paged(r, q, all)
-	p := &page{Title: say("Configuration"), Says: say("What this server works with. Secrets are not shown."), Pager: g, Data: listOf(g, here)}
+	p := &page{Title: say("Configuration"), Says: say("What this server works with. Secrets are not shown."), Pager: g, Data: configView{listOf(g, here), history}}
 	t := &table{
 		Columns: []column{{say("setting"), left}, {say("value"), prose}, {say("unit"), left}, {say("where from"), left}, {say("what it is"), prose}},
 		Empty:   say("There is no such setting."),
 	}
-	if len(d.Config) == 0 {
+	if len(known) == 0 {
 		t.Empty = say("This process has told its pages of no configuration.")
 	}
 	for _, s := range here {
@@ -36,7 +43,29 @@ func (d *Desk) config(r *http.Request, q *query) (*page, error) {
 		t.Rows = append(t.Rows, []cell{{Text: s.Name, Code: true}, value, {Text: s.Unit}, source, {Text: s.Doc}})
 	}
 	p.Parts = []part{{Table: t}}
+	if len(history) > 0 {
+		p.Parts = append([]part{reloaded(history)}, p.Parts...)
+	}
 	return p, nil
+}
+
+// configView is the page as programs read it.
+type configView struct {
+	list[Setting]
+	Reloads []Reload `json:"reloads,omitempty"`
+}
+
+// reloaded shows what became of other configurations.
+func reloaded(history []Reload) part {
+	t := &table{Columns: []column{{say("time"), left}, {say("what became of it"), left}, {say("what"), prose}}}
+	for _, r := range history {
+		became, what := cell{Text: say("taken"), Mark: good}, strings.Join(r.Changes, "; ")
+		if r.Refused != "" {
+			became, what = cell{Text: say("refused"), Mark: bad}, r.Refused
+		}
+		t.Rows = append(t.Rows, []cell{{Text: r.Time.UTC().Format(time.DateTime) + "Z"}, became, {Text: what, Code: true}})
+	}
+	return part{Title: say("Read again since the start, the latest first"), Table: t}
 }
 
 // logView is the level of the log as the page shows it.
@@ -90,7 +119,10 @@ type logOrder struct {
 func (d *Desk) setLog(w http.ResponseWriter, r *http.Request) {
 	changed(d, w, r, func(f url.Values) (logOrder, error) {
 		return logOrder{Level: f.Get("level"), Reason: f.Get("reason")}, nil
-	}, func(o logOrder) error {
-		return loglevel.Process().Set(o.Level, o.Reason, r.RemoteAddr, d.Log)
-	}, func() any { return d.logged(r) })
+	}, func(ctx context.Context, o logOrder) error {
+		if err := loglevel.Process().Set(o.Level, o.Reason, r.RemoteAddr, d.Log); err != nil || d.Workers == nil {
+			return err
+		}
+		return d.Workers.order(ctx, workerOrder{Level: o.Level, Reason: o.Reason, From: r.RemoteAddr})
+	}, func(context.Context) any { return d.logged(r) })
 }

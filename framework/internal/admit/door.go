@@ -5,6 +5,7 @@
 package admit
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -68,12 +69,15 @@ type Door struct {
 	ctl     *admission.Controller       // guarded by mu
 	methods map[uint32]admission.Method // by the id that reports carry; guarded by mu
 
-	level  atomic.Uint32 // of the last tick
-	pinned atomic.Int32  // by an operator; unpinned for none
-	signal signal
-	kernel runDelay
-	active active
-	items  *metrics.Admission // nil records nothing
+	level atomic.Uint32 // of the last tick
+	// backlog is what callers are told of, heard the worst that callees have told of since
+	// the tick; both in ms.
+	backlog, heard atomic.Uint32
+	pinned         atomic.Int32 // by an operator; unpinned for none
+	signal         signal
+	kernel         runDelay
+	active         active
+	items          *metrics.Admission // nil records nothing
 
 	overrides overrides
 
@@ -94,15 +98,20 @@ const unpinned = -1
 
 // New makes a door for so many cores, one at least. Nothing ticks until it is open.
 func New(cores int) *Door {
-	ctl, err := admission.New(admission.Config{Cores: max(1, cores)}, 0)
+	d := newDoor(admission.Config{Cores: max(1, cores)})
+	d.signal.delay()
+	return d
+}
+
+func newDoor(cfg admission.Config) *Door {
+	ctl, err := admission.New(cfg, 0)
 	if err != nil {
-		panic(err) //nolint:forbidigo // every value of this configuration is valid
+		panic(err) //nolint:forbidigo // every value of these configurations is valid
 	}
 	d := &Door{
-		epoch: time.Now(), cores: max(1, cores), processors: runtime.GOMAXPROCS(0), ctl: ctl,
+		epoch: time.Now(), cores: cfg.Cores, processors: runtime.GOMAXPROCS(0), ctl: ctl,
 		methods: map[uint32]admission.Method{}, waiting: make(chan struct{}, 1),
 	}
-	d.signal.delay()
 	d.level.Store(uint32(qos.LastPriority))
 	d.pinned.Store(unpinned)
 	return d
@@ -130,6 +139,19 @@ func (d *Door) At(t time.Time) time.Duration {
 		return at
 	}
 	return 1
+}
+
+// Backlog is how long the work takes that waits here, or at the services that calls
+// here go on to, in ms: what callers hear with every reply.
+func (d *Door) Backlog() uint8 { return uint8(d.backlog.Load()) }
+
+// Behind takes in what a service that calls go on to from here tells of its backlog, in ms.
+func (d *Door) Behind(ms uint8) {
+	for old := d.heard.Load(); uint32(ms) > old; old = d.heard.Load() {
+		if d.heard.CompareAndSwap(old, uint32(ms)) {
+			return
+		}
+	}
 }
 
 // Level is the worst priority that has a chance now: what to tell callers.
@@ -203,10 +225,10 @@ func (d *Door) Arrive(now time.Duration, call *admission.Call, b *Batch) admissi
 	return v
 }
 
-// excluded says whether the level leaves somebody who would begin a task no chance, and
+// Excludes says whether the level leaves somebody who would begin a task no chance, and
 // if so counts him as held back. Callers in other processes know the level and ask
 // themselves; those of this process, and people, are asked here.
-func (d *Door) excluded(p qos.Priority, t qos.Ticket, m admission.Method) bool {
+func (d *Door) Excludes(p qos.Priority, t qos.Ticket, m admission.Method) bool {
 	if !t.Fresh() || p <= d.Level() {
 		return false
 	}
@@ -335,11 +357,14 @@ func (d *Door) tick(stop <-chan struct{}, done chan<- struct{}) {
 			pump.Reset(pumpEvery)
 			continue
 		case <-tick.C:
+			heard := time.Duration(d.heard.Swap(0)) * time.Millisecond
 			delay := d.delay()
 			d.mu.Lock()
 			now := d.Now()
+			d.ctl.Behind(heard)
 			out = d.ctl.Tick(now, delay, out[:0])
 			d.level.Store(uint32(d.ctl.Level()))
+			d.backlog.Store(uint32(min(d.ctl.Backlog()/time.Millisecond, math.MaxUint8)))
 			d.mu.Unlock()
 			d.carry(now, out, &b)
 		case <-pump.C:
@@ -384,6 +409,17 @@ func (d *Door) State() admission.State {
 		s.Counts[admission.Refuse][class] += d.refusedByLevel[class].Load()
 	}
 	return s
+}
+
+// Waiting is how many calls and requests wait to be let in, and how long the oldest of
+// them has.
+func (d *Door) Waiting() (n int, oldest time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if arrived, ok := d.ctl.Oldest(); ok {
+		oldest = max(0, d.Now()-arrived)
+	}
+	return d.ctl.Waiting(), oldest
 }
 
 // Pin tells callers level p, and refuses what is worse here, until Unpin.

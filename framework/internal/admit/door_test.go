@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -232,7 +233,7 @@ func TestManyAtOnce(t *testing.T) {
 
 func until(t *testing.T, fact func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !fact(); {
+	for deadline := time.Now().Add(time.Minute); !fact(); {
 		if time.Now().After(deadline) {
 			t.Fatal("it never came")
 		}
@@ -275,6 +276,29 @@ func BenchmarkRefuse(b *testing.B) {
 			if !d.Arrive(d.Now(), &g.Call, &batch).Refused() {
 				b.Fatal("let in")
 			}
+		}
+	})
+}
+
+// TestBacklogIsPassedOn: who waits for a process waits for those it waits for, too.
+func TestBacklogIsPassedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := admit.New(1)
+		d.Open()
+		defer d.Close()
+		d.Behind(3)
+		d.Behind(19) // the furthest counts, less what the hop takes off
+		d.Behind(5)
+		time.Sleep(150 * time.Millisecond)
+		if got := d.Backlog(); got != 15 {
+			t.Errorf("%d ms, want 15", got)
+		}
+		if w := d.State().Window; w == 0 {
+			t.Error("no window")
+		}
+		time.Sleep(100 * time.Millisecond)
+		if got := d.Backlog(); got != 0 {
+			t.Errorf("%d ms, want none a tick later", got)
 		}
 	})
 }

@@ -77,6 +77,14 @@ func (s *Service) Level() qos.Priority {
 	return s.door.Level()
 }
 
+// Backlog is that of the door, see there, and 0 if the service has none or passes it by.
+func (s *Service) Backlog() uint8 {
+	if s == nil || s.off.Load() {
+		return 0
+	}
+	return s.door.Backlog()
+}
+
 // Join shows the service to operators until leave.
 func (s *Service) Join() (leave func()) {
 	o := &s.door.overrides

@@ -57,7 +57,7 @@ func (v *visit) Refuse(verdict admission.Verdict) Flusher {
 // the error is nil the caller must call leave. It waits no longer than until the
 // deadline, if there is one, and while ctx lasts.
 func (d *Door) Enter(ctx context.Context, deadline time.Time, p qos.Priority, t qos.Ticket, m admission.Method) (leave func(), refused *rpc.Error) {
-	if d.excluded(p, t, m) {
+	if d.Excludes(p, t, m) {
 		return nil, Overloaded
 	}
 	v := visits.Get().(*visit)

@@ -26,10 +26,22 @@ type ClientCall struct {
 	Request  proto.Message
 	Response proto.Message // set by the transport: decoded into, or handed over
 	Level    qos.Priority  // what the server lets in, if it answered
+	Backlog  uint8         // ms of work that wait there, if it answered
 	Answered bool          // the server has said how the call ended
+	Garbled  bool          // what it has said cannot be read
+	Below    bool          // the server makes a record of it
 
 	Caller                      string // full name of the method that makes the call; empty at an entry
 	RequestBytes, ResponseBytes int    // of the messages as they were on the wire
+
+	Key       uint64 // calls of the same key go to the same instance; 0 is none
+	Avoid     string // the instance of the last attempt: the next goes to another one, if there is one
+	Elsewhere bool   // and fails if there is none
+
+	settle func(error) // tells a breaker how its one trial has ended; else nil
+	rival  *race       // that another attempt may join, which wants to know where this one goes
+	hedge  bool        // it is that other attempt
+	saved  bool        // another attempt than the first was answered
 
 	in       *rpc.Call // the request being worked on, nil outside of any
 	known    *clientMethod
@@ -69,9 +81,9 @@ type Transport func(ctx context.Context, c *ClientCall) error
 // clientFunc is one step of the client's list with all that comes after it.
 type clientFunc func(ctx context.Context, c *ClientCall) error
 
-// clientSteps is the client side of the framework, in this order. Retry and hedge come
-// before pick. Picking an instance by its level, encoding and sending are the
-// transport's: they know the connections.
+// clientSteps is the client side of the framework, in this order. Picking an instance by
+// its level, health and load, encoding and sending are the transport's: they know the
+// connections.
 func clientSteps(cfg *ClientConfig) []func(next clientFunc) clientFunc {
 	return []func(next clientFunc) clientFunc{
 		inherit(cfg),
@@ -79,6 +91,8 @@ func clientSteps(cfg *ClientConfig) []func(next clientFunc) clientFunc {
 		measured(cfg.Observer),
 		withDeadline(cfg.Limit),
 		gated(cfg.Callee),
+		retried(cfg.Budget),
+		hedged(cfg.Budget, cfg.Hedges),
 	}
 }
 
@@ -88,6 +102,10 @@ type ClientConfig struct {
 	Limit    time.Duration // caps every call; zero means that only contract and context do
 	Callee   *Callee       // the service at the other end; nil if it is in this process
 	Observer *Observer     // nil records nothing
+	Budget   *Budget       // for further attempts; nil makes none
+	// Hedges says whether a second attempt of a method's call goes out beside a late one;
+	// nil: none does.
+	Hedges func(*rpc.Method) bool
 }
 
 // Client applies the client's list to a transport.

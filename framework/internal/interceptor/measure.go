@@ -62,6 +62,7 @@ var serverClasses = [metrics.ServerResults]callgraph.Class{
 	metrics.ServerTimeout: callgraph.Timeout, metrics.ServerCanceled: callgraph.Canceled,
 	metrics.ServerPanic: callgraph.Panic, metrics.ServerOverload: callgraph.Overloaded,
 	metrics.ServerDraining: callgraph.Draining, metrics.ServerBadRequest: callgraph.BadRequest,
+	metrics.ServerDenied: callgraph.BadRequest,
 }
 
 // measured counts every call that is made, as its caller sees it.
@@ -82,7 +83,7 @@ func measured(o *Observer) func(clientFunc) clientFunc {
 			class := classOf(e, c.attempts > 0, c.Answered)
 			if c.attempts == 0 {
 				c.slot.Attempt(class)
-			} else if c.attempts > 1 && err == nil {
+			} else if c.saved && err == nil {
 				items.Saved()
 			}
 			items.Ended(result, c.took, c.RequestBytes, c.ResponseBytes)
@@ -99,7 +100,10 @@ func (c *ClientCall) Attempted(err error) {
 		return
 	}
 	kind := metrics.FirstAttempt
-	if c.attempts > 1 {
+	switch {
+	case c.hedge:
+		kind = metrics.HedgeAttempt
+	case c.attempts > 1:
 		kind = metrics.RetryAttempt
 	}
 	e := errorOf(err)
@@ -164,7 +168,7 @@ func classOf(e *rpc.Error, sent, answered bool) callgraph.Class {
 		return callgraph.CircuitOpen
 	case rpc.ReasonNetwork:
 		return callgraph.Network
-	case rpc.ReasonUnknown, rpc.ReasonDecode:
+	case rpc.ReasonUnknown, rpc.ReasonDecode, rpc.ReasonDenied:
 		return callgraph.BadRequest
 	case rpc.ReasonShuttingDown:
 		return callgraph.Draining

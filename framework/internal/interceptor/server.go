@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sluice-rpc/sluice/framework/identity"
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
@@ -62,11 +63,16 @@ func serverSteps(m *Method) []serverStep {
 		{name: "trace", arrive: identify, ended: keep},
 		{name: "measure", arrive: begin, ended: count},
 		{name: "deadline", arrive: expiredOnArrival, starts: expiredAtStart},
+		{name: "authorize", arrive: authorized},
 		{name: "admit", arrive: atTheDoor},
 		{name: "decode", arrive: decodeSmall, starts: decodeRest},
 	}
 	if m.observer == nil {
 		steps = slices.DeleteFunc(steps, func(s serverStep) bool { return s.name == "show" || s.name == "trace" || s.name == "measure" })
+	}
+	if m.rpc.Streams() {
+		at := slices.IndexFunc(steps, func(s serverStep) bool { return s.name == "deadline" })
+		steps = slices.Insert(steps, at, serverStep{name: "carry", arrive: onlyOpened})
 	}
 	return steps
 }
@@ -80,14 +86,16 @@ type Method struct {
 	ended   []func(*ServerCall, ending)
 	handler rpc.Handler
 	log     *slog.Logger
-	door    *admit.Door // nil without admission
-	pass    *admit.Pass // its way to the door, or past it
-	habit   *habit      // what its calls call
+	door    *admit.Door                  // nil without admission
+	pass    *admit.Pass                  // its way to the door, or past it
+	habit   *habit                       // what its calls call
+	callers atomic.Pointer[identity.Set] // who may call it; nil: everybody
 
 	observer *Observer // nil if nothing is recorded, then so is what follows
 	records  *tracing.Method
 	sampler  *tracing.Sampler // of calls that come from outside of the system
 	items    *metrics.ServerMethod
+	streams  *metrics.Stream // of a method with streams
 	edges    *callgraph.Edges
 }
 
@@ -105,6 +113,9 @@ func NewMethod(m *rpc.Method, h rpc.Handler, user []rpc.ServerInterceptor, log *
 		o.contracts.Store(name, m)
 		method.records, method.sampler = o.Tracer.Method(tracing.Server, name), o.Tracer.Sampler(name)
 		method.items, method.edges = o.Items.ServerMethod(m), o.Graph.Edges(callgraph.Server, name)
+		if m.Streams() {
+			method.streams = o.Items.ServerStream(m)
+		}
 	}
 	if service != nil {
 		method.door, method.pass = service.Door(), service.Method(m.FullName(), m)
@@ -149,14 +160,16 @@ type Origin interface {
 
 // Incoming is one request that has just arrived.
 type Incoming struct {
-	Conn    context.Context // bounds the call's life and gives it no values
-	Origin  Origin
-	Peer    string
-	Seq     int32  // of the frame on its connection
-	Trusted bool   // what the header says of the call's priority counts
-	Header  []byte // nil if the caller sent none; borrowed
-	Caller  []byte // full name of the calling method, empty at an entry; borrowed
-	Size    int    // of the payload, in bytes
+	Conn   context.Context // bounds the call's life and gives it no values
+	Origin Origin
+	Peer   string
+	// Identity is what the peer has proved itself to be; empty without mutual TLS.
+	Identity string
+	Seq      int32  // of the frame on its connection
+	Trusted  bool   // what the header says of the call's priority counts
+	Header   []byte // nil if the caller sent none; borrowed
+	Caller   []byte // full name of the calling method, empty at an entry; borrowed
+	Size     int    // of the payload, in bytes
 }
 
 // NewCall makes the call of a request, in c if that is not nil: one that Arrive has
@@ -170,7 +183,7 @@ func (m *Method) NewCall(in *Incoming, c *ServerCall, now time.Time) *ServerCall
 	c.method, c.size, c.origin, c.Seq = m, in.Size, in.Origin, in.Seq
 	c.conn = in.Conn
 	c.call.Method = m.rpc
-	c.call.Peer = in.Peer
+	c.call.Peer, c.call.Identity = in.Peer, in.Identity
 	h := &c.call.Header
 	c.believed = h.Parse(in.Header) && in.Trusted
 	if !c.believed {
@@ -229,6 +242,7 @@ type ServerCall struct {
 	from     callgraph.Method // the caller
 	ran      bool             // the handler was called
 	believed bool             // the header says what a call of this system said
+	opened   bool             // its origin is an *opened
 	parent   tracing.SpanID   // the caller's
 	notes    tracing.Notes    // what the handler says of it
 	hidden   error            // why it failed, if its caller may not know
@@ -251,13 +265,37 @@ func (c *ServerCall) Arrive(b *admit.Batch) (waits bool, refused *rpc.Error) {
 	return false, nil
 }
 
+// Allow says who may call the method from now on; nil is everybody.
+func (m *Method) Allow(callers *identity.Set) { m.callers.Store(callers) }
+
+// Restricted says whether only some may call the method.
+func (m *Method) Restricted() bool { return m.callers.Load() != nil }
+
+// authorized refuses who may not call the method. What comes from this process may.
+func authorized(c *ServerCall, _ *admit.Batch) arrival {
+	callers := c.method.callers.Load()
+	if callers == nil || c.origin == nil || callers.Has(c.call.Identity) { // a peer's address may read as it likes
+		return arrival{}
+	}
+	who := c.call.Identity
+	if who == "" {
+		who = "who has proved no identity"
+	}
+	return arrival{refused: &rpc.Error{
+		Code: rpc.PermissionDenied, Reason: rpc.ReasonDenied, NotRun: true,
+		Message: c.method.rpc.FullName() + ": the server's allow-list does not have " + who,
+	}}
+}
+
 // atTheDoor asks the door of the process. A call that waits is its frame and no more.
 func atTheDoor(c *ServerCall, b *admit.Batch) arrival {
 	m := c.method
 	if m.door == nil || c.origin == nil {
 		return arrival{}
 	}
-	c.call.Progress().Admit()
+	if !c.opened || !m.rpc.Streams() {
+		c.call.Progress().Admit() // a stream gives its slot back: what it calls here asks for one
+	}
 	if m.pass.Open() {
 		return arrival{}
 	}
@@ -292,6 +330,9 @@ func atTheDoor(c *ServerCall, b *admit.Batch) arrival {
 }
 
 func (c *ServerCall) keepPayload() error {
+	if c.opened {
+		return nil // it stays where it is until the call is let in
+	}
 	p, own, err := c.origin.Payload()
 	if !own {
 		p = append([]byte(nil), p...)
@@ -314,7 +355,7 @@ func (c *ServerCall) Admit() {
 // blocked handler, and what a goroutine has once taken it keeps (3.8 KB instead of 2).
 // One that cannot be decoded is refused where the call's own goroutine tries again.
 func (c *ServerCall) serveAtLast() {
-	if c.size <= smallPayload {
+	if !c.opened && c.size <= smallPayload {
 		_ = c.decode()
 	}
 	c.origin.Serve(c)
@@ -401,7 +442,7 @@ func callHandler(c *ServerCall) (proto.Message, error) {
 	}
 	c.ran = true
 	res, err := c.method.handler(c, c.request)
-	if err == nil {
+	if err == nil && !c.method.rpc.ServerStreams {
 		err = c.checkResponse(res)
 	}
 	return res, err
@@ -465,8 +506,8 @@ const smallPayload = 8 << 10
 var errLost = &rpc.Error{Code: rpc.Canceled, Reason: rpc.ReasonCanceled, NotRun: true, Message: "the connection was lost before the whole request came"}
 
 func decodeSmall(c *ServerCall, _ *admit.Batch) arrival {
-	if c.request != nil {
-		return arrival{} // a local call
+	if c.request != nil || c.opened {
+		return arrival{} // a local call, or one that can wait for its request
 	}
 	if c.size > smallPayload {
 		if c.keepPayload() == nil {
@@ -484,8 +525,11 @@ func decodeSmall(c *ServerCall, _ *admit.Batch) arrival {
 }
 
 func decodeRest(c *ServerCall) *rpc.Error {
-	if c.request != nil {
+	switch {
+	case c.request != nil:
 		return nil
+	case c.opened:
+		return c.receive()
 	}
 	return c.decode()
 }

@@ -44,11 +44,26 @@ func keep(c *ServerCall, e ending) {
 	class := serverClasses[e.result]
 	ended := tracing.Ended{
 		Class: uint8(class), Sampled: h.Flags&rpc.FlagSampled != 0,
-		Took: e.took, At: c.call.Began.Add(e.took), Span: h.Span,
+		Took: e.took, At: c.call.Began.Add(e.took), Span: h.Span, Below: c.Kept(),
 	}
 	if k := c.method.records.Keep(&ended); k != 0 {
+		c.call.Progress().Keep() // its caller in this process will ask
 		c.record(k, class, e)
 	}
+}
+
+// Kept says whether a record was made of the call, or of one that it has made.
+func (c *ServerCall) Kept() bool { return c.call.Progress().Kept() }
+
+// Keeps says, before the call has ended, whether its caller should make a record of it:
+// one was made of a call that it has made, or it is slow already. A failure the caller
+// sees for itself, and a request that is traced is kept everywhere.
+func (c *ServerCall) Keeps() bool {
+	if c.Kept() {
+		return true
+	}
+	r := c.method.records
+	return r != nil && r.Slow(time.Since(c.call.Began))
 }
 
 //go:noinline
@@ -109,6 +124,11 @@ func ClassOf(err error) callgraph.Class {
 // Value implements context.Context. What the framework does not know may be that of
 // the current span, which the user's own spans join.
 func (c *ServerCall) Value(key any) any {
+	if c.opened {
+		if v, ok := c.origin.(*opened).value(key); ok {
+			return v
+		}
+	}
 	if v := c.callContext.Value(key); v != nil || c.method.observer == nil {
 		return v
 	}
@@ -167,6 +187,9 @@ func (c *ClientCall) join(ctx context.Context, t *tracing.Tracer) {
 // calls it before each, and Attempted after each that went out.
 func (c *ClientCall) Attempt(peer string) {
 	c.peer, c.Header.Span = peer, tracing.NewSpanID()
+	if c.rival != nil {
+		c.rival.at(peer)
+	}
 	if c.attemptBegan = c.began; c.attempts > 0 {
 		c.attemptBegan = time.Now()
 	}
@@ -177,9 +200,12 @@ func (c *ClientCall) keep(class callgraph.Class, e *rpc.Error, took time.Duratio
 	h := &c.Header
 	ended := tracing.Ended{
 		Class: uint8(class), Sampled: h.Flags&rpc.FlagSampled != 0,
-		Took: took, At: c.attemptBegan.Add(took), Span: h.Span,
+		Took: took, At: c.attemptBegan.Add(took), Span: h.Span, Below: c.Below,
 	}
 	if k := c.known.records.Keep(&ended); k != 0 {
+		if c.in != nil {
+			c.in.Progress().Keep()
+		}
 		c.record(k, class, e, took)
 	}
 }

@@ -32,30 +32,34 @@ type shard struct {
 // clientConn is one connection of a client.
 type clientConn struct {
 	writer
-	link     *link
-	addr     string
-	local    string // address on this side, which netpoll does not know
-	maxFrame int
-	left     bool // no more calls may be sent; guarded by link.mu
-	seq      atomic.Int32
-	shards   [shards]shard
+	link   *link
+	addr   string
+	local  string // address on this side, which netpoll does not know
+	left   bool   // no more calls may be sent; guarded by link.mu
+	seq    atomic.Int32
+	shards [shards]shard
 
 	leave    sync.Once
+	endOnce  sync.Once
 	since    time.Time
-	received count         // by the reader
-	unusable chan struct{} // closed when no more calls may be sent
+	received count                 // by the reader
+	pings    atomic.Uint32         // of the sequence numbers
+	failed   atomic.Pointer[error] // of reading
+	unusable chan struct{}         // closed when no more calls may be sent
+	ended    chan struct{}         // closed when the connection is
 }
 
-func newClientConn(l *link, nc netpoll.Connection, local string) (*clientConn, error) {
-	c := &clientConn{link: l, addr: l.addr, local: local, maxFrame: l.cfg.MaxFrameBytes, unusable: make(chan struct{}), since: time.Now()}
+func newClientConn(l *link, nc netpoll.Connection, k *codec, local string) (*clientConn, error) {
+	c := &clientConn{link: l, addr: l.addr, local: local, unusable: make(chan struct{}), ended: make(chan struct{}), since: time.Now()}
 	for i := range c.shards {
 		c.shards[i].calls = map[int32]*pending{}
 	}
-	if err := c.init(nc, defaultWriteLimit, &l.cfg.Items.Traffic); err != nil {
+	c.codec = k
+	if err := c.init(nc, defaultWriteLimit, &l.cfg.Load().Items.Traffic); err != nil {
 		_ = nc.Close()
 		return nil, err
 	}
-	l.cfg.Items.Connected.Inc()
+	l.cfg.Load().Items.Connected.Inc()
 	if err := nc.AddCloseCallback(func(netpoll.Connection) error { c.gone(); return nil }); err != nil {
 		_ = nc.Close()
 		return nil, err
@@ -83,6 +87,7 @@ func (c *clientConn) gone() {
 	c.closed(netpoll.ErrConnClosed)
 	c.ending.count(c.traffic)
 	c.stopUsing()
+	c.endOnce.Do(func() { close(c.ended) })
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
@@ -121,14 +126,17 @@ func (c *clientConn) take(seq int32) *pending {
 // pending is a call that waits for its answer. The one who takes it out of the
 // table sends exactly one value on done.
 type pending struct {
-	done  chan error // capacity 1
-	res   proto.Message
-	level qos.Priority
-	heard bool // an answer has come
-	size  int  // of it, in bytes
-	seq   int32
-	conn  *clientConn
-	timer *time.Timer // fires expire at the deadline
+	done    chan error // capacity 1
+	res     proto.Message
+	level   qos.Priority
+	backlog uint8
+	heard   bool // an answer has come
+	garbled bool // and cannot be read
+	kept    bool // the server makes a record
+	size    int  // of it, in bytes
+	seq     int32
+	conn    *clientConn
+	timer   *time.Timer // fires expire at the deadline
 }
 
 var pendingPool = sync.Pool{New: func() any {
@@ -160,7 +168,7 @@ func (c *clientConn) call(ctx context.Context, call *interceptor.ClientCall, rep
 		case err = <-p.done:
 		case <-done:
 			if c.take(p.seq) != nil {
-				err = contextError(ctx, call, false)
+				err = contextError(ctx, call)
 			} else {
 				err = <-p.done
 			}
@@ -181,7 +189,7 @@ func (c *clientConn) foreignDone(ctx context.Context) <-chan struct{} {
 
 //go:noinline
 func (c *clientConn) finish(p *pending, call *interceptor.ClientCall, err error) error {
-	call.Level, call.Answered, call.ResponseBytes = p.level, p.heard, p.size
+	call.Level, call.Backlog, call.Answered, call.Garbled, call.Below, call.ResponseBytes = p.level, p.backlog, p.heard, p.garbled, p.kept, p.size
 	p.res = nil
 	if p.timer.Stop() { // else expire may still be looking at p: leave it to the collector
 		p.conn = nil
@@ -198,10 +206,10 @@ func (c *clientConn) finish(p *pending, call *interceptor.ClientCall, err error)
 //go:noinline
 func (c *clientConn) send(call *interceptor.ClientCall, report admission.Report) (*pending, error) {
 	size := proto.Size(call.Request)
-	if size > c.maxFrame-maxFrameOverhead {
+	if longest := c.link.cfg.Load().MaxFrameBytes; size > longest-maxFrameOverhead {
 		return nil, &rpc.Error{
 			Code: rpc.ResourceExhausted, Reason: rpc.ReasonDecode, NotRun: true,
-			Message: fmt.Sprintf("%s: a request of %d bytes is larger than MaxFrameBytes of %d allows", call.Method.FullName(), size, c.maxFrame),
+			Message: fmt.Sprintf("%s: a request of %d bytes is larger than MaxFrameBytes of %d allows", call.Method.FullName(), size, longest),
 		}
 	}
 	p := pendingPool.Get().(*pending)
@@ -209,7 +217,7 @@ func (c *clientConn) send(call *interceptor.ClientCall, report admission.Report)
 	for seq == 0 { // zero is for control frames
 		seq = c.seq.Add(1)
 	}
-	p.res, p.level, p.heard, p.size, p.seq, p.conn = call.Response, qos.LastPriority, false, 0, seq, c
+	p.res, p.level, p.backlog, p.heard, p.garbled, p.kept, p.size, p.seq, p.conn = call.Response, qos.LastPriority, 0, false, false, false, 0, seq, c
 	call.RequestBytes = size
 	if err := c.begin(call.Deadline); err != nil {
 		p.res, p.conn = nil, nil
@@ -252,12 +260,23 @@ func (c *clientConn) sendError(call *interceptor.ClientCall, err error) error {
 }
 
 func (c *clientConn) read(_ context.Context, nc netpoll.Connection) error {
-	r := nc.Reader()
+	var r source = nc.Reader()
+	if c.codec != nil {
+		r = c.codec
+		defer c.codec.rest()
+		defer c.Flush() // an answer of TLS itself
+		if !c.codec.retired && c.codec.aged(time.Now()) {
+			c.codec.retired = true
+			c.stopUsing()
+			defer c.closeIfIdle()
+		}
+	}
 	before := c.received.n.Load()
 	defer func() { c.traffic.Received.Add(c.received.n.Load() - before) }()
 	for r.Len() > 0 {
 		if err := c.readFrame(r); err != nil {
 			c.ending.because(causeOf(err))
+			c.failed.CompareAndSwap(nil, &err)
 			_ = nc.Close()
 			return err
 		}
@@ -265,12 +284,12 @@ func (c *clientConn) read(_ context.Context, nc netpoll.Connection) error {
 	return nil
 }
 
-func (c *clientConn) readFrame(r netpoll.Reader) error {
+func (c *clientConn) readFrame(r source) error {
 	head, err := r.Peek(minFrame)
 	if err != nil {
 		return err
 	}
-	n, err := frameLen(head, c.maxFrame)
+	n, err := frameLen(head, c.link.cfg.Load().MaxFrameBytes)
 	if err != nil {
 		c.ending.because(metrics.ClosedMalformed)
 		return err
@@ -294,7 +313,7 @@ func (c *clientConn) readFrame(r netpoll.Reader) error {
 		p.done <- p.answer(&f)
 		c.closeIfIdle()
 	} else {
-		c.link.cfg.Items.LateReplies.Inc()
+		c.link.cfg.Load().Items.LateReplies.Inc()
 	}
 	return r.Release()
 }
@@ -302,17 +321,23 @@ func (c *clientConn) readFrame(r netpoll.Reader) error {
 // answer decodes in the reader's goroutine into the caller's message: no copy of
 // the payload, and no deep stack for the one who waits.
 func (p *pending) answer(f *frame) error {
-	if len(f.header) >= replyHeaderLen && f.header[0] != 0 {
-		p.level = qos.Priority(be.Uint16(f.header[2:]))
+	if len(f.header) >= replyHeaderLeast && f.header[0] != 0 {
+		p.level, p.kept = qos.Priority(be.Uint16(f.header[2:])), f.header[1]&replyKept != 0
+		if len(f.header) >= replyHeaderLen {
+			p.backlog = f.header[4]
+		}
 	}
 	p.heard, p.size = true, f.size
 	if f.kind == typeException {
-		return parseError(f.payload)
+		e := parseError(f.payload)
+		p.garbled = e == errMalformed
+		return e
 	}
 	if e := parseBizStatus(f); e != nil {
 		return e
 	}
 	if err := proto.Unmarshal(f.payload, p.res); err != nil {
+		p.garbled = true
 		return &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonDecode, Message: fmt.Sprintf("the answer is not a valid %s", p.res.ProtoReflect().Descriptor().FullName())}
 	}
 	return nil
@@ -339,6 +364,7 @@ func (c *clientConn) closeIfIdle() {
 	}
 	if waiting == 0 {
 		c.ending.because(metrics.ClosedByPeer) // it has said that it is going away
+		c.sayGoodbye()
 		_ = c.conn.Close()
 	}
 }
@@ -350,12 +376,12 @@ func deadlineError(call *interceptor.ClientCall, doing string, notRun bool) erro
 	}
 }
 
-func contextError(ctx context.Context, call *interceptor.ClientCall, notRun bool) error {
+func contextError(ctx context.Context, call *interceptor.ClientCall) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return deadlineError(call, "waiting for the answer", notRun)
+		return deadlineError(call, "waiting for the answer", false)
 	}
 	return &rpc.Error{
-		Code: rpc.Canceled, Reason: rpc.ReasonCanceled, NotRun: notRun,
+		Code: rpc.Canceled, Reason: rpc.ReasonCanceled,
 		Message: call.Method.FullName() + ": the caller gave up",
 	}
 }

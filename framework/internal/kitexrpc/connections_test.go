@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/sluice-rpc/sluice/framework"
-	"github.com/sluice-rpc/sluice/framework/internal/kitexrpc"
+	"github.com/sluice-rpc/sluice/framework/internal/peers"
 	"github.com/sluice-rpc/sluice/framework/internal/testpb"
 	"github.com/sluice-rpc/sluice/qos"
 )
@@ -14,7 +14,7 @@ import (
 // TestConnections makes calls and looks at both ends of what they went over.
 func TestConnections(t *testing.T) {
 	const calls = 20
-	before := len(kitexrpc.Connections())
+	before := len(peers.List())
 	addr, stop := start(t, framework.ServerConfig{}, testpb.NewServer().Register)
 	conn := dial(t, addr)
 	client := testpb.NewEchoClient(conn)
@@ -28,7 +28,7 @@ func TestConnections(t *testing.T) {
 		calls, received, sent uint64
 	}
 	look := func() (accepted, made sum) {
-		for _, c := range kitexrpc.Connections() {
+		for _, c := range peers.List() {
 			s := &made
 			switch {
 			case c.Service != "test" || c.Accepted && c.Local != addr || !c.Accepted && c.Peer != addr:
@@ -63,7 +63,7 @@ func TestConnections(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	if after := len(kitexrpc.Connections()); after != before {
+	if after := len(peers.List()); after != before {
 		t.Errorf("%d connections are shown after all is closed, %d before", after, before)
 	}
 }

@@ -215,12 +215,19 @@ func shortString(p []byte, i int) (s []byte, next int, ok bool) {
 }
 
 // replyHeaderLen is the length of our header on a reply:
-// version u8 | flags u8 | level u16. It is append-only like the call's.
-const replyHeaderLen = 4
+// version u8 | flags u8 | level u16 | backlog u8, in ms. It is append-only like the call's,
+// and the first servers sent no backlog and no flags.
+const (
+	replyHeaderLen   = 5
+	replyHeaderLeast = 4
+	// replyKept is the flag of a call of which the server makes a record, or of one that
+	// it has made: the caller makes one, too, so that traces are whole.
+	replyKept = 1 << 0
+)
 
-// replyHeader makes the header of a reply that tells a level.
-func replyHeader(level qos.Priority) [replyHeaderLen]byte {
-	return [...]byte{rpc.HeaderVersion, 0, byte(level >> 8), byte(level)}
+// replyHeader makes the header of a reply that tells a level and a backlog.
+func replyHeader(level qos.Priority, backlog uint8) [replyHeaderLen]byte {
+	return [...]byte{rpc.HeaderVersion, 0, byte(level >> 8), byte(level), backlog}
 }
 
 // A refusal is a reply made in advance, into which sequence and level are put: an
@@ -239,18 +246,19 @@ const (
 
 func newRefusal(err *rpc.Error) refusal {
 	payload := appendError(nil, err)
-	header := replyHeader(qos.LastPriority)
+	header := replyHeader(qos.LastPriority, 0)
 	// A client of kitex reads the name of an exception, and wants there to be one.
 	b := appendPrefix(nil, 0, typeException, "", "refused", "", header[:], len(payload))
 	return refusal{err: err, seq: len(b) - 4, frame: append(b, payload...)}
 }
 
-func (r *refusal) append(b []byte, seq int32, level qos.Priority) []byte {
+func (r *refusal) append(b []byte, seq int32, level qos.Priority, backlog uint8) []byte {
 	start := len(b)
 	b = append(grow(b, len(r.frame)), r.frame...)
 	be.PutUint32(b[start+prefixSeq:], uint32(seq))
 	be.PutUint32(b[start+r.seq:], uint32(seq))
 	be.PutUint16(b[start+replyLevel:], uint16(level))
+	b[start+replyLevel+2] = backlog
 	return b
 }
 

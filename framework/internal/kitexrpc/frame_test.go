@@ -91,11 +91,12 @@ func TestErrorRoundTrip(t *testing.T) {
 
 func TestRefusal(t *testing.T) {
 	r := newRefusal(admit.Overloaded)
-	b := r.append(r.append(nil, 7, 300), 1<<30, qos.LastPriority)
+	b := r.append(r.append(nil, 7, 300, 9), 1<<30, qos.LastPriority, 0)
 	for _, want := range []struct {
-		seq   int32
-		level qos.Priority
-	}{{7, 300}, {1 << 30, qos.LastPriority}} {
+		seq     int32
+		level   qos.Priority
+		backlog uint8
+	}{{7, 300, 9}, {1 << 30, qos.LastPriority, 0}} {
 		n, err := frameLen(b, 1<<20)
 		if err != nil {
 			t.Fatal(err)
@@ -107,8 +108,16 @@ func TestRefusal(t *testing.T) {
 		if inner := int32(be.Uint32(b[n-len(f.payload)-4:])); f.seq != want.seq || inner != want.seq {
 			t.Errorf("sequences %d and %d, want %d", f.seq, inner, want.seq)
 		}
-		if level := qos.Priority(be.Uint16(f.header[2:])); level != want.level {
-			t.Errorf("level %v, want %v", level, want.level)
+		var p pending
+		if err := p.answer(&f); err == nil {
+			t.Error("a refusal is no answer")
+		}
+		if p.level != want.level || p.backlog != want.backlog {
+			t.Errorf("level %v and backlog %d, want %v and %d", p.level, p.backlog, want.level, want.backlog)
+		}
+		f.header, p = f.header[:replyHeaderLeast], pending{} // as the first servers sent it
+		if _ = p.answer(&f); p.level != want.level || p.backlog != 0 {
+			t.Errorf("from an old server level %v and backlog %d", p.level, p.backlog)
 		}
 		if len(f.method) == 0 {
 			t.Error("an exception without a method name: a stock client cannot read it")
@@ -136,10 +145,10 @@ func FuzzReport(f *testing.F) {
 
 func FuzzFrame(f *testing.F) {
 	f.Add(appendPrefix(nil, 1, typeCall, "test.v1.Echo", "Echo", "test.v1.Front/Show", make([]byte, rpc.HeaderLen), 0))
-	header := replyHeader(qos.LastPriority)
+	header := replyHeader(qos.LastPriority, 0)
 	f.Add(appendPrefix(nil, 2, typeException, "", "Echo", "", header[:], 0))
 	refusal := newRefusal(admit.Overloaded)
-	f.Add(refusal.append(nil, 3, 7))
+	f.Add(refusal.append(nil, 3, 7, 0))
 	f.Add(appendReset(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < minFrame {

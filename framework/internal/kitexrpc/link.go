@@ -4,6 +4,7 @@ package kitexrpc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -16,14 +17,18 @@ import (
 	"github.com/cloudwego/netpoll"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-rpc/sluice/framework/internal/balance"
 	"github.com/sluice-rpc/sluice/framework/metrics"
 )
 
 // link keeps one connection to one address alive.
 type link struct {
-	addr string
-	cfg  *ClientConfig
-	conn atomic.Pointer[clientConn] // nil unless calls may be sent on it
+	addr  string
+	cfg   *atomic.Pointer[ClientConfig]
+	conn  atomic.Pointer[clientConn] // nil unless calls may be sent on it
+	tried atomic.Bool                // an attempt to connect has ended
+	// retired is closed when there is to be no connection any more.
+	retired <-chan struct{}
 
 	mu      sync.Mutex
 	attempt chan struct{} // closed when the running attempt has ended; guarded by mu
@@ -40,28 +45,26 @@ const (
 )
 
 var (
-	errClosed    = errors.New("the connection has been closed by Close")
 	errShortLife = errors.New("the connection was closed soon after it was made")
 	errNotSent   = errors.New("the connection was closed before the call was sent")
 )
 
 func (l *link) run(ctx context.Context) {
 	backoff := backoffFirst
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && !l.isRetired() {
 		began := time.Now()
 		conn, err := l.dial(ctx)
 		if err != nil {
-			l.cfg.Items.ConnectFailed.Inc()
+			l.cfg.Load().Items.ConnectFailed.Inc()
 		} else {
-			l.cfg.Items.ConnectTime.RecordTime(time.Since(began))
+			l.cfg.Load().Items.ConnectTime.RecordTime(time.Since(began))
 			l.use(conn)
 			select {
 			case <-conn.unusable: // closed, or the server is going away
+			case <-l.retired:
+				conn.retire(ctx)
 			case <-ctx.Done():
-				conn.ending.because(metrics.ClosedByUs)
-				_ = conn.conn.Close()
-				<-conn.unusable
-				conn.wait()
+				conn.close()
 			}
 			if time.Since(began) > goodLife {
 				backoff = backoffFirst
@@ -73,13 +76,52 @@ func (l *link) run(ctx context.Context) {
 		t := time.NewTimer(backoff/2 + rand.N(backoff/2))
 		select {
 		case <-t.C:
+		case <-l.retired:
+			t.Stop()
 		case <-ctx.Done():
 			t.Stop()
 		}
 		backoff = min(2*backoff, backoffLast)
 		l.again()
 	}
-	l.fail(errClosed)
+	l.fail(balance.ErrClosed)
+}
+
+func (l *link) isRetired() bool {
+	select {
+	case <-l.retired:
+		return true
+	default:
+		return false
+	}
+}
+
+// close ends a connection and waits for it.
+func (c *clientConn) close() {
+	c.ending.because(metrics.ClosedByUs)
+	c.sayGoodbye()
+	_ = c.conn.Close()
+	<-c.unusable
+	c.wait()
+}
+
+// retiresWithin is how long a connection of no more use waits for its last answers.
+const retiresWithin = 30 * time.Second
+
+// retire ends a connection when nothing waits for an answer on it.
+func (c *clientConn) retire(ctx context.Context) {
+	c.stopUsing()
+	c.closeIfIdle()
+	t := time.NewTimer(retiresWithin)
+	defer t.Stop()
+	select {
+	case <-c.ended:
+		c.wait()
+	case <-t.C:
+		c.close()
+	case <-ctx.Done():
+		c.close()
+	}
 }
 
 // use lets calls go out on a new connection.
@@ -89,6 +131,7 @@ func (l *link) use(conn *clientConn) {
 	if conn.left {
 		return // already lost: run will see it
 	}
+	l.tried.Store(true)
 	l.conn.Store(conn)
 	close(l.attempt)
 }
@@ -108,6 +151,7 @@ func (l *link) fail(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err == nil {
+		l.tried.Store(true)
 		l.err = err
 		close(l.attempt)
 	}
@@ -131,12 +175,16 @@ func (l *link) state() (<-chan struct{}, error) {
 // dialer may, when a connection is refused, still work on the number of a file
 // descriptor that it has closed, and so on another connection's.
 func (l *link) dial(ctx context.Context) (*clientConn, error) {
-	d := net.Dialer{Timeout: l.cfg.ConnectTimeout}
+	cfg := l.cfg.Load()
+	d := net.Dialer{Timeout: cfg.ConnectTimeout}
 	nc, err := d.DialContext(ctx, "tcp", l.addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	defer func() { _ = nc.Close() }() // the duplicate lives on
+	if to, ok := nc.RemoteAddr().(*net.TCPAddr); ok && cfg.TLS == nil && !cfg.Plaintext && !to.IP.IsLoopback() {
+		return nil, fmt.Errorf("%s is another machine, and calls would go there in the clear: configure TLS, or say plaintext: anywhere", l.addr)
+	}
 	fd, err := duplicate(nc)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", l.addr, err)
@@ -146,7 +194,36 @@ func (l *link) dial(ctx context.Context) (*clientConn, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("connect to %s: %w", l.addr, err)
 	}
-	return newClientConn(l, np, nc.LocalAddr().String())
+	_ = np.SetReadTimeout(cfg.ReadTimeout)
+	k, err := shake(ctx, cfg, np)
+	if err != nil {
+		_ = np.Close()
+		return nil, fmt.Errorf("%s: TLS handshake: %w", l.addr, err)
+	}
+	conn, err := newClientConn(l, np, k, nc.LocalAddr().String())
+	if err != nil {
+		return nil, err
+	}
+	// Calls go only to who has answered: what accepts connections may not serve them.
+	if _, err := conn.ping(ctx, cfg.ConnectTimeout); err != nil {
+		conn.close()
+		if why := conn.failed.Load(); why != nil { // of TLS 1.3 a server refuses who has begun to speak
+			return nil, fmt.Errorf("%s has ended the connection at once: %w", l.addr, *why)
+		}
+		return nil, fmt.Errorf("%s accepts connections but does not answer: %w", l.addr, err)
+	}
+	return conn, nil
+}
+
+// shake does the handshake of a new connection, nil without TLS.
+func shake(ctx context.Context, cfg *ClientConfig, np netpoll.Connection) (*codec, error) {
+	if cfg.TLS == nil {
+		return nil, nil //nolint:nilnil // none is needed
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
+	defer cancel()
+	k := newCodec(np, tls.Client, cfg.TLS(), cfg.ReadTimeout)
+	return k, k.handshake(ctx)
 }
 
 // duplicate gives a file descriptor of our own for a connection's socket.

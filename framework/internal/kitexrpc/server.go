@@ -3,8 +3,11 @@
 package kitexrpc
 
 import (
+	"container/list"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -21,6 +24,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
+	"github.com/sluice-rpc/sluice/framework/internal/peers"
 	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
@@ -29,37 +33,61 @@ import (
 
 // ServerConfig is what the transport of a server needs.
 type ServerConfig struct {
-	Service        string // as pages show it
-	Listener       net.Listener
-	Lookup         func(service, method []byte) *interceptor.Method // nil: there is no such method
-	MaxFrameBytes  int
-	MaxConnections int
-	MaxInFlight    int           // calls being served at once
-	ReadTimeout    time.Duration // longest a peer may take to send the rest of a frame
+	Service  string // as pages show it
+	Listener net.Listener
+	// Turns says that other processes accept on the same socket: connections are spread.
+	Turns  bool
+	Lookup func(service, method []byte) *interceptor.Method // nil: there is no such method
+	Limits
 	DrainTimeout   time.Duration // longest a stop waits for the calls being served
-	// Trusted callers are believed what they say of a call's priority.
+	Threads, Queue int           // that serve, and calls that may wait for one; none: a goroutine for each call
+	// Behind is told how long calls wait for a thread, in ms.
+	Behind func(ms uint8)
+	// Trusted callers are believed what they say of a call's priority; those under mutual
+	// TLS always are.
 	Trusted bool
+	// TLS gives the configuration of one connection's handshake; nil serves in the clear.
+	TLS func() *tls.Config
 	// Level is what to tell callers that the server lets in.
 	Level func() qos.Priority
+	// Backlog is how long the work takes that waits there, in ms.
+	Backlog func() uint8
 	// Suppressed takes the reports of callers.
 	Suppressed func(n uint16, p qos.Priority, method uint32)
 	Items      *metrics.ServerTransport // of the connections; nil counts nothing
 	Log        *slog.Logger
 }
 
+// Limits bound what peers may ask of a server. They may change while it serves.
+type Limits struct {
+	MaxFrameBytes  int
+	MaxConnections int
+	MaxInFlight    int           // calls being served at once
+	ReadTimeout    time.Duration // longest a peer may take to send the rest of a frame; of new connections
+}
+
+// Limit changes the limits.
+func (s *Server) Limit(l Limits) { s.limits.Store(&l) }
+
 // Server serves calls on one listener.
 type Server struct {
-	cfg    ServerConfig
-	remote remotesvr.Server
-	stop   sync.Once
-	leave  func()        // what shows its connections
-	ended  chan struct{} // closed when the event loop has ended
-	endErr error         // why; readable once ended is closed
+	cfg     ServerConfig
+	remote  remotesvr.Server
+	stop    sync.Once
+	leave   func()        // what shows its connections
+	threads *threads      // nil: a goroutine for each call
+	ended   chan struct{} // closed when the event loop has ended
+	endErr  error         // why; readable once ended is closed
 
 	overloaded, tooLate refusal
 
+	limits   atomic.Pointer[Limits]
 	inFlight atomic.Int64
 	idle     chan struct{} // pinged when inFlight falls to zero or a connection ends
+
+	shaking  handshakes
+	quiet    atomic.Int64 // no connection's fault is logged before, in ns of Unix
+	unlogged atomic.Int64 // faults since the last that was
 
 	mu       sync.Mutex
 	conns    map[*serverConn]struct{} // guarded by mu
@@ -72,9 +100,10 @@ func init() {
 	klog.SetLevel(klog.LevelFatal)
 }
 
-// Serve starts serving and returns when it does.
+// Serve starts serving and returns when it does. If it fails the listener may be closed,
+// or not.
 func Serve(cfg ServerConfig) (*Server, error) {
-	np, err := netpoll.ConvertListener(cfg.Listener)
+	np, err := listenerOf(cfg.Listener, cfg.Turns)
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +115,7 @@ func Serve(cfg ServerConfig) (*Server, error) {
 		cfg: cfg, conns: map[*serverConn]struct{}{}, idle: make(chan struct{}, 1), ended: make(chan struct{}),
 		overloaded: newRefusal(admit.Overloaded), tooLate: newRefusal(admit.TooLate),
 	}
+	s.Limit(cfg.Limits)
 	opt := &remote.ServerOption{
 		TransServerFactory: npserver.NewTransServerFactory(),
 		Listener:           lis,
@@ -93,8 +123,9 @@ func Serve(cfg ServerConfig) (*Server, error) {
 		ReadWriteTimeout:   cfg.ReadTimeout,
 	}
 	if s.remote, err = remotesvr.NewServer(opt, (*serverHandler)(s)); err != nil {
-		return nil, err
+		return nil, errors.Join(err, np.Close(), np.Close()) // the socket, and what the loop was given
 	}
+	s.threads = startThreads(cfg.Threads, cfg.Queue, cfg.Behind)
 	errs := s.remote.Start()
 	go func() { // Stop waits for it
 		s.endErr = <-errs
@@ -102,8 +133,9 @@ func Serve(cfg ServerConfig) (*Server, error) {
 	}()
 	select {
 	case <-lis.serves:
-		s.leave = joinAlive(&alive.servers, s)
+		s.leave = peers.Join(s)
 	case <-s.ended:
+		s.threads.stop(true)
 		return nil, s.endErr
 	}
 	return s, nil
@@ -131,11 +163,15 @@ func (s *Server) Stop() error {
 		s.mu.Unlock()
 		for _, c := range left {
 			c.ending.because(metrics.ClosedByUs)
+			if c.open.Load() {
+				c.sayGoodbye()
+			}
 			_ = c.conn.Close()
 		}
 		for _, c := range left {
 			c.wait()
 		}
+		s.threads.stop(s.InFlight() == 0)
 	})
 	return err
 }
@@ -173,7 +209,7 @@ func (s *Server) drain(ctx context.Context) error {
 	for _, c := range conns {
 		// A stock kitex v0.16 client panics on the control frame of its own protocol
 		// (netpollmux decodes it without a configuration) and would lose its calls.
-		if !c.stock.Load() {
+		if !c.stock.Load() && c.open.Load() {
 			c.sayReset()
 		}
 	}
@@ -220,12 +256,13 @@ func (h *serverHandler) OnActive(_ context.Context, nc net.Conn) (context.Contex
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &serverConn{server: s, ctx: ctx, cancel: cancel, peer: nc.RemoteAddr().String(), since: time.Now()}
 	np := nc.(netpoll.Connection)
+	_ = np.SetReadTimeout(s.limits.Load().ReadTimeout)
 	if err := c.init(np, defaultWriteLimit, &s.cfg.Items.Traffic); err != nil {
 		cancel()
 		return ctx, err
 	}
 	s.mu.Lock()
-	over := len(s.conns) >= s.cfg.MaxConnections
+	over := len(s.conns) >= s.limits.Load().MaxConnections
 	draining := s.draining
 	if !over {
 		s.conns[c] = struct{}{}
@@ -234,14 +271,15 @@ func (h *serverHandler) OnActive(_ context.Context, nc net.Conn) (context.Contex
 	if over {
 		cancel()
 		s.cfg.Items.Refused.Inc()
-		s.cfg.Log.Warn("connection refused: MaxConnections reached", slog.String("peer", c.peer), slog.Int("limit", s.cfg.MaxConnections))
-		return ctx, errors.New("kitexrpc: too many connections")
+		return ctx, errTooMany
 	}
 	s.cfg.Items.Accepted.Inc()
 	if err := np.AddCloseCallback(func(netpoll.Connection) error { c.gone(); return nil }); err != nil {
 		return ctx, err
 	}
-	if draining {
+	if s.cfg.TLS != nil {
+		c.await()
+	} else if c.open.Store(true); draining {
 		c.sayReset()
 	}
 	return context.WithValue(ctx, connKey{}, c), nil
@@ -253,6 +291,11 @@ func (h *serverHandler) OnRead(ctx context.Context, _ net.Conn) error {
 	c, ok := ctx.Value(connKey{}).(*serverConn)
 	if !ok {
 		return net.ErrClosed // refused by OnActive
+	}
+	if !c.open.Load() {
+		if err := c.shake(ctx); err != nil {
+			return err
+		}
 	}
 	before := c.received.n.Load()
 	err := c.read()
@@ -268,8 +311,16 @@ func (h *serverHandler) OnError(_ context.Context, err error, nc net.Conn) {
 	if errors.Is(err, netpoll.ErrEOF) || errors.Is(err, netpoll.ErrConnClosed) || errors.Is(err, net.ErrClosed) {
 		return
 	}
-	h.cfg.Log.Warn("connection closed", slog.String("peer", nc.RemoteAddr().String()), slog.Any("err", err))
+	// Strangers decide how often this happens: the log has a line a second of it.
+	now := time.Now().UnixNano()
+	if next := h.quiet.Load(); now < next || !h.quiet.CompareAndSwap(next, now+int64(time.Second)) {
+		h.unlogged.Add(1)
+		return
+	}
+	h.cfg.Log.Warn("connection closed", slog.String("peer", nc.RemoteAddr().String()), slog.Any("err", err), slog.Int64("others_before", h.unlogged.Swap(0)))
 }
+
+var errTooMany = errors.New("kitexrpc: too many connections are open: raise MaxConnections, or find out who opens them")
 
 // GracefulShutdown implements remote.GracefulShutdown: the listener is closed.
 func (h *serverHandler) GracefulShutdown(ctx context.Context) error { return (*Server)(h).drain(ctx) }
@@ -310,13 +361,21 @@ type serverConn struct {
 	peer   string
 	since  time.Time
 	stock  atomic.Bool // the client does not send our header
+	open   atomic.Bool // frames may be sent: there is no TLS, or its handshake is done
+
+	place    *list.Element // among those whose handshake is not done; guarded by Server.shaking.mu
+	counted  atomic.Bool   // the end of the handshake
+	late     atomic.Bool   // the handshake was not done in time
+	crowded  atomic.Bool   // or had to make room for another
+	overtime *time.Timer   // ends it
+	identity string        // of the peer, as its certificate proves
 
 	// What the reading goroutine has seen so far.
 	calls, received count
 
 	// The rest is the reading goroutine's.
 	frame    frame                   // that is being read
-	large    netpoll.Reader          // where its payload still is, if that is large
+	large    source                  // where its payload still is, if that is large
 	left     int                     // bytes of a large frame that have not been read
 	largeErr error                   // of reading it
 	spare    *interceptor.ServerCall // one that was refused: the next may have its memory
@@ -329,10 +388,86 @@ func (c *serverConn) gone() {
 	c.closed(netpoll.ErrConnClosed)
 	c.ending.count(c.traffic)
 	c.cancel()
+	if c.overtime != nil {
+		c.overtime.Stop()
+		c.server.shaking.done(c)
+		if !c.counted.Load() { // nothing has come at all
+			c.server.cfg.Items.Handshakes[c.faultOf(netpoll.ErrEOF)].Inc()
+		}
+	}
 	c.server.mu.Lock()
 	delete(c.server.conns, c)
 	c.server.mu.Unlock()
 	c.server.ping()
+}
+
+// await gives the connection a place among those whose handshake is to come, for so long
+// as one may take. The handshake begins with the first bytes that come.
+func (c *serverConn) await() {
+	s := c.server
+	c.overtime = time.AfterFunc(min(handshakeTimeout, s.limits.Load().ReadTimeout), func() { c.giveUpShaking(&c.late) })
+	if oldest := s.shaking.add(c); oldest != nil {
+		oldest.crowded.Store(true)
+		oldest.closeUnshaken()
+	}
+}
+
+func (c *serverConn) giveUpShaking(why *atomic.Bool) {
+	if c.server.shaking.done(c) {
+		why.Store(true)
+		c.closeUnshaken()
+	}
+}
+
+// closeUnshaken closes a connection whose handshake will not be done.
+func (c *serverConn) closeUnshaken() {
+	c.ending.because(metrics.ClosedSlow)
+	_ = c.conn.Close()
+}
+
+// shake does the handshake, on the connection's reading goroutine.
+func (c *serverConn) shake(ctx context.Context) error {
+	s := c.server
+	k := newCodec(c.conn, tls.Server, s.cfg.TLS(), s.limits.Load().ReadTimeout)
+	err := k.handshake(context.WithoutCancel(ctx)) // whose end is no news: the connection is closed by then
+	inTime := s.shaking.done(c)
+	c.overtime.Stop()
+	if err == nil && !inTime {
+		err = net.ErrClosed
+	}
+	if err != nil {
+		s.cfg.Items.Handshakes[c.faultOf(err)].Inc()
+		c.counted.Store(true)
+		c.ending.because(metrics.ClosedOnError)
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	s.cfg.Items.Handshakes[metrics.HandshakeOK].Inc()
+	c.counted.Store(true)
+	c.codec = k // nothing is written before open is set
+	c.identity = k.peer
+	s.mu.Lock()
+	c.open.Store(true)
+	draining := s.draining
+	s.mu.Unlock()
+	if draining {
+		c.sayReset()
+	}
+	return nil
+}
+
+func (c *serverConn) faultOf(err error) metrics.Handshake {
+	if c.crowded.Load() {
+		return metrics.HandshakeCrowded
+	}
+	return handshakeFault(err, c.late.Load())
+}
+
+// source is where frames are read.
+func (c *serverConn) source() source {
+	if c.codec != nil {
+		return c.codec
+	}
+	return c.conn.Reader()
 }
 
 func (c *serverConn) sayReset() {
@@ -345,7 +480,14 @@ func (c *serverConn) sayReset() {
 
 func (c *serverConn) read() error {
 	defer c.batch.Flush()
-	r := c.conn.Reader()
+	r := c.source()
+	if c.codec != nil {
+		defer c.codec.rest()
+		defer c.Flush() // an answer of TLS itself
+		if err := c.checkAge(); err != nil {
+			return err
+		}
+	}
 	for r.Len() > 0 {
 		if c.left > 0 {
 			if err := errors.Join(c.discard(r), r.Release()); err != nil {
@@ -357,7 +499,7 @@ func (c *serverConn) read() error {
 		if err != nil {
 			return err
 		}
-		n, err := frameLen(head, c.server.cfg.MaxFrameBytes)
+		n, err := frameLen(head, c.server.limits.Load().MaxFrameBytes)
 		if err != nil {
 			return c.malformed(faultOf(err), err)
 		}
@@ -377,7 +519,27 @@ func (c *serverConn) read() error {
 	return nil
 }
 
-func (c *serverConn) readSmall(r netpoll.Reader, n int) error {
+// checkAge sends the client of a connection that is to be replaced elsewhere, and closes
+// that of one that has not gone when it can no longer prove who it is.
+func (c *serverConn) checkAge() error {
+	now := time.Now()
+	if !c.codec.aged(now) {
+		return nil
+	}
+	if !c.codec.retired {
+		c.codec.retired = true
+		c.sayReset()
+	}
+	if c.codec.outlived(now) {
+		c.ending.because(metrics.ClosedByUs)
+		return errOutlived
+	}
+	return nil
+}
+
+var errOutlived = errors.New("kitexrpc: the peer's certificate has ended, and it has not made a new connection")
+
+func (c *serverConn) readSmall(r source, n int) error {
 	p, err := r.Next(n)
 	if err != nil {
 		return err
@@ -404,7 +566,7 @@ const (
 // readLarge reads a frame whose payload is left where it is unless the call is let in:
 // a refused one costs no memory. One that is let in, and whose peer sends slowly, holds
 // a slot that is seen to be asleep.
-func (c *serverConn) readLarge(r netpoll.Reader, n int) error {
+func (c *serverConn) readLarge(r source, n int) error {
 	p, err := r.Peek(largeHead)
 	if err != nil {
 		return err
@@ -422,7 +584,7 @@ func (c *serverConn) readLarge(r netpoll.Reader, n int) error {
 }
 
 // discard skips what has come of a payload that nobody wants.
-func (c *serverConn) discard(r netpoll.Reader) error {
+func (c *serverConn) discard(r source) error {
 	n := min(c.left, r.Len())
 	c.left -= n
 	return r.Skip(n)
@@ -458,33 +620,38 @@ func (c *serverConn) handle(f *frame) {
 		c.replyError(f.seq, f.method, &rpc.Error{
 			Code: rpc.Unimplemented, Reason: rpc.ReasonUnknown, NotRun: true,
 			Message: "only calls that wait for an answer are served",
-		})
+		}, false)
 		return
 	}
 	if f.header == nil {
 		c.stock.Store(true)
 		c.server.cfg.Items.Foreign.Inc()
 	}
-	if c.server.cfg.Trusted {
+	trusted := c.server.cfg.Trusted || c.codec != nil
+	if trusted {
 		if n, p, method := parseReport(f.header); n > 0 {
 			c.server.cfg.Suppressed(n, p, method)
 		}
 	}
 	m := c.server.cfg.Lookup(f.service, f.method)
 	if m == nil {
-		c.server.cfg.Items.Faults[metrics.FrameUnknownMethod].Inc()
+		if string(f.service) == pingService {
+			c.calls.add(-1) // nobody's call
+		} else {
+			c.server.cfg.Items.Faults[metrics.FrameUnknownMethod].Inc()
+		}
 		c.replyError(f.seq, f.method, &rpc.Error{
 			Code: rpc.Unimplemented, Reason: rpc.ReasonUnknown, NotRun: true,
 			Message: "unknown method " + printable(f.service) + "/" + printable(f.method),
-		})
+		}, false)
 		return
 	}
 	in := interceptor.Incoming{
 		Conn: c.ctx, Origin: c, Peer: c.peer, Seq: f.seq,
-		Trusted: c.server.cfg.Trusted, Header: f.header, Caller: f.caller, Size: f.size,
+		Trusted: trusted, Identity: c.identity, Header: f.header, Caller: f.caller, Size: f.size,
 	}
 	call := m.NewCall(&in, c.spare, time.Now())
-	if c.server.inFlight.Add(1) > int64(c.server.cfg.MaxInFlight) {
+	if c.server.inFlight.Add(1) > int64(c.server.limits.Load().MaxInFlight) {
 		c.server.release()
 		c.server.cfg.Items.Faults[metrics.FrameOverLimit].Inc()
 		call.TurnAway(admit.Overloaded)
@@ -501,12 +668,12 @@ func (c *serverConn) handle(f *frame) {
 		c.batch.Add(c)
 		c.spare = call
 	case !waits:
-		go c.serve(call) // drain waits for inFlight to be zero
+		c.start(call)
 	}
 }
 
 // Serve implements interceptor.Origin.
-func (c *serverConn) Serve(call *interceptor.ServerCall) { go c.serve(call) }
+func (c *serverConn) Serve(call *interceptor.ServerCall) { c.start(call) }
 
 // Refuse implements interceptor.Origin.
 func (c *serverConn) Refuse(call *interceptor.ServerCall, err *rpc.Error) {
@@ -522,14 +689,14 @@ func (c *serverConn) refuse(seq int32, err *rpc.Error, method []byte) {
 		c.mu.Unlock()
 		return
 	}
-	level := c.server.cfg.Level()
+	level, backlog := c.server.cfg.Level(), c.server.cfg.Backlog()
 	switch err {
 	case admit.Overloaded:
-		c.buf = c.server.overloaded.append(c.buf, seq, level)
+		c.buf = c.server.overloaded.append(c.buf, seq, level, backlog)
 	case admit.TooLate:
-		c.buf = c.server.tooLate.append(c.buf, seq, level)
+		c.buf = c.server.tooLate.append(c.buf, seq, level, backlog)
 	default:
-		c.buf = appendErrorReply(c.buf, seq, method, level, err)
+		c.buf = appendErrorReply(c.buf, seq, method, level, backlog, err, false)
 	}
 	c.add()
 }
@@ -554,7 +721,7 @@ func (c *serverConn) answer(call *interceptor.ServerCall, res proto.Message, err
 		sent, err = c.reply(call, res)
 	}
 	if err != nil {
-		c.replyError(call.Seq, []byte(call.Contract().Name), err)
+		c.replyError(call.Seq, []byte(call.Contract().Name), err, call.Keeps())
 	}
 	call.End(err, sent)
 }
@@ -577,14 +744,17 @@ var errGone = &rpc.Error{Code: rpc.Canceled, Reason: rpc.ReasonCanceled, NotRun:
 func (c *serverConn) reply(call *interceptor.ServerCall, res proto.Message) (int, *rpc.Error) {
 	method := call.Contract().Name
 	size := proto.Size(res)
-	if size > c.server.cfg.MaxFrameBytes-maxFrameOverhead {
+	if size > c.server.limits.Load().MaxFrameBytes-maxFrameOverhead {
 		return 0, &rpc.Error{Code: rpc.ResourceExhausted, Reason: rpc.ReasonDecode, Message: "the response is larger than MaxFrameBytes; ask for less, or page"}
 	}
 	if c.begin(time.Time{}) != nil {
 		return size, nil
 	}
 	start := len(c.buf)
-	header := replyHeader(c.server.cfg.Level())
+	header := replyHeader(c.server.cfg.Level(), c.server.cfg.Backlog())
+	if call.Keeps() {
+		header[1] = replyKept
+	}
 	b, err := appendMessage(appendPrefix(c.buf, call.Seq, typeReply, "", method, "", header[:], size), res, size)
 	if err != nil {
 		c.abort(start)
@@ -596,17 +766,20 @@ func (c *serverConn) reply(call *interceptor.ServerCall, res proto.Message) (int
 	return size, nil
 }
 
-func (c *serverConn) replyError(seq int32, method []byte, e *rpc.Error) {
+func (c *serverConn) replyError(seq int32, method []byte, e *rpc.Error, keeps bool) {
 	if c.begin(time.Time{}) != nil {
 		return
 	}
-	c.buf = appendErrorReply(c.buf, seq, method, c.server.cfg.Level(), e)
+	c.buf = appendErrorReply(c.buf, seq, method, c.server.cfg.Level(), c.server.cfg.Backlog(), e, keeps)
 	c.end()
 }
 
-func appendErrorReply(b []byte, seq int32, method []byte, level qos.Priority, e *rpc.Error) []byte {
+func appendErrorReply(b []byte, seq int32, method []byte, level qos.Priority, backlog uint8, e *rpc.Error, keeps bool) []byte {
 	payload := appendError(nil, e)
-	header := replyHeader(level)
+	header := replyHeader(level, backlog)
+	if keeps {
+		header[1] = replyKept
+	}
 	return append(appendPrefix(b, seq, typeException, "", string(method), "", header[:], len(payload)), payload...)
 }
 

@@ -278,6 +278,63 @@ func TestPeerThatDoesNotRead(t *testing.T) {
 	}
 }
 
+// TestHalfAnAnswer cuts an answer off in the middle and keeps the connection: the client
+// must give it up, and call over another.
+func TestHalfAnAnswer(t *testing.T) {
+	addr, _ := start(t, framework.ServerConfig{}, testpb.NewServer().Register)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const half = 40 << 10 // of one connection's answers pass so many bytes
+	var given sync.WaitGroup
+	ended := make(chan struct{})
+	givenUp := make(chan struct{}, 64)
+	go func() {
+		defer close(ended)
+		defer given.Wait()
+		for {
+			from, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("tcp", addr)
+			if err != nil {
+				_ = from.Close()
+				continue
+			}
+			given.Go(func() {
+				_, _ = io.CopyN(from, to, half) // then nothing more comes
+			})
+			given.Go(func() {
+				_, _ = io.Copy(to, from) // until the client gives up
+				_ = to.Close()
+				_ = from.Close()
+				givenUp <- struct{}{}
+			})
+		}
+	}()
+	conn, err := framework.Dial(framework.ClientConfig{
+		Service: "half", Addrs: []string{lis.Addr().String()}, Connections: 1, ReadTimeout: 50 * time.Millisecond, ConnectTimeout: 10 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := testpb.NewEchoClient(conn)
+	_, err = client.Echo(t.Context(), &testpb.EchoRequest{Data: make([]byte, 2*half)})
+	if rpc.ReasonOf(err) != rpc.ReasonNetwork && rpc.ReasonOf(err) != rpc.ReasonDeadline {
+		t.Errorf("half an answer came: got %v", err)
+	}
+	<-givenUp
+	waitUntil(t, func() bool {
+		_, err := client.Echo(t.Context(), &testpb.EchoRequest{})
+		return err == nil
+	})
+	_ = conn.Close()
+	_ = lis.Close()
+	<-ended
+}
+
 func TestNobodyThere(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -88,7 +88,7 @@ func parseError(p []byte) *rpc.Error {
 	for len(p) > 0 {
 		field, wire, n := protowire.ConsumeTag(p)
 		if n < 0 {
-			return malformedError()
+			return errMalformed
 		}
 		p = p[n:]
 		var v uint64
@@ -102,7 +102,7 @@ func parseError(p []byte) *rpc.Error {
 			n = protowire.ConsumeFieldValue(field, wire, p)
 		}
 		if n < 0 {
-			return malformedError()
+			return errMalformed
 		}
 		p = p[n:]
 		switch field {
@@ -139,9 +139,8 @@ func parseError(p []byte) *rpc.Error {
 	return e
 }
 
-func malformedError() *rpc.Error {
-	return &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonDecode, Message: "the server's error reply is malformed"}
-}
+// errMalformed is shared: nobody changes it.
+var errMalformed = &rpc.Error{Code: rpc.Internal, Reason: rpc.ReasonDecode, Message: "the server's error reply is malformed"}
 
 // parseBizStatus reads the error of a kitex handler that travels in the header of
 // a reply; nil if there is none.

@@ -23,7 +23,8 @@ import (
 // for another's bytes.
 type writer struct {
 	conn  netpoll.Connection
-	limit int // bytes that may wait before appenders do
+	codec *codec // nil without TLS; set before the first frame
+	limit int    // bytes that may wait before appenders do
 
 	mu       sync.Mutex
 	buf      []byte        // frames that no flush has taken yet
@@ -48,6 +49,7 @@ const (
 	defaultWriteLimit = 4 << 20
 	maxSpare          = 256 << 10 // a larger buffer was for a burst and is let go
 	writeTimeout      = 5 * time.Second
+	pieceBytes        = 64 << 10              // of what a slow peer is given at once
 	worthAFrame       = 50 * time.Microsecond // longest yield that one more frame in the flush is worth
 	maxSkip           = 1024
 )
@@ -123,18 +125,42 @@ func (w *writer) end() {
 
 // flush is called with mu held and flushing set; it returns without.
 func (w *writer) flush() {
-	for len(w.buf) > 0 && w.err == nil {
+	for w.err == nil && (len(w.buf) > 0 || w.owes()) {
 		out := w.take()
 		w.mu.Unlock()
-		n, err := w.writeNow(out)
-		if err == nil && n < len(out) {
-			w.slow.Go(func() { w.writeSlowly(out, n) })
+		wire, err := w.seal(out)
+		n := 0
+		if err == nil {
+			n, err = w.writeNow(wire)
+		}
+		if err == nil && n < len(wire) {
+			w.slow.Go(func() { w.writeSlowly(out, wire, n) })
 			return // w.flushing stays: the goroutine has taken over
 		}
 		w.mu.Lock()
-		w.done(out, err)
+		w.done(out, wire, err)
 	}
 	w.release()
+}
+
+// owes says whether TLS has something of its own to say.
+func (w *writer) owes() bool { return w.codec != nil && w.codec.owes() }
+
+// sayGoodbye tells the peer, if there is TLS, that nothing more comes: a connection that
+// ends without has been cut.
+func (w *writer) sayGoodbye() {
+	if w.codec != nil {
+		_ = w.codec.tls.CloseWrite()
+		w.Flush()
+	}
+}
+
+// seal gives frames as they go out.
+func (w *writer) seal(frames []byte) ([]byte, error) {
+	if w.codec == nil {
+		return frames, nil
+	}
+	return w.codec.seal(frames)
 }
 
 // add unlocks the writer after an append and leaves the frame to the next flush.
@@ -146,7 +172,7 @@ func (w *writer) add() {
 // Flush sends what add has left.
 func (w *writer) Flush() {
 	w.mu.Lock()
-	if w.flushing || len(w.buf) == 0 || w.err != nil {
+	if w.flushing || len(w.buf) == 0 && !w.owes() || w.err != nil {
 		w.mu.Unlock()
 		return
 	}
@@ -179,24 +205,39 @@ func (w *writer) gather() {
 
 // writeSlowly sends the rest of out and all that has come meanwhile, waiting for
 // the socket. A peer that takes nothing for the write timeout loses the connection.
-func (w *writer) writeSlowly(out []byte, sent int) {
+func (w *writer) writeSlowly(out, wire []byte, sent int) {
 	giveUp := time.AfterFunc(writeTimeout, func() {
 		w.ending.because(metrics.ClosedSlow)
 		_ = w.conn.Close()
 	})
 	defer giveUp.Stop()
-	_, err := w.conn.Write(out[sent:])
+	err := w.writePieces(wire[sent:], giveUp)
 	w.mu.Lock()
-	w.done(out, err)
-	for len(w.buf) > 0 && w.err == nil {
+	w.done(out, wire, err)
+	for w.err == nil && (len(w.buf) > 0 || w.owes()) {
 		out = w.take()
 		w.mu.Unlock()
-		giveUp.Reset(writeTimeout)
-		_, err = w.conn.Write(out)
+		if wire, err = w.seal(out); err == nil {
+			err = w.writePieces(wire, giveUp)
+		}
 		w.mu.Lock()
-		w.done(out, err)
+		w.done(out, wire, err)
 	}
 	w.release()
+}
+
+// writePieces writes p and puts off giving up with each piece that the peer has taken: one
+// that takes them slowly, since there is much to do there, is not one that takes nothing.
+func (w *writer) writePieces(p []byte, giveUp *time.Timer) error {
+	for len(p) > 0 {
+		piece := p[:min(len(p), pieceBytes)]
+		giveUp.Reset(writeTimeout)
+		if _, err := w.conn.Write(piece); err != nil {
+			return err
+		}
+		p = p[len(piece):]
+	}
+	return nil
 }
 
 // release ends the flushing. It is called with mu held and returns without. After
@@ -222,8 +263,12 @@ func (w *writer) take() []byte {
 	return out
 }
 
-// done ends a flush of out. It is called with mu held.
-func (w *writer) done(out []byte, err error) {
+// done ends a flush of out, which went over the wire as TLS has sealed it. It is called
+// with mu held.
+func (w *writer) done(out, wire []byte, err error) {
+	if w.codec != nil {
+		w.codec.sent(wire)
+	}
 	if cap(out) <= maxSpare {
 		w.spare = out
 	}

@@ -5,6 +5,10 @@
 package process
 
 import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +28,39 @@ var items = sync.OnceValue(func() *metrics.Registry {
 
 var graph = sync.OnceValue(func() *callgraph.Recorder {
 	return callgraph.NewRecorder(callgraph.Config{Process: callgraph.Process{Epoch: uint64(time.Now().UnixNano())}})
+})
+
+var services struct {
+	mu    sync.Mutex
+	names []string // guarded by mu
+}
+
+// maxServices is how many services the identity of a process names.
+const maxServices = 16
+
+// Serves notes that a service, or an entry of that name, runs in this process.
+func Serves(name string) {
+	services.mu.Lock()
+	defer services.mu.Unlock()
+	if len(services.names) < maxServices && !slices.Contains(services.names, name) {
+		services.names = append(services.names, name)
+	}
+}
+
+// Identity tells this process from all others: the services that ran in it when it was
+// first asked for, host and number of the process, and when it began to count. It does
+// not change, for whoever pulls takes another identity for another process.
+var Identity = sync.OnceValue(func() callgraph.Process {
+	services.mu.Lock()
+	defer services.mu.Unlock()
+	slices.Sort(services.names)
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return callgraph.Process{
+		Service: strings.Join(services.names, "+"), Instance: fmt.Sprintf("%s/%d", host, os.Getpid()), Epoch: Graph().Process().Epoch,
+	}
 })
 
 var tracer = sync.OnceValue(func() *tracing.Tracer {

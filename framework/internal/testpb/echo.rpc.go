@@ -71,7 +71,9 @@ type EchoClient interface {
 }
 
 // NewEchoClient gives a client that calls through conn.
-func NewEchoClient(conn rpc.Invoker) EchoClient { return &echoClient{conn} }
+func NewEchoClient(conn rpc.Invoker) EchoClient {
+	return &echoClient{rpc.Expect(conn, EchoDesc)}
+}
 
 type echoClient struct{ conn rpc.Invoker }
 

@@ -70,7 +70,9 @@ type EchoServiceClient interface {
 }
 
 // NewEchoServiceClient gives a client that calls through conn.
-func NewEchoServiceClient(conn rpc.Invoker) EchoServiceClient { return &echoServiceClient{conn} }
+func NewEchoServiceClient(conn rpc.Invoker) EchoServiceClient {
+	return &echoServiceClient{rpc.Expect(conn, EchoServiceDesc)}
+}
 
 type echoServiceClient struct{ conn rpc.Invoker }
 

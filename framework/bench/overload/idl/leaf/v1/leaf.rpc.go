@@ -86,7 +86,9 @@ type LeafServiceClient interface {
 }
 
 // NewLeafServiceClient gives a client that calls through conn.
-func NewLeafServiceClient(conn rpc.Invoker) LeafServiceClient { return &leafServiceClient{conn} }
+func NewLeafServiceClient(conn rpc.Invoker) LeafServiceClient {
+	return &leafServiceClient{rpc.Expect(conn, LeafServiceDesc)}
+}
 
 type leafServiceClient struct{ conn rpc.Invoker }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package child is a server or a client process of a run: a framework under measurement
+// behind a pipe, over which it is told what to do and says what it has done.
+package child
 
 import (
 	"bufio"
@@ -21,31 +23,34 @@ import (
 	"github.com/sluice-rpc/sluice/framework/bench/figure"
 )
 
-// A command is one line of JSON that a child process is sent.
-type command struct {
+// Arg as the first argument makes a program a child; the rest is for Main.
+const Arg = "child"
+
+// A Command is one line of JSON that a child process is sent.
+type Command struct {
 	Op string
 	N  int `json:",omitempty"` // callers of load, calls of hold
 }
 
 // The operations. A child answers each with one sample.
 const (
-	opSample  = "sample"  // counters as they are
-	opLoad    = "load"    // client: start N callers in a closed loop
-	opStop    = "stop"    // client: stop them, wait for them
-	opHold    = "hold"    // client: make N calls at once that the server blocks
-	opProbe   = "probe"   // client: make one echo call
-	opRelease = "release" // server: let all blocked calls go
-	opWait    = "wait"    // client: wait for all blocked calls
-	opTime    = "time"    // client: one caller times N batches of batchCalls echo calls
+	OpSample  = "sample"  // counters as they are
+	OpLoad    = "load"    // client: start N callers in a closed loop
+	OpStop    = "stop"    // client: stop them, wait for them
+	OpHold    = "hold"    // client: make N calls at once that the server blocks
+	OpProbe   = "probe"   // client: make one echo call
+	OpRelease = "release" // server: let all blocked calls go
+	OpWait    = "wait"    // client: wait for all blocked calls
+	OpTime    = "time"    // client: one caller times N batches of BatchCalls echo calls
 )
 
-// batchCalls is short enough that most batches of local calls see no other process
+// BatchCalls is short enough that most batches of local calls see no other process
 // take the core away.
-const batchCalls = 100
+const BatchCalls = 100
 
-// A sample is what a process says of itself at one moment. Counters only grow.
-type sample struct {
-	Addr       string        `json:",omitempty"` // of a server, in its first sample
+// A Sample is what a process says of itself at one moment. Counters only grow.
+type Sample struct {
+	Addr       string        `json:",omitempty"` // of a server, in its first Sample
 	At         time.Duration // on the process's own monotonic clock
 	CPU        time.Duration // user + system
 	Calls      int64         // echo calls served or answered
@@ -58,41 +63,49 @@ type sample struct {
 	Failed     int64   // calls that returned an error
 	Mismatched int64   // calls with a wrong answer
 	Batch      float64 // after time: the median batch, ns a call
+	Probe      float64 // after probe: how long it took, ms
+	Lost       int64   // client: blocked calls that failed
+	Refused    int64   // client: times that one was asked to come again, and did
 	Error      string  `json:",omitempty"` // the first failure
 }
 
 var started = time.Now()
 
-func childMain(args []string) int {
-	if err := child(args); err != nil {
+// Main runs a child with the frameworks that find knows, and gives its exit status.
+func Main(args []string, find func(name string) (Peer, error)) int {
+	if err := run(args, find); err != nil {
 		fmt.Fprintf(os.Stderr, "%v: %v\n", args, err)
 		return 1
 	}
 	return 0
 }
 
-// child is a server ("server NAME"), a client ("client NAME ADDR") or both in one
-// ("local NAME"). It ends when its standard input does, so that it never outlives
-// the run.
-func child(args []string) error {
+// run is a server ("server NAME"), one that asks another server ("middle NAME ADDR"), a
+// client ("client NAME ADDR") or a server and a client in one ("local NAME"). It ends when
+// its standard input does, so that it never outlives the run.
+func run(args []string, find func(name string) (Peer, error)) error {
 	if len(args) < 2 {
 		return errors.New("want a role and a framework")
 	}
-	p, err := peerNamed(args[1])
+	p, err := find(args[1])
 	if err != nil {
 		return err
 	}
-	c := &process{svc: newService(), deadline: p.deadline}
-	var first sample
+	c := &process{svc: newService(), deadline: p.Deadline}
+	var first Sample
 	switch {
 	case args[0] == "server":
-		if first.Addr, err = p.serve(c.svc); err != nil {
+		if first.Addr, err = p.Serve(c.svc); err != nil {
+			return fmt.Errorf("serve: %w", err)
+		}
+	case args[0] == "middle" && len(args) == 3 && p.Middle != nil:
+		if first.Addr, err = p.Middle(c.svc, args[2]); err != nil {
 			return fmt.Errorf("serve: %w", err)
 		}
 	case args[0] == "client" && len(args) == 3:
-		c.client, err = p.dial(args[2])
-	case args[0] == "local" && p.local != nil:
-		c.client, err = p.local(c.svc)
+		c.client, err = p.Dial(args[2])
+	case args[0] == "local" && p.Local != nil:
+		c.client, err = p.Local(c.svc)
 	default:
 		return errors.New("unknown role")
 	}
@@ -104,26 +117,27 @@ func child(args []string) error {
 
 // process is the state of a child: the service of a server, the calls of a client.
 type process struct {
-	svc      *service
-	client   client // nil in a server
+	svc      *Service
+	client   Client // nil in a server
 	deadline bool
 
 	calls, answered  atomic.Int64 // echo and hold calls that succeeded
 	failed, mismatch atomic.Int64
+	lost, refused    atomic.Int64 // of the hold calls
 	stopping         atomic.Bool
 	running          sync.WaitGroup
-	batch            float64 // of the last time operation
+	batch, probe     float64 // of the last time and probe operation
 	mu               sync.Mutex
 	first            error // guarded by mu
 }
 
-func (c *process) obey(in io.Reader, out *json.Encoder, first sample) error {
+func (c *process) obey(in io.Reader, out *json.Encoder, first Sample) error {
 	if err := out.Encode(first); err != nil {
 		return err
 	}
 	commands := json.NewDecoder(bufio.NewReader(in))
 	for {
-		var cmd command
+		var cmd Command
 		switch err := commands.Decode(&cmd); {
 		case errors.Is(err, io.EOF):
 			return nil
@@ -143,31 +157,33 @@ func (c *process) obey(in io.Reader, out *json.Encoder, first sample) error {
 	}
 }
 
-func (c *process) do(cmd command) error {
-	if c.client == nil && cmd.Op != opSample && cmd.Op != opRelease {
+func (c *process) do(cmd Command) error {
+	if c.client == nil && cmd.Op != OpSample && cmd.Op != OpRelease {
 		return fmt.Errorf("a server cannot %s", cmd.Op)
 	}
 	switch cmd.Op {
-	case opSample:
-	case opLoad:
+	case OpSample:
+	case OpLoad:
 		c.stopping.Store(false)
 		for i := range cmd.N {
 			c.running.Go(func() { c.loop(int64(i) << 32) })
 		}
-	case opStop:
+	case OpStop:
 		c.stopping.Store(true)
 		c.running.Wait()
-	case opHold:
+	case OpHold:
 		c.holdAll(cmd.N)
-	case opProbe:
+	case OpProbe:
 		ctx, cancel := c.context(30 * time.Second)
 		defer cancel()
-		c.count(c.client.echo(make([]byte, holdBytes))(ctx, 1), &c.calls)
-	case opTime:
+		call, begin := c.client.Echo(make([]byte, HoldBytes)), time.Now()
+		c.count(call(ctx, 1), &c.calls)
+		c.probe = float64(time.Since(begin)) / 1e6
+	case OpTime:
 		c.batch = c.time(cmd.N)
-	case opRelease:
+	case OpRelease:
 		close(c.svc.released)
-	case opWait:
+	case OpWait:
 		c.running.Wait()
 	default:
 		return fmt.Errorf("unknown operation %q", cmd.Op)
@@ -188,10 +204,22 @@ func (c *process) context(limit time.Duration) (context.Context, context.CancelF
 func (c *process) loop(id int64) {
 	ctx, cancel := c.context(30 * time.Second)
 	defer cancel()
-	call := c.client.echo(make([]byte, echoBytes))
+	call := c.client.Echo(make([]byte, EchoBytes))
 	for !c.stopping.Load() {
 		id++
-		if !c.count(call(ctx, id), &c.calls) {
+		err := call(ctx, id)
+		for err != nil {
+			after, refused := c.client.ComeAgain(err)
+			if !refused {
+				break
+			}
+			if c.refused.Add(1); c.stopping.Load() {
+				return
+			}
+			time.Sleep(after)
+			err = call(ctx, id)
+		}
+		if !c.count(err, &c.calls) {
 			c.stopping.Store(true)
 		}
 	}
@@ -201,35 +229,74 @@ func (c *process) loop(id int64) {
 func (c *process) time(n int) float64 {
 	ctx, cancel := c.context(30 * time.Second)
 	defer cancel()
-	call := c.client.echo(make([]byte, echoBytes))
+	call := c.client.Echo(make([]byte, EchoBytes))
 	nanos := make([]float64, n)
 	for i := range nanos {
 		begin := time.Now()
-		for id := range int64(batchCalls) {
+		for id := range int64(BatchCalls) {
 			if !c.count(call(ctx, id), &c.calls) {
 				return 0
 			}
 		}
-		nanos[i] = float64(time.Since(begin)) / batchCalls
+		nanos[i] = float64(time.Since(begin)) / BatchCalls
 	}
 	_, median, _ := figure.Quartiles(nanos)
 	return median
 }
 
-// holdAll makes n calls at once. The data and the context are shared and the
-// goroutine does nothing else: what is measured is a blocked call.
+// holdAll makes n calls that stay, as quickly as their server takes them in: after each
+// wave of them comes one that is answered. Even so, who makes ten thousands of calls a
+// second overloads a server, and one that is refused comes again when it was told to.
+// The data and the context are shared and the goroutine does nothing else: what is
+// measured is a blocked call.
 func (c *process) holdAll(n int) {
+	const wave = 500
 	ctx, cancel := c.context(10 * time.Minute)
-	data := make([]byte, holdBytes)
+	data := make([]byte, HoldBytes)
+	echo := c.client.Echo(data)
 	var left atomic.Int64
 	left.Store(int64(n))
 	for i := range n {
+		if i%wave == wave-1 {
+			c.patiently(func() error { return echo(ctx, int64(i)) })
+		}
 		c.running.Go(func() {
-			c.count(c.client.hold(data)(ctx, int64(i)), &c.answered)
+			call := c.client.Hold(data)
+			err := call(ctx, int64(i))
+			if _, refused := c.client.ComeAgain(err); refused {
+				err = c.patiently(func() error { return call(ctx, int64(i)) })
+			}
+			c.heldBack(err)
 			if left.Add(-1) == 0 {
 				cancel()
 			}
 		})
+	}
+}
+
+// patiently makes a call until it is not refused.
+func (c *process) patiently(call func() error) error {
+	for {
+		err := call()
+		after, refused := c.client.ComeAgain(err)
+		if !refused {
+			return err
+		}
+		c.refused.Add(1)
+		time.Sleep(after)
+	}
+}
+
+// heldBack takes what has become of a call that was blocked.
+func (c *process) heldBack(err error) {
+	switch {
+	case err == nil:
+		c.answered.Add(1)
+	case errors.Is(err, ErrMismatch):
+		c.mismatch.Add(1)
+	default:
+		c.lost.Add(1)
+		c.note(err)
 	}
 }
 
@@ -239,7 +306,7 @@ func (c *process) count(err error, ok *atomic.Int64) bool {
 	case err == nil:
 		ok.Add(1)
 		return true
-	case errors.Is(err, errMismatch):
+	case errors.Is(err, ErrMismatch):
 		c.mismatch.Add(1)
 	default:
 		c.failed.Add(1)
@@ -256,8 +323,8 @@ func (c *process) note(err error) {
 	}
 }
 
-// cpuTime gives the user and system time of this process.
-func cpuTime() (time.Duration, error) {
+// CPUTime gives the user and system time of this process.
+func CPUTime() (time.Duration, error) {
 	var use syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
 		return 0, fmt.Errorf("getrusage: %w", err)
@@ -265,18 +332,18 @@ func cpuTime() (time.Duration, error) {
 	return time.Duration(use.Utime.Nano() + use.Stime.Nano()), nil
 }
 
-func (c *process) sample() (sample, error) {
+func (c *process) sample() (Sample, error) {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
-	cpu, err := cpuTime()
+	cpu, err := CPUTime()
 	if err != nil {
-		return sample{}, err
+		return Sample{}, err
 	}
 	rss, err := residentBytes()
 	if err != nil {
-		return sample{}, err
+		return Sample{}, err
 	}
-	s := sample{
+	s := Sample{
 		At:         time.Since(started),
 		CPU:        cpu,
 		Calls:      c.calls.Load(),
@@ -289,6 +356,9 @@ func (c *process) sample() (sample, error) {
 		Failed:     c.failed.Load(),
 		Mismatched: c.mismatch.Load(),
 		Batch:      c.batch,
+		Probe:      c.probe,
+		Lost:       c.lost.Load(),
+		Refused:    c.refused.Load(),
 	}
 	if c.client == nil {
 		s.Calls, s.Held = c.svc.served.Load(), c.svc.held.Load()
@@ -318,9 +388,9 @@ func residentBytes() (int64, error) {
 	return pages * int64(os.Getpagesize()), nil
 }
 
-// serve runs a server until the process ends; a server that stops earlier takes
+// Serve runs a server until the process ends; a server that stops earlier takes
 // the process, and so the run, with it.
-func serve(run func() error) {
+func Serve(run func() error) {
 	err := run()
 	fmt.Fprintln(os.Stderr, "the server stopped:", err)
 	os.Exit(1)
