@@ -54,6 +54,11 @@ func open(t *testing.T, store *memkv.Store, change ...func(*account.Config)) *wo
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serve(t, store, svc)
+}
+
+func serve(t *testing.T, store *memkv.Store, svc *account.Service) *world {
+	t.Helper()
 	conn := rpctest.Local(t, func(r rpc.Registrar) { momentsv1.RegisterAccountServiceServer(r, svc) })
 	return &world{AccountServiceClient: momentsv1.NewAccountServiceClient(conn), t: t, store: store}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 
+	"github.com/sluice-rpc/sluice/app/cursor"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/app/once"
@@ -78,11 +79,11 @@ type friendRequest interface {
 // it returns. What a crash leaves unheard is told by Run after the next start.
 func (s *Service) act(ctx context.Context, name string, req friendRequest, do step) (momentsv1.FriendState, error) {
 	none := momentsv1.FriendState_FRIEND_STATE_NONE
-	uid, err := parseUser("user_id", req.GetUserId())
+	uid, err := problem.User("user_id", req.GetUserId())
 	if err != nil {
 		return none, err
 	}
-	other, err := parseUser("other_id", req.GetOtherId())
+	other, err := problem.User("other_id", req.GetOtherId())
 	if err != nil {
 		return none, err
 	}
@@ -105,6 +106,9 @@ func (s *Service) act(ctx context.Context, name string, req friendRequest, do st
 	if err != nil {
 		return none, problem.Store("change friendship", err)
 	}
+	if !s.home(other) {
+		return state, nil // his region hears of it by the line
+	}
 	if err := s.tell(ctx, uid, other); err != nil {
 		s.wake()
 		return none, problem.Store("change friendship", err)
@@ -113,7 +117,7 @@ func (s *Service) act(ctx context.Context, name string, req friendRequest, do st
 }
 
 // change makes a step on uid's side: edge, indexes, counters, the mark that the
-// other's side must hear and the idempotency key, in one batch.
+// other's side must hear, what uid is to be told and the idempotency key, in one batch.
 func (s *Service) change(ctx context.Context, uid, other id.User, use once.Use, do step) (momentsv1.FriendState, error) {
 	for {
 		state, err := s.changeOnce(ctx, uid, other, use, do)
@@ -178,28 +182,43 @@ func (s *Service) changeOnce(ctx context.Context, uid, other id.User, use once.U
 	if was.alive() && !now.alive() {
 		count.alive--
 	}
-	if now.friends() != was.friends() {
+	// With other regions a post says how far its author's own side was when he made it.
+	if now.view() != was.view() || s.joined && now.word() != was.word() {
 		count.version++
 	}
 	b.Put(tallyKey, count.encode())
 	s.index(b, uid, other, was, now)
-	_, err = s.store.Apply(ctx, slot, b)
-	return state, err
+	var tell []news
+	if kind, round := now.heardOf(was); kind != 0 {
+		tell = append(tell, news{to: uid, by: other, kind: kind, round: round, ms: s.now().UnixMilli()})
+	}
+	return state, s.apply(ctx, slot, b, tell...)
 }
 
 // index adds to b what follows from an edge.
 func (s *Service) index(b *kv.Batch, uid, other id.User, was, now edge) {
-	if now.own != was.own {
-		b.Put(pairKey(prefixMirror, uid, other), appendHalf(nil, now.own))
+	if now.word() != was.word() && s.home(other) {
+		b.Put(pairKey(prefixMirror, uid, other), now.word().encode())
 	}
-	if now.friends() != was.friends() {
-		friend, fill := pairKey(prefixFriend, uid, other), pairKey(prefixBackfill, uid, other)
-		if now.friends() {
-			b.Put(friend, nil)
-			b.Put(fill, nil)
+	friend, fill := pairKey(prefixFriend, uid, other), pairKey(prefixBackfill, uid, other)
+	switch {
+	case now.friends() && now.view() != was.view():
+		b.Put(friend, now.view().encode())
+	case was.friends() && !now.friends():
+		b.Delete(friend)
+	}
+	switch {
+	case now.friends() && !was.friends():
+		b.Put(fill, nil)
+	case was.friends() && !now.friends():
+		b.Delete(fill)
+	}
+	if now.noteworthy() != was.noteworthy() {
+		chosen := pairKey(prefixChosen, uid, other)
+		if now.noteworthy() {
+			b.Put(chosen, nil)
 		} else {
-			b.Delete(friend)
-			b.Delete(fill)
+			b.Delete(chosen)
 		}
 	}
 	if now.invited() != was.invited() {
@@ -215,31 +234,44 @@ func (s *Service) index(b *kv.Batch, uid, other id.User, was, now edge) {
 // tell brings what waits in uid's slot for other's side there. Hearing twice
 // changes nothing, so a crash anywhere only makes it happen again.
 func (s *Service) tell(ctx context.Context, uid, other id.User) error {
+	key := pairKey(prefixMirror, uid, other)
+	switch {
+	case !s.home(other): // he has moved, and hears of it where he is by now
+		_, err := s.store.Apply(ctx, slotOfUser(uid), new(kv.Batch).Delete(key))
+		return err
+	case s.homes.Of(other).Next != 0:
+		return nil // once that is decided it is looked for what waits
+	}
 	for {
-		key := pairKey(prefixMirror, uid, other)
 		item, err := s.store.Get(ctx, slotOfUser(uid), key, kv.Linearizable)
 		if err != nil || item.Ver == 0 {
 			return err
 		}
-		said, err := decodeHalf(item.Value)
+		said, err := decodeWord(item.Value)
 		if err != nil {
 			return err
 		}
-		var declined bool
+		var declined, met bool
 		state, err := s.change(ctx, other, uid, once.Use{}, func(e edge) (edge, error) {
 			heard := e.hear(said)
-			declined = heard.own != e.own
+			declined, met = heard.own != e.own, heard.friends() && !e.friends()
 			return heard, nil
 		})
 		if err != nil {
 			return err
+		}
+		if met && s.home(uid) {
+			// Until now a change of the other's settings could not find this side.
+			if err := s.touch(ctx, uid); err != nil {
+				return err
+			}
 		}
 		if state == momentsv1.FriendState_FRIEND_STATE_FRIENDS {
 			// Only now both sides know, which a reader of either side's posts needs.
 			s.queueBackfill(uid, other)
 			s.queueBackfill(other, uid)
 		}
-		if declined { // being blocked makes the other's side answer at once
+		if declined && s.home(uid) { // being blocked makes the other's side answer at once
 			if err := s.tell(ctx, other, uid); err != nil {
 				return err
 			}
@@ -297,8 +329,8 @@ func (s *Service) ListFriendRequests(ctx context.Context, req *momentsv1.ListFri
 
 // page reads a page of one of a user's indexes. A cursor is the last id of the
 // page before.
-func (s *Service) page(ctx context.Context, prefix byte, user, cursor string, limit uint32, usual int) (tally, []kv.Item, string, error) {
-	uid, err := parseUser("user_id", user)
+func (s *Service) page(ctx context.Context, prefix byte, user, after string, limit uint32, usual int) (tally, []kv.Item, string, error) {
+	uid, err := problem.User("user_id", user)
 	if err != nil {
 		return tally{}, nil, "", err
 	}
@@ -309,12 +341,12 @@ func (s *Service) page(ctx context.Context, prefix byte, user, cursor string, li
 		}
 		r.Limit = int(limit)
 	}
-	if cursor != "" {
-		last, err := id.ParseUser(cursor)
+	if after != "" {
+		last, err := cursor.Parse(prefix, uid, after)
 		if err != nil {
-			return tally{}, nil, "", problem.Invalid("cursor", "not from an earlier answer")
+			return tally{}, nil, "", problem.Invalid("cursor", "%v", err)
 		}
-		r.From = kv.Next(pairKey(prefix, uid, last))
+		r.From = kv.Next(pairKey(prefix, uid, id.User(last)))
 	}
 	count, err := s.tally(ctx, uid)
 	if err != nil {
@@ -325,7 +357,7 @@ func (s *Service) page(ctx context.Context, prefix byte, user, cursor string, li
 		return count, items, "", err
 	}
 	last, err := secondOf[id.User](items[len(items)-1].Key)
-	return count, items, last.String(), err
+	return count, items, cursor.Make(prefix, uid, id.Post(last)), err
 }
 
 func (s *Service) tally(ctx context.Context, u id.User) (tally, error) {

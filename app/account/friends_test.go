@@ -311,6 +311,21 @@ func TestFriendPagesAndVersions(t *testing.T) {
 	}
 	_, err = w.ListFriends(t.Context(), &momentsv1.ListFriendsRequest{UserId: a, Limit: 501})
 	wantProblem(t, err, rpc.InvalidArgument, "invalid")
+	page, err := w.ListFriends(t.Context(), &momentsv1.ListFriendsRequest{UserId: a, Limit: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, req := range map[string]*momentsv1.ListFriendsRequest{
+		"somebody else's": {UserId: want[0], Cursor: page.GetNextCursor()},
+		"a user's id":     {UserId: a, Cursor: want[1]},
+		"cut":             {UserId: a, Cursor: page.GetNextCursor()[1:]},
+	} {
+		if _, err := w.ListFriends(t.Context(), req); rpc.CodeOf(err) != rpc.InvalidArgument {
+			t.Errorf("a cursor that is %s: %v, want it refused", name, err)
+		}
+	}
+	_, err = w.ListFriendRequests(t.Context(), &momentsv1.ListFriendRequestsRequest{UserId: a, Cursor: page.GetNextCursor()})
+	wantProblem(t, err, rpc.InvalidArgument, "invalid")
 }
 
 // TestFriendsOverFailures makes every write of a friendship fail in every way, at
@@ -390,10 +405,10 @@ func settle(t *testing.T, store *memkv.Store, change ...func(*account.Config)) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- svc.Run(ctx) }()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for waiting(t, store) > 0 {
 		if time.Now().After(deadline) {
-			t.Error("work is left after 10 s")
+			t.Error("work is left after a minute")
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -407,7 +422,7 @@ func settle(t *testing.T, store *memkv.Store, change ...func(*account.Config)) {
 // waiting counts what waits in the store for Run.
 func waiting(t *testing.T, store *memkv.Store) int {
 	t.Helper()
-	return rows(t, store, "m") + rows(t, store, "b")
+	return rows(t, store, "m") + rows(t, store, "b") + rows(t, store, "w")
 }
 
 // timelines stands for the timeline service.

@@ -31,7 +31,31 @@ type edge struct {
 	// waiting from a friendship that the other has ended.
 	met     uint32
 	blocked bool // the owner wants to hear nothing from the other
+
+	chosen choices
+	stance stance // what the owner's choices and his block mean for the other
+	heard  stance // the same, heard from the other's side
 }
+
+// choices are what a person has chosen about another: see FriendSettings.
+type choices struct{ chatOnly, hideMine, hideTheirs bool }
+
+// A stance is what one person's choices mean for another. Choices may be taken back
+// and made again, so each change has the next number, and whoever hears of them late,
+// twice or out of order keeps the one with the highest.
+type stance struct {
+	number uint32
+	hides  bool // the other does not see this one's posts
+	off    bool // neither sees the other's
+}
+
+// word is all that one side tells the other.
+type word struct {
+	half   half
+	stance stance
+}
+
+func (e edge) word() word { return word{half: e.own, stance: e.stance} }
 
 // friends: both halves are on, in the same round.
 func (e edge) friends() bool {
@@ -51,6 +75,31 @@ func (e edge) alive() bool {
 		return false
 	}
 	return e.own.round > e.other.round || e.friends()
+}
+
+// A view is what an edge says of how its owner sees the other's posts.
+type view struct{ friends, authorHides, viewerHides, off bool }
+
+func (e edge) view() view {
+	return view{
+		friends: e.friends(), authorHides: e.heard.hides, viewerHides: e.chosen.hideTheirs,
+		off: e.stance.off || e.heard.off,
+	}
+}
+
+// choose takes other choices.
+func (e edge) choose(c choices) edge {
+	e.chosen = c
+	return e.restanced()
+}
+
+// restanced gives the stance that follows from choices and block.
+func (e edge) restanced() edge {
+	hides, off := e.chosen.hideMine, e.chosen.chatOnly || e.blocked
+	if e.stance.hides != hides || e.stance.off != off {
+		e.stance = stance{number: e.stance.number + 1, hides: hides, off: off}
+	}
+	return e
 }
 
 // state is what the owner is shown. A declined request looks like a waiting one.
@@ -104,25 +153,49 @@ func (e edge) takeBack() edge {
 // block takes back and refuses from now on.
 func (e edge) block() edge {
 	e.blocked = true
-	return e.takeBack()
+	return e.takeBack().restanced()
 }
 
 // unblock lets the other ask again.
 func (e edge) unblock() edge {
 	e.blocked = false
-	return e
+	return e.restanced()
 }
 
-// hear takes what the other's side says of its half. Whoever is blocked is
-// declined on arrival.
-func (e edge) hear(other half) edge {
-	if other.newer(e.other) {
-		e.other = other
+// hear takes what the other's side says. Whoever is blocked is declined on arrival.
+func (e edge) hear(said word) edge {
+	if said.half.newer(e.other) {
+		e.other = said.half
+	}
+	if said.stance.number > e.heard.number {
+		e.heard = said.stance
 	}
 	if e.blocked {
 		e = e.decline()
 	}
 	return e.noted()
+}
+
+// heardOf is what the owner is to be told after a step from was: that the other asks, or
+// that he has accepted, and in which round. Of his own steps he is told nothing.
+func (e edge) heardOf(was edge) (momentsv1.NoticeKind, uint32) {
+	switch {
+	case e.own != was.own:
+	case e.invited() && (!was.invited() || e.other.round != was.other.round):
+		return momentsv1.NoticeKind_NOTICE_KIND_FRIEND_REQUEST, e.other.round
+	case e.friends() && !was.friends():
+		return momentsv1.NoticeKind_NOTICE_KIND_FRIEND_ACCEPTED, e.own.round
+	}
+	return momentsv1.NoticeKind_NOTICE_KIND_UNSPECIFIED, 0
+}
+
+// stands reports whether what the other did in a round, and the owner was told of, is
+// still so: it would be strange to be told of a request that was taken back.
+func (e edge) stands(accepted bool, round uint32) bool {
+	if e.friends() {
+		return e.own.round == round
+	}
+	return !accepted && e.invited() && e.other.round == round
 }
 
 // noted remembers that the two have been friends in this round.

@@ -3,6 +3,7 @@
 package account
 
 import (
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -14,13 +15,16 @@ import (
 func TestTwoSidesAgree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var sides [2]edge
-		said := [2][]half{{{}}, {{}}} // all that each side has ever said
+		said := [2][]word{{{}}, {{}}} // all that each side has ever said
 		note := func(i int) {
-			if last := said[i][len(said[i])-1]; sides[i].own != last {
-				if !sides[i].own.newer(last) {
+			if last := said[i][len(said[i])-1]; sides[i].word() != last {
+				if sides[i].own != last.half && !sides[i].own.newer(last.half) {
 					t.Fatalf("the half of side %d went back from %+v to %+v", i, last, sides[i].own)
 				}
-				said[i] = append(said[i], sides[i].own)
+				if sides[i].stance != last.stance && sides[i].stance.number <= last.stance.number {
+					t.Fatalf("the stance of side %d went back from %+v to %+v", i, last, sides[i].stance)
+				}
+				said[i] = append(said[i], sides[i].word())
 			}
 		}
 		alive := func(i int, was edge, hearing bool) {
@@ -35,7 +39,7 @@ func TestTwoSidesAgree(t *testing.T) {
 			i := rapid.IntRange(0, 1).Draw(t, "side")
 			was := sides[i]
 			e := &sides[i]
-			switch rapid.IntRange(0, 6).Draw(t, "step") {
+			switch rapid.IntRange(0, 7).Draw(t, "step") {
 			case 0:
 				if !e.blocked {
 					*e = e.request()
@@ -56,6 +60,9 @@ func TestTwoSidesAgree(t *testing.T) {
 				heard := rapid.SampledFrom(said[1-i]).Draw(t, "heard")
 				*e = e.hear(heard)
 				alive(i, was, true)
+			case 7:
+				chosen := rapid.IntRange(0, 7).Draw(t, "chosen")
+				*e = e.choose(choices{chatOnly: chosen&1 != 0, hideMine: chosen&2 != 0, hideTheirs: chosen&4 != 0})
 			}
 			note(i)
 			alive(i, was, false)
@@ -63,12 +70,18 @@ func TestTwoSidesAgree(t *testing.T) {
 		// Hear the latest until nobody has more to say: being blocked answers once.
 		for range 4 {
 			for i := range sides {
-				sides[i] = sides[i].hear(sides[1-i].own)
+				sides[i] = sides[i].hear(sides[1-i].word())
 				note(i)
 			}
 		}
 		if sides[0].friends() != sides[1].friends() {
 			t.Fatalf("the sides do not agree: %+v and %+v", sides[0], sides[1])
+		}
+		for i, e := range sides {
+			other := sides[1-i]
+			if e.view().authorHides != other.chosen.hideMine || e.view().off != (e.chosen.chatOnly || e.blocked || other.chosen.chatOnly || other.blocked) {
+				t.Fatalf("side %d sees %+v, which does not follow from %+v and %+v", i, e.view(), e, other)
+			}
 		}
 		if sides[0].invited() && sides[1].invited() {
 			t.Fatalf("each waits for the other's answer: %+v and %+v", sides[0], sides[1])
@@ -77,7 +90,7 @@ func TestTwoSidesAgree(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	e := edge{own: half{on: true, round: 7}, other: half{round: 6}, met: 5, blocked: true}
+	e := edge{own: half{on: true, round: 7}, other: half{round: 6}, met: 5, blocked: true, chosen: choices{hideMine: true}, stance: stance{number: 3, hides: true, off: true}, heard: stance{number: 2, off: true}}
 	f.Add(e.encode())
 	f.Add([]byte{})
 	f.Add([]byte("$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"))
@@ -99,9 +112,24 @@ func FuzzDecode(f *testing.F) {
 		}
 		_, _ = decodeUser(b)
 		_, _ = decodeClaim(b)
-		_, _ = decodeHalf(b)
+		if got, err := decodeWord(b); err == nil {
+			if again, err := decodeWord(got.encode()); err != nil || again != got {
+				t.Errorf("%+v became %+v, %v", got, again, err)
+			}
+		}
+		if got, err := decodeSettings(b); err == nil {
+			if again, err := decodeSettings(got.encode()); err != nil || again != got {
+				t.Errorf("%+v became %+v, %v", got, again, err)
+			}
+		}
+		if got, err := decodeTag(b); err == nil {
+			if again, err := decodeTag(got.encode()); err != nil || again.name != got.name || !slices.Equal(again.bearers, got.bearers) {
+				t.Errorf("%+v became %+v, %v", got, again, err)
+			}
+		}
+		_ = decodeFriend(b)
 		_, _, _, _ = decodeHash(string(b))
-		_, _, _ = newSigner([]byte("key")).open(string(b))
-		_, _, _ = parseUserCursor(string(b))
+		_, _ = cutToken(string(b))
+		_, _ = parseUserCursor(string(b))
 	})
 }

@@ -4,9 +4,9 @@ package account
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/binary"
 
+	"github.com/sluice-rpc/sluice/app/cursor"
+	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/app/problem"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
@@ -15,9 +15,6 @@ import (
 const (
 	maxUserPage     = 1000
 	defaultUserPage = 500
-	// slotsAtOnce bounds the reads of one call, which has a deadline, when users are
-	// few: then most slots are empty.
-	slotsAtOnce = 256
 )
 
 // ListUsers implements the contract. It goes by slot and folded name, so an account
@@ -31,59 +28,64 @@ func (s *Service) ListUsers(ctx context.Context, req *momentsv1.ListUsersRequest
 	case limit > maxUserPage:
 		return nil, problem.Invalid("limit", "is %d, want 1 to %d, or 0 for %d", limit, maxUserPage, defaultUserPage)
 	}
-	slot, from, err := parseUserCursor(req.GetCursor())
+	at, err := parseUserCursor(req.GetCursor())
 	if err != nil {
 		return nil, err
 	}
+	items, next, err := kv.ScanSlots(ctx, s.store, at, kv.Prefix([]byte{prefixName}, limit), kv.Linearizable)
+	if err != nil {
+		return nil, problem.Store("list users", err)
+	}
 	res := &momentsv1.ListUsersResponse{}
-	for end := slot + slotsAtOnce; slot < kv.Slots; slot++ {
-		if slot == end {
-			res.NextCursor = userCursor(slot, []byte{prefixName})
-			return res, nil
+	for _, item := range items {
+		c, err := decodeClaim(item.Value)
+		if err != nil {
+			return nil, err
 		}
-		r := kv.Prefix([]byte{prefixName}, limit-len(res.GetProfiles()))
-		if from != nil {
-			r.From, from = from, nil
-		}
-		items, more, err := s.store.Scan(ctx, slot, r, kv.Linearizable)
+		u, ver, err := s.user(ctx, c.user)
 		if err != nil {
 			return nil, problem.Store("list users", err)
 		}
-		for _, item := range items {
-			c, err := decodeClaim(item.Value)
-			if err != nil {
-				return nil, err
-			}
-			u, ver, err := s.user(ctx, c.user)
+		switch {
+		case ver != 0 && !req.GetDeleted():
+			res.Profiles = append(res.Profiles, u.profile)
+		case ver == 0 && req.GetDeleted():
+			gone, err := s.cleared(ctx, c.user)
 			if err != nil {
 				return nil, problem.Store("list users", err)
 			}
-			if ver != 0 {
-				res.Profiles = append(res.Profiles, u.profile)
+			if gone {
+				res.Profiles = append(res.Profiles, &momentsv1.Profile{UserId: c.user.String()})
 			}
 		}
-		if more && len(items) > 0 {
-			res.NextCursor = userCursor(slot, kv.Next(items[len(items)-1].Key))
-			return res, nil
-		}
-		if len(res.GetProfiles()) == limit {
-			end = slot + 1
-		}
+	}
+	if next.Slot < kv.Slots {
+		res.NextCursor = cursor.MakeLong(prefixName, id.User{}, next.Encode())
 	}
 	return res, nil
 }
 
-func userCursor(slot kv.Slot, from []byte) string {
-	return base64.RawURLEncoding.EncodeToString(append(binary.BigEndian.AppendUint16(nil, uint16(slot)), from...))
+// cleared reports whether a user's account is deleted and all that it left is removed.
+func (s *Service) cleared(ctx context.Context, u id.User) (bool, error) {
+	item, err := s.store.Get(ctx, slotOfUser(u), userKey(prefixLeaving, u), kv.Linearizable)
+	if err != nil || item.Ver == 0 {
+		return false, err
+	}
+	left, err := decodeFarewell(item.Value)
+	return left.cleared, err
 }
 
-func parseUserCursor(s string) (kv.Slot, []byte, error) {
+func parseUserCursor(s string) (kv.Place, error) {
 	if s == "" {
-		return 0, nil, nil
+		return kv.Place{}, nil
 	}
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err != nil || len(b) < 3 || len(b) > 2+kv.MaxKey || b[2] != prefixName || binary.BigEndian.Uint16(b) >= kv.Slots {
-		return 0, nil, problem.Invalid("cursor", "not from an earlier answer")
+	b, err := cursor.ParseLong(prefixName, id.User{}, s)
+	if err != nil {
+		return kv.Place{}, problem.Invalid("cursor", "%v", err)
 	}
-	return kv.Slot(binary.BigEndian.Uint16(b)), b[2:], nil
+	at, err := kv.ParsePlace(b)
+	if err != nil {
+		return kv.Place{}, problem.Invalid("cursor", "not from an earlier answer")
+	}
+	return at, nil
 }

@@ -61,13 +61,18 @@ func foldName(s string) string {
 
 // cleanDisplayName gives the name to show in NFC, without outer spaces.
 func cleanDisplayName(s string) (string, error) {
-	const field = "display_name"
+	return cleanLabel("display_name", s, maxDisplayName)
+}
+
+// cleanLabel gives a short text that is shown beside others in NFC, without outer
+// spaces.
+func cleanLabel(field, s string, most int) (string, error) {
 	if err := plain(field, s); err != nil {
 		return "", err
 	}
 	s = norm.NFC.String(strings.TrimSpace(s))
-	if n := utf8.RuneCountInString(s); n < 1 || n > maxDisplayName {
-		return "", problem.Invalid(field, "has %d characters, want 1 to %d", n, maxDisplayName)
+	if n := utf8.RuneCountInString(s); n < 1 || n > most {
+		return "", problem.Invalid(field, "has %d characters, want 1 to %d", n, most)
 	}
 	for i, r := range s {
 		// Characters that turn the direction of text could make a name look like

@@ -55,6 +55,12 @@ func (s *Service) Register(ctx context.Context, req *momentsv1.RegisterRequest) 
 	if ok { // told before a password is worked for nothing
 		return s.registeredBefore(ctx, held, want)
 	}
+	switch other, err := s.away(ctx, folded); {
+	case err != nil:
+		return nil, problem.Store("register", err)
+	case !other.IsZero():
+		return nil, problem.New(rpc.AlreadyExists, "name-taken", "name", "the name %q is taken; choose another", name)
+	}
 	hash, err := s.hasher.hash(ctx, password)
 	if err != nil {
 		return nil, problem.Store("register", err)
@@ -75,7 +81,7 @@ func (s *Service) Register(ctx context.Context, req *momentsv1.RegisterRequest) 
 		return nil, err
 	}
 	made := new(kv.Batch).Put(userKey(prefixUser, uid), row).Put(userKey(prefixPending, uid), []byte(folded))
-	if _, err := s.store.Apply(ctx, slotOfUser(uid), made); err != nil {
+	if err := s.apply(ctx, slotOfUser(uid), made); err != nil {
 		return nil, problem.Store("register", err)
 	}
 	holder, err := s.takeName(ctx, folded, claim{user: uid, done: done})
@@ -156,24 +162,27 @@ func (s *Service) user(ctx context.Context, u id.User) (user, uint64, error) {
 	return row, item.Ver, err
 }
 
-// userByName gives the row of the user who has a name, and whether there is one. A
-// name that breaks the rules is nobody's.
-func (s *Service) userByName(ctx context.Context, name string) (user, bool, error) {
+// userByName gives the row of the user who has a name and its version, zero if there
+// is none. A name that breaks the rules is nobody's.
+func (s *Service) userByName(ctx context.Context, name string) (user, uint64, error) {
 	name, err := cleanName(name)
 	if err != nil {
-		return user{}, false, nil //nolint:nilerr // not an error: nobody has such a name
+		return user{}, 0, nil //nolint:nilerr // not an error: nobody has such a name
 	}
+	// Who holds no name is looked up as well, so that both ways take as long.
 	held, ok, err := s.claimOf(ctx, foldName(name))
-	if err != nil || !ok {
-		return user{}, false, err
+	if err == nil && !ok {
+		held.user, err = s.away(ctx, foldName(name))
 	}
-	u, ver, err := s.user(ctx, held.user)
-	return u, ver != 0, err
+	if err != nil {
+		return user{}, 0, err
+	}
+	return s.user(ctx, held.user)
 }
 
 // GetProfile implements the contract.
 func (s *Service) GetProfile(ctx context.Context, req *momentsv1.GetProfileRequest) (*momentsv1.GetProfileResponse, error) {
-	uid, err := parseUser("user_id", req.GetUserId())
+	uid, err := problem.User("user_id", req.GetUserId())
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +206,7 @@ func (s *Service) GetProfiles(ctx context.Context, req *momentsv1.GetProfilesReq
 	}
 	res := &momentsv1.GetProfilesResponse{Profiles: make([]*momentsv1.Profile, 0, len(req.GetUserIds()))}
 	for _, text := range req.GetUserIds() {
-		uid, err := parseUser("user_ids", text)
+		uid, err := problem.User("user_ids", text)
 		if err != nil {
 			return nil, err
 		}
@@ -214,11 +223,11 @@ func (s *Service) GetProfiles(ctx context.Context, req *momentsv1.GetProfilesReq
 
 // FindUser implements the contract.
 func (s *Service) FindUser(ctx context.Context, req *momentsv1.FindUserRequest) (*momentsv1.FindUserResponse, error) {
-	u, ok, err := s.userByName(ctx, req.GetName())
+	u, ver, err := s.userByName(ctx, req.GetName())
 	if err != nil {
 		return nil, problem.Store("find user", err)
 	}
-	if !ok {
+	if ver == 0 {
 		return nil, problem.NotFound("user")
 	}
 	return &momentsv1.FindUserResponse{Profile: u.profile}, nil
@@ -226,7 +235,7 @@ func (s *Service) FindUser(ctx context.Context, req *momentsv1.FindUserRequest) 
 
 // UpdateProfile implements the contract.
 func (s *Service) UpdateProfile(ctx context.Context, req *momentsv1.UpdateProfileRequest) (*momentsv1.UpdateProfileResponse, error) {
-	uid, err := parseUser("user_id", req.GetUserId())
+	uid, err := problem.User("user_id", req.GetUserId())
 	if err != nil {
 		return nil, err
 	}
@@ -321,6 +330,5 @@ func (s *Service) updateProfile(ctx context.Context, uid id.User, use once.Use, 
 	b := new(kv.Batch).IfVer(key, ver).Put(key, row)
 	use.IfNew(b)
 	use.Record(b, answer)
-	_, err = s.store.Apply(ctx, slot, b)
-	return u.profile, err
+	return u.profile, s.apply(ctx, slot, b)
 }

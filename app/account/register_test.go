@@ -79,7 +79,7 @@ func TestRegistrationsCutOffAreClearedAway(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- svc.Run(ctx) }()
-	for deadline := time.Now().Add(10 * time.Second); rows(t, w.store, "p") > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); rows(t, w.store, "p") > 0 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
 	stop()

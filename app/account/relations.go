@@ -4,6 +4,7 @@ package account
 
 import (
 	"context"
+	"slices"
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
@@ -15,7 +16,22 @@ import (
 // changed once it is made.
 type circle struct {
 	version uint64
-	friends map[id.User]struct{}
+	friends []friend // in ascending order
+}
+
+// friend is one of a circle. It is as small as can be: there are many.
+type friend struct {
+	user id.User
+	row  byte // see decodeFriend; 0 for an empty one
+}
+
+// of gives how a user sees another, who is a stranger if he is not in the circle.
+func (c circle) of(other id.User) (v view, friends bool) {
+	i, found := slices.BinarySearchFunc(c.friends, other, func(f friend, u id.User) int { return f.user.Compare(u) })
+	if !found {
+		return view{}, false
+	}
+	return decodeFriend([]byte{c.friends[i].row}), true
 }
 
 // maxAuthors is the most authors of one call.
@@ -23,7 +39,7 @@ const maxAuthors = 1000
 
 // Relations implements the contract.
 func (s *Service) Relations(ctx context.Context, req *momentsv1.RelationsRequest) (*momentsv1.RelationsResponse, error) {
-	viewer, err := parseUser("viewer_id", req.GetViewerId())
+	viewer, err := problem.User("viewer_id", req.GetViewerId())
 	if err != nil {
 		return nil, err
 	}
@@ -41,19 +57,48 @@ func (s *Service) Relations(ctx context.Context, req *momentsv1.RelationsRequest
 	if err != nil {
 		return nil, problem.Store("read relations", err)
 	}
+	home, err := s.homeVersion(ctx, viewer, count)
+	if err != nil {
+		return nil, problem.Store("read relations", err)
+	}
 	rows := make([]momentsv1.Relation, len(req.GetAuthorIds())) // one allocation for all
-	res := &momentsv1.RelationsResponse{Version: c.version, Relations: make([]*momentsv1.Relation, len(rows))}
+	res := &momentsv1.RelationsResponse{Version: c.version, HomeVersion: home, Relations: make([]*momentsv1.Relation, len(rows))}
 	for i, text := range req.GetAuthorIds() {
-		author, err := parseUser("author_ids", text)
+		author, err := problem.User("author_ids", text)
 		if err != nil {
 			return nil, err
 		}
-		_, friends := c.friends[author]
 		rows[i].AuthorId = text
-		rows[i].Friends = friends
+		if err := s.relate(ctx, c, viewer, author, req.GetStrangers(), &rows[i]); err != nil {
+			return nil, problem.Store("read relations", err)
+		}
 		res.Relations[i] = &rows[i]
 	}
 	return res, nil
+}
+
+// relate tells how the viewer stands to one author. Whatever changes what it tells of a
+// friend moves the viewer's version on.
+func (s *Service) relate(ctx context.Context, c circle, viewer, author id.User, strangers bool, r *momentsv1.Relation) error {
+	v, friends := c.of(author)
+	switch {
+	case author == viewer || !friends && !strangers:
+		return nil
+	case !friends:
+		e, err := s.edge(ctx, viewer, author)
+		if err != nil {
+			return err
+		}
+		v = e.view()
+		v.friends = false // the friends are those of the version
+	}
+	st, _, err := s.settingsOf(ctx, author)
+	if err != nil {
+		return err
+	}
+	r.Friends, r.AuthorHides, r.ViewerHides, r.Off = v.friends, v.authorHides, v.viewerHides, v.off
+	r.AlbumWindow, r.OpenToStrangers = st.window, !v.friends && st.open
+	return nil
 }
 
 // circle gives the viewer's friends at version or later. The version is read from
@@ -82,19 +127,23 @@ func (s *Service) circle(ctx context.Context, viewer id.User, version uint64) (c
 }
 
 func (s *Service) readCircle(ctx context.Context, viewer id.User, version uint64) (circle, error) {
-	c := circle{version: version, friends: make(map[id.User]struct{})}
+	c := circle{version: version}
 	r := kv.Prefix(userKey(prefixFriend, viewer), kv.MaxScan)
 	for {
 		items, more, err := s.store.Scan(ctx, slotOfUser(viewer), r, kv.Linearizable)
 		if err != nil {
 			return circle{}, err
 		}
+		c.friends = slices.Grow(c.friends, len(items))
 		for _, item := range items {
-			other, err := secondOf[id.User](item.Key)
-			if err != nil {
+			f := friend{}
+			if f.user, err = secondOf[id.User](item.Key); err != nil {
 				return circle{}, err
 			}
-			c.friends[other] = struct{}{}
+			if len(item.Value) > 0 {
+				f.row = item.Value[0]
+			}
+			c.friends = append(c.friends, f)
 		}
 		if !more || len(items) == 0 {
 			return c, nil

@@ -23,26 +23,46 @@ import (
 //	p user            -> a mark that the account was made but perhaps not its name
 //	n folded name     -> whose the name is, in the slot of the folded name
 //	s user session    -> a session
+//	x user            -> the account is deleted: when, and whether all it left is removed
 //	e user other      -> the edge: both halves of a friendship as known here
-//	f user other      -> index: they are friends
-//	q user other      -> index: other's request is waiting; when it came
+//	f user other      -> index: they are friends; how user sees other's posts
+//	v user other      -> index: other's request is waiting; when it came
+//	h user other      -> index: user has chosen something about other, or blocks him
+//	a user            -> the user's settings
+//	w user            -> a mark that friends' relations may not have noticed the settings
+//	t user            -> nothing; written with each change of which tags there are
+//	t user tag        -> a tag and who bears it
 //	r user            -> relations version and number of living halves
-//	m user other      -> an own half that the other's side may not have heard yet
+//	m user other      -> a word that the other's side may not have heard yet
 //	b user other      -> other's posts are still to be filled into user's timeline
 //	d ...             -> what an idempotency key of the user did: see package once
+//	c, o, q ...       the outbox: see package outbox
 //	K                 -> the key of the session tokens, in the slot of that key
+//	K region          -> another region's, in the same slot
+//	k user            -> a user of another region is to be found by this name
+//	N folded name user -> a user of another region, in the slot of the folded name
+//	M, z, Homes/ ...  where users are at home who have moved: see package homes
+//	O user            -> a mark that something is left to do for one who has moved
 const (
 	prefixUser     = 'u'
 	prefixPending  = 'p'
 	prefixName     = 'n'
 	prefixSession  = 's'
+	prefixLeaving  = 'x'
 	prefixEdge     = 'e'
 	prefixFriend   = 'f'
-	prefixInvite   = 'q'
+	prefixInvite   = 'v'
+	prefixChosen   = 'h'
+	prefixSettings = 'a'
+	prefixSpread   = 'w'
+	prefixTag      = 't'
 	prefixRelation = 'r'
 	prefixMirror   = 'm'
 	prefixBackfill = 'b'
 	prefixTokenKey = 'K'
+	prefixNaming   = 'k'
+	prefixAway     = 'N'
+	prefixArrived  = 'O'
 )
 
 // errDamaged is the root of all errors about rows that cannot be read.
@@ -161,15 +181,20 @@ func decodeClaim(b []byte) (claim, error) {
 type session struct {
 	expires time.Time // to the millisecond
 	device  string
+	used    time.Time // last use, to about usedEvery; zero in rows of earlier releases
 }
 
 func (s session) encode() []byte {
-	return appendBytes(binary.BigEndian.AppendUint64(nil, uint64(s.expires.UnixMilli())), []byte(s.device))
+	b := appendBytes(binary.BigEndian.AppendUint64(nil, uint64(s.expires.UnixMilli())), []byte(s.device))
+	return binary.BigEndian.AppendUint64(b, uint64(s.used.UnixMilli()))
 }
 
 func decodeSession(b []byte) (session, error) {
 	r := rowReader{b: b}
 	s := session{expires: time.UnixMilli(int64(r.uint64())), device: string(r.bytes())}
+	if len(r.b) > 0 {
+		s.used = time.UnixMilli(int64(r.uint64()))
+	}
 	return s, r.err("session")
 }
 
@@ -183,19 +208,43 @@ func appendHalf(b []byte, h half) []byte {
 
 func (r *rowReader) half() half { return half{on: r.byte() == 1, round: r.uint32()} }
 
-func decodeHalf(b []byte) (half, error) {
+// bits gives flags as a byte, the first as its lowest bit.
+func bits(flags ...bool) (b byte) {
+	for i, on := range flags {
+		if on {
+			b |= 1 << i
+		}
+	}
+	return b
+}
+
+func appendStance(b []byte, s stance) []byte {
+	return append(binary.BigEndian.AppendUint32(b, s.number), bits(s.hides, s.off))
+}
+
+func (r *rowReader) stance() stance {
+	s := stance{number: r.uint32()}
+	b := r.byte()
+	s.hides, s.off = b&1 != 0, b&2 != 0
+	return s
+}
+
+func (w word) encode() []byte { return appendStance(appendHalf(nil, w.half), w.stance) }
+
+func decodeWord(b []byte) (word, error) {
 	r := rowReader{b: b}
-	h := r.half()
-	return h, r.err("half-edge")
+	w := word{half: r.half()}
+	if len(r.b) > 0 { // not in rows of earlier releases
+		w.stance = r.stance()
+	}
+	return w, r.err("word")
 }
 
 func (e edge) encode() []byte {
 	b := appendHalf(appendHalf(nil, e.own), e.other)
 	b = binary.BigEndian.AppendUint32(b, e.met)
-	if e.blocked {
-		return append(b, 1)
-	}
-	return append(b, 0)
+	b = append(b, bits(e.blocked), bits(e.chosen.chatOnly, e.chosen.hideMine, e.chosen.hideTheirs))
+	return appendStance(appendStance(b, e.stance), e.heard)
 }
 
 func decodeEdge(b []byte) (edge, error) {
@@ -204,17 +253,53 @@ func decodeEdge(b []byte) (edge, error) {
 	}
 	r := rowReader{b: b}
 	e := edge{own: r.half(), other: r.half(), met: r.uint32(), blocked: r.byte() == 1}
+	if len(r.b) > 0 { // not in rows of earlier releases
+		b := r.byte()
+		e.chosen = choices{chatOnly: b&1 != 0, hideMine: b&2 != 0, hideTheirs: b&4 != 0}
+		e.stance, e.heard = r.stance(), r.stance()
+	}
 	return e, r.err("edge")
+}
+
+// encode gives the row of a friend; that of one about whom nothing is to be said is
+// empty.
+func (v view) encode() []byte {
+	if b := bits(v.authorHides, v.viewerHides, v.off); b != 0 {
+		return []byte{b}
+	}
+	return nil
+}
+
+// decodeFriend reads the row of a friend.
+func decodeFriend(b []byte) view {
+	v := view{friends: true}
+	if len(b) > 0 {
+		v.authorHides, v.viewerHides, v.off = b[0]&1 != 0, b[0]&2 != 0, b[0]&4 != 0
+	}
+	return v
 }
 
 // tally is the row of counters about a user's edges.
 type tally struct {
 	version uint64 // grows with each change of what Relations tells
 	alive   uint32 // number of living own halves
+	home    uint64 // in a copy, the version that it is a copy of
+}
+
+// known gives how far these counters are by the count of the user's home.
+func (t tally) known() uint64 {
+	if t.home != 0 {
+		return t.home
+	}
+	return t.version
 }
 
 func (t tally) encode() []byte {
-	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(nil, t.version), t.alive)
+	b := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(nil, t.version), t.alive)
+	if t.home != 0 {
+		b = binary.BigEndian.AppendUint64(b, t.home)
+	}
+	return b
 }
 
 func decodeTally(b []byte) (tally, error) {
@@ -223,5 +308,8 @@ func decodeTally(b []byte) (tally, error) {
 	}
 	r := rowReader{b: b}
 	t := tally{version: r.uint64(), alive: r.uint32()}
+	if len(r.b) > 0 {
+		t.home = r.uint64()
+	}
 	return t, r.err("relations")
 }

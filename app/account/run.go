@@ -17,7 +17,7 @@ import (
 
 const (
 	// sweepEvery is how often the whole store is looked through for what crashes
-	// left and time has ended: 4,096 slots, three short scans each.
+	// left and time has ended.
 	sweepEvery = time.Hour
 	// againAfter is how long to wait before what failed is tried again.
 	againAfter = time.Second
@@ -27,6 +27,8 @@ const (
 	// backfillers is how many timelines are filled at once for new friends. Most of
 	// the time each waits for a disk, which serves many for the price of one.
 	backfillers = 16
+	// hearers is how many words of other regions are heard at once, likewise.
+	hearers = 8
 	// backfillTime bounds one of them.
 	backfillTime = 5 * time.Second
 )
@@ -53,7 +55,8 @@ func (s *Service) queueBackfill(reader, author id.User) {
 }
 
 // Run does what is not done within a call: it brings half-edges to where a crash
-// kept them from, fills new friends' posts into timelines, forgets old idempotency
+// kept them from, fills new friends' posts into timelines, has people told of friends'
+// requests, removes what deleted accounts have left, writes down when sessions were used, forgets old idempotency
 // keys and clears away accounts that never got their name. It returns nil when ctx
 // ends.
 func (s *Service) Run(ctx context.Context) error {
@@ -74,6 +77,40 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 		})
 	}
+	if s.notify != nil || s.joined {
+		g.Go(func() error { return s.outbox.Run(ctx) })
+	}
+	if s.joined {
+		g.Go(func() error {
+			s.keepMoving(ctx)
+			return nil
+		})
+	}
+	for range hearers {
+		g.Go(func() error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case h := <-s.arrivals:
+					if err := s.hear(ctx, h); err != nil && ctx.Err() == nil {
+						s.log.WarnContext(ctx, "what came from another region is not all done and is tried again", "user", h.user, "err", err)
+						s.wake()
+					}
+				}
+			}
+		})
+	}
+	for range leavers {
+		g.Go(func() error {
+			s.clearLeavers(ctx)
+			return nil
+		})
+	}
+	g.Go(func() error {
+		s.writeUses(ctx)
+		return nil
+	})
 	g.Go(func() error {
 		s.sweepUntil(ctx)
 		return nil
@@ -114,48 +151,38 @@ func wait(ctx context.Context, early <-chan struct{}, d time.Duration) bool {
 	return true
 }
 
+// maxFailures is after how many a sweep is given up: the store, or who is called, is in
+// trouble, and one page of log says so.
+const maxFailures = 10
+
 // sweep looks through the whole store once. It goes on after a failure and gives
 // all of them.
 func (s *Service) sweep(ctx context.Context) error {
 	var errs []error
-	for slot := kv.Slot(0); slot < kv.Slots && ctx.Err() == nil; slot++ {
-		for _, kind := range []struct {
-			prefix byte
-			do     func(context.Context, kv.Slot, kv.Item) error
-		}{
-			{prefixMirror, s.tellLeft},
-			{prefixBackfill, s.backfillLeft},
-			{prefixPending, s.settle},
-		} {
-			if err := s.each(ctx, slot, kind.prefix, kind.do); err != nil {
-				errs = append(errs, err)
+	for _, kind := range []struct {
+		prefix byte
+		do     func(context.Context, kv.Slot, kv.Item) error
+	}{
+		{prefixMirror, s.tellLeft},
+		{prefixSpread, s.spreadLeft},
+		{prefixBackfill, s.backfillLeft},
+		{prefixPending, s.settle},
+		{prefixNaming, s.namingLeft},
+		{prefixLeaving, s.leavingLeft},
+	} {
+		err := kv.Sweep(ctx, s.store, kv.Prefix([]byte{kind.prefix}, 0), kv.Linearizable, func(slot kv.Slot, item kv.Item) error {
+			err := kind.do(ctx, slot, item)
+			if err == nil || ctx.Err() != nil || len(errs) == maxFailures {
+				return err
 			}
-		}
-		if len(errs) >= 10 {
-			break // the store is in trouble: one page of log says so
+			errs = append(errs, err)
+			return nil
+		})
+		if err != nil {
+			return errors.Join(append(errs, err)...)
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// each does something with every row of a kind in a slot, and stops at a failure.
-func (s *Service) each(ctx context.Context, slot kv.Slot, prefix byte, do func(context.Context, kv.Slot, kv.Item) error) error {
-	r := kv.Prefix([]byte{prefix}, 100)
-	for {
-		items, more, err := s.store.Scan(ctx, slot, r, kv.Linearizable)
-		if err != nil {
-			return err
-		}
-		for _, item := range items {
-			if err := do(ctx, slot, item); err != nil {
-				return err
-			}
-		}
-		if !more || len(items) == 0 {
-			return nil
-		}
-		r.From = kv.Next(items[len(items)-1].Key)
-	}
 }
 
 func pairOf(key []byte) (first, second id.User, err error) {
@@ -230,6 +257,5 @@ func (s *Service) settle(ctx context.Context, slot kv.Slot, item kv.Item) error 
 	default:
 		return nil // its registration may be under way
 	}
-	_, err = s.store.Apply(ctx, slot, b.Delete(item.Key))
-	return err
+	return s.apply(ctx, slot, b.Delete(item.Key))
 }

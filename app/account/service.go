@@ -10,12 +10,16 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-rpc/sluice/app/homes"
 	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/idcqueue"
 	"github.com/sluice-rpc/sluice/app/kv"
-	"github.com/sluice-rpc/sluice/app/problem"
+	"github.com/sluice-rpc/sluice/app/outbox"
+	"github.com/sluice-rpc/sluice/framework"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 	"github.com/sluice-rpc/sluice/qos"
@@ -26,9 +30,21 @@ import (
 type Config struct {
 	Store  kv.Store  // the service's own
 	Region id.Region // where the accounts made here are at home
+	// Peers are the other regions that there are at first. Nil means that there never are
+	// any, and that everybody is at home here; an empty list, that others may join.
+	Peers []id.Region
 	// Timeline fills new friends' posts into timelines. Without it that waits in the
 	// store for a start that has it.
 	Timeline momentsv1.TimelineServiceClient
+	// Posts, Comments and Media, and Timeline and Notify as well, remove what deleted
+	// accounts have left. Without all of them that waits in the store for a start that
+	// has them.
+	Posts    momentsv1.PostServiceClient
+	Comments momentsv1.CommentServiceClient
+	Media    Forgetter
+	// Notify is told who asks whom to be friends, and who accepts. Without it that waits
+	// in the store for a start that has it.
+	Notify Notifier
 
 	PasswordCost    Cost          // of new passwords; default DefaultCost
 	PasswordWorkers int           // passwords worked at once; default half of the processors
@@ -36,6 +52,7 @@ type Config struct {
 	SessionTTL      time.Duration // how long a session lasts; default 90 days
 	MaxSessions     int           // sessions of a user, then the oldest ends; default 50, at most 90
 	MaxFriends      int           // friends and waiting requests of a user; default 5,000
+	CachedFriends   int           // friendships kept in memory, about 20 bytes each; default 1,000,000
 
 	Now    func() time.Time // the wall clock; default time.Now
 	Logger *slog.Logger     // default slog.Default()
@@ -59,6 +76,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.MaxFriends == 0 {
 		c.MaxFriends = 5000
+	}
+	if c.CachedFriends == 0 {
+		c.CachedFriends = 1_000_000
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -94,9 +114,6 @@ const (
 	batchRoom = 10
 	// cachedSessions bounds the sessions that are believed for up to maxAge.
 	cachedSessions = 100_000
-	// cachedRelations bounds the cached friend sets by the number of edges in them:
-	// about 50 bytes each.
-	cachedRelations = 1_000_000
 )
 
 // Service implements the contract AccountService. It may be used concurrently.
@@ -106,7 +123,14 @@ type Service struct {
 	store       kv.Store
 	ids         *id.Generator
 	signer      *signer
+	signers     sync.Map // of *signer by id.Region: those of other regions
+	joined      bool     // there are other regions, or may be
+	homes       *homes.Book
+	moves       moves
+	started     uint64     // tells this process from others before and after
+	arrivals    chan heard // what follows from copies, for Run; the store holds it too
 	hasher      *hasher
+	brakes      *brakes
 	sessions    *cache[id.Session, seen]
 	relations   *cache[id.User, circle]
 	sessionTTL  time.Duration
@@ -115,9 +139,17 @@ type Service struct {
 	now         func() time.Time
 	log         *slog.Logger
 	timeline    momentsv1.TimelineServiceClient // may be nil
-	waiting     chan struct{}                   // holds a token when Run is to look for work in the store
-	backfills   chan newFriend                  // for Run; the store holds them too
-	unfilled    atomic.Int64                    // failed backfills since the last sweep
+	posts       momentsv1.PostServiceClient     // may be nil
+	comments    momentsv1.CommentServiceClient  // may be nil
+	notify      Notifier                        // may be nil
+	media       Forgetter                       // may be nil
+	outbox      *outbox.Box
+	queue       *framework.Queue // the outbox in graphs and traces
+	waiting     chan struct{}    // holds a token when Run is to look for work in the store
+	backfills   chan newFriend   // for Run; the store holds them too
+	unfilled    atomic.Int64     // failed backfills since the last sweep
+	leaving     chan id.User     // deleted accounts, for Run; the store holds them too
+	uses        chan use         // of sessions, for Run to write down
 }
 
 // New opens the service on its store. It takes a new epoch for its ids, so it is
@@ -139,38 +171,49 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{
+	s := &Service{
 		store:       cfg.Store,
 		ids:         ids,
 		signer:      newSigner(key),
+		joined:      cfg.Peers != nil,
+		arrivals:    make(chan heard, 1024),
 		hasher:      newHasher(cfg.PasswordCost, cfg.PasswordWorkers, cfg.PasswordQueue),
+		brakes:      newBrakes(),
 		sessions:    newCache[id.Session, seen](cachedSessions),
-		relations:   newCache[id.User, circle](cachedRelations),
+		relations:   newCache[id.User, circle](cfg.CachedFriends),
 		sessionTTL:  cfg.SessionTTL,
 		maxSessions: cfg.MaxSessions,
 		maxFriends:  uint32(cfg.MaxFriends),
 		now:         cfg.Now,
 		log:         cfg.Logger,
 		timeline:    cfg.Timeline,
+		posts:       cfg.Posts,
+		comments:    cfg.Comments,
+		notify:      cfg.Notify,
+		media:       cfg.Media,
 		waiting:     make(chan struct{}, 1),
 		backfills:   make(chan newFriend, 1024),
-	}, nil
+		leaving:     make(chan id.User, 64),
+		uses:        make(chan use, 1024),
+		started:     uint64(cfg.Now().UnixNano()),
+	}
+	if err := s.openHomes(ctx); err != nil {
+		return nil, err
+	}
+	s.queue = framework.NewQueue("moments.v1.AccountService/outbox", qos.Background,
+		momentsv1.AccountServiceRequestFriendMethod, momentsv1.AccountServiceAcceptFriendMethod)
+	s.outbox = outbox.New(outbox.Config{
+		Store: cfg.Store, Queue: s.queue, Consumer: "notify", Deliver: s.deliver, Peers: idcqueue.Consumers(cfg.Peers),
+		Log: cfg.Logger, Now: cfg.Now,
+	})
+	return s, nil
 }
 
 // background gives a context for calls that no request is waiting for.
 func background(ctx context.Context, job string) context.Context {
 	return rpc.WithCall(ctx, &rpc.Call{Header: rpc.Header{
-		Entry: tracing.EntryOf("job account." + job),
+		Entry: framework.NameEntry("job account." + job),
 		Class: qos.Background,
 		Trace: tracing.NewTraceID(),
 	}})
-}
-
-// parseUser reads the id of a user from a field.
-func parseUser(field, s string) (id.User, error) {
-	u, err := id.ParseUser(s)
-	if err != nil {
-		return id.User{}, problem.Invalid(field, "not the id of a user")
-	}
-	return u, nil
 }

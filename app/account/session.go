@@ -64,23 +64,31 @@ func (s *signer) token(u id.User, sess id.Session) string {
 	return token64.EncodeToString(s.mac(b, b))
 }
 
-// open gives what a token names, and whether it is one of ours.
-func (s *signer) open(token string) (u id.User, sess id.Session, ok bool) {
-	var b [tokenLen]byte
+// cutToken gives the bytes of a token that has the form of one.
+func cutToken(token string) (b [tokenLen]byte, ok bool) {
 	if len(token) != token64.EncodedLen(tokenLen) {
-		return u, sess, false
+		return b, false
 	}
-	if _, err := token64.Strict().Decode(b[:], []byte(token)); err != nil {
-		return u, sess, false
+	_, err := token64.Strict().Decode(b[:], []byte(token))
+	return b, err == nil && b[0] == tokenFormat && b[1] == tokenKeyNo
+}
+
+// open gives what a token names, if it is one of ours: every region has the keys of all.
+func (s *Service) open(ctx context.Context, token string) (u id.User, sess id.Session, err error) {
+	b, ok := cutToken(token)
+	if !ok {
+		return u, sess, errNoSession()
 	}
-	if b[0] != tokenFormat || b[1] != tokenKeyNo {
-		return u, sess, false
+	u, sess = id.User(b[2:18]), id.Session(b[18:34])
+	by, err := s.signerOf(ctx, u.Region())
+	if err != nil {
+		return u, sess, problem.Store("read the key of the session tokens", err)
 	}
 	var room [sha256.Size]byte
-	if !hmac.Equal(s.mac(room[:0], b[:tokenSigned]), b[tokenSigned:]) {
-		return u, sess, false
+	if by == nil || !hmac.Equal(by.mac(room[:0], b[:tokenSigned]), b[tokenSigned:]) {
+		return u, sess, errNoSession()
 	}
-	return id.User(b[2:18]), id.Session(b[18:34]), true
+	return u, sess, nil
 }
 
 // tokenKey gives the store's key of the tokens, made at the first start.
@@ -114,53 +122,84 @@ func (s *Service) LogIn(ctx context.Context, req *momentsv1.LogInRequest) (*mome
 	if n := len([]rune(req.GetDevice())); n > maxDevice {
 		return nil, problem.Invalid("device", "has %d characters, want at most %d", n, maxDevice)
 	}
-	u, known, err := s.userByName(ctx, req.GetName())
-	if err != nil {
-		return nil, problem.Store("log in", err)
+	if err := checkSource(req.GetSource()); err != nil {
+		return nil, err
 	}
-	password, err := cleanPassword(req.GetPassword())
-	if err != nil {
-		// What can be no password is a wrong one, after the same time.
-		password, known = "", false
-	}
-	if !known {
-		u = user{}
-	}
-	right, err := s.hasher.verify(ctx, u.hash, password)
-	if err != nil {
-		return nil, problem.Store("log in", err)
-	}
-	if !right {
-		return nil, problem.New(rpc.Unauthenticated, "bad-credentials", "", "no account has this name and password")
-	}
-	owner, err := id.ParseUser(u.profile.GetUserId())
+	over, err := s.brakes.take(brakeName(req.GetName()), req.GetSource(), s.now())
 	if err != nil {
 		return nil, err
 	}
-	sess, err := id.New[id.Session](s.ids)
-	if err != nil {
-		return nil, err
+	wrong := false
+	defer func() { over(wrong) }()
+	for {
+		u, ver, err := s.userByName(ctx, req.GetName())
+		if err != nil {
+			return nil, problem.Store("log in", err)
+		}
+		password, err := cleanPassword(req.GetPassword())
+		if err != nil {
+			// What can be no password is a wrong one, after the same time.
+			password, u = "", user{}
+		}
+		right, err := s.hasher.verify(ctx, u.hash, password)
+		if err != nil {
+			return nil, problem.Store("log in", err)
+		}
+		if !right {
+			wrong = true
+			return nil, problem.New(rpc.Unauthenticated, "bad-credentials", "", "no account has this name and password")
+		}
+		owner, err := id.ParseUser(u.profile.GetUserId())
+		if err != nil {
+			return nil, err
+		}
+		sess, err := id.New[id.Session](s.ids)
+		if err != nil {
+			return nil, err
+		}
+		row := session{expires: s.now().Add(s.sessionTTL).Truncate(time.Millisecond), device: req.GetDevice(), used: s.now()}
+		err = s.openSession(ctx, owner, ver, sess, row)
+		if errors.Is(err, kv.ErrConflict) {
+			continue // the account has changed: perhaps this is its password no more
+		}
+		if err != nil {
+			return nil, problem.Store("log in", err)
+		}
+		// Whoever has moved here has tokens of the key of his first home: his id names that.
+		by, err := s.signerOf(ctx, owner.Region())
+		if err != nil {
+			return nil, problem.Store("log in", err)
+		}
+		if by == nil {
+			return nil, fmt.Errorf("account: the key of the session tokens of region %d is not here", owner.Region())
+		}
+		return &momentsv1.LogInResponse{
+			Token:     by.token(owner, sess),
+			Profile:   u.profile,
+			ExpiresMs: row.expires.UnixMilli(),
+		}, nil
 	}
-	row := session{expires: s.now().Add(s.sessionTTL).Truncate(time.Millisecond), device: req.GetDevice()}
-	if err := s.openSession(ctx, owner, sess, row); err != nil {
-		return nil, problem.Store("log in", err)
+}
+
+// brakeName gives what tries at a name are counted by: all its spellings together. It
+// says nothing of whether there is such a name, and one that can be none counts too.
+func brakeName(name string) string {
+	if clean, err := cleanName(name); err == nil {
+		return foldName(clean)
 	}
-	return &momentsv1.LogInResponse{
-		Token:     s.signer.token(owner, sess),
-		Profile:   u.profile,
-		ExpiresMs: row.expires.UnixMilli(),
-	}, nil
+	return name
 }
 
 // openSession stores a session and ends those of the user that have expired, and
-// the oldest ones beyond the limit.
-func (s *Service) openSession(ctx context.Context, u id.User, sess id.Session, row session) error {
+// the oldest ones beyond the limit. It fails with kv.ErrConflict if the account is
+// not of the version any more that the password was checked against.
+func (s *Service) openSession(ctx context.Context, u id.User, ver uint64, sess id.Session, row session) error {
 	slot := slotOfUser(u)
-	items, _, err := s.store.Scan(ctx, slot, kv.Prefix(userKey(prefixSession, u), s.maxSessions+batchRoom), kv.Linearizable)
+	items, err := s.openSessions(ctx, u)
 	if err != nil {
 		return err
 	}
-	b := new(kv.Batch).Put(pairKey(prefixSession, u, sess), row.encode())
+	b := new(kv.Batch).IfVer(userKey(prefixUser, u), ver).Put(pairKey(prefixSession, u, sess), row.encode())
 	excess := len(items) + 1 - s.maxSessions
 	for _, item := range items { // in the order of their opening
 		old, err := decodeSession(item.Value)
@@ -181,17 +220,16 @@ func (s *Service) openSession(ctx context.Context, u id.User, sess id.Session, r
 			break
 		}
 	}
-	_, err = s.store.Apply(ctx, slot, b)
-	return err
+	return s.apply(ctx, slot, b)
 }
 
 // LogOut implements the contract.
 func (s *Service) LogOut(ctx context.Context, req *momentsv1.LogOutRequest) (*momentsv1.LogOutResponse, error) {
-	u, sess, ok := s.signer.open(req.GetToken())
-	if !ok {
-		return nil, errNoSession()
+	u, sess, err := s.open(ctx, req.GetToken())
+	if err != nil {
+		return nil, err
 	}
-	if _, err := s.store.Apply(ctx, slotOfUser(u), new(kv.Batch).Delete(pairKey(prefixSession, u, sess))); err != nil {
+	if err := s.apply(ctx, slotOfUser(u), new(kv.Batch).Delete(pairKey(prefixSession, u, sess))); err != nil {
 		return nil, problem.Store("log out", err)
 	}
 	s.sessions.remove(sess)
@@ -206,9 +244,9 @@ type seen struct {
 
 // Authenticate implements the contract.
 func (s *Service) Authenticate(ctx context.Context, req *momentsv1.AuthenticateRequest) (*momentsv1.AuthenticateResponse, error) {
-	u, sess, ok := s.signer.open(req.GetToken())
-	if !ok {
-		return nil, errNoSession()
+	u, sess, err := s.open(ctx, req.GetToken())
+	if err != nil {
+		return nil, err
 	}
 	now := s.now()
 	found, ok := s.sessions.get(sess)
@@ -227,6 +265,9 @@ func (s *Service) Authenticate(ctx context.Context, req *momentsv1.AuthenticateR
 			return nil, err
 		}
 		found, age = seen{at: now, expires: row.expires}, 0
+		if now.Sub(row.used) >= usedEvery && s.home(u) {
+			s.noteUse(u, sess)
+		}
 		s.sessions.put(sess, found, 1)
 	}
 	if !now.Before(found.expires) {

@@ -87,6 +87,7 @@ func TestRefusesBadArguments(t *testing.T) {
 		"duration":  {[]string{"-duration", "0s"}, "-duration"},
 		"rounds":    {[]string{"-rounds", "0"}, "-rounds"},
 		"only":      {[]string{"-only", "both"}, "-only"},
+		"runs":      {[]string{"-runs", "F,X"}, "-runs"},
 		"argument":  {[]string{"extra"}, "unexpected argument"},
 		"no graph":  {[]string{"-graph", "/nonexistent"}, "no such file"},
 		"bad graph": {[]string{"-graph", edges}, "line 2"},

@@ -13,7 +13,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -102,22 +101,11 @@ func drillMain(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	root, err := repository(ctx)
-	if err != nil {
-		return err
-	}
-	if c.dir == "" {
-		c.dir = filepath.Join(root, "build")
-	}
-	if err := os.MkdirAll(c.dir, 0o755); err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp(c.dir, "drill-")
+	root, dir, err := workspace(ctx, c.dir, "drill-", out)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	fmt.Fprintf(out, "%s, %d cores, load average %s; data in %s%s\n", runtime.Version(), runtime.NumCPU(), loadAverage(), dir, inMemory(dir))
 	servers, generator, err := halves()
 	if err != nil {
 		return err
@@ -152,14 +140,7 @@ func drillMain(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := d.run(ctx, graph); err != nil {
 		return errors.Join(err, s.alive())
 	}
-	for _, m := range d.metrics {
-		fmt.Fprintln(out, m)
-	}
-	fmt.Fprintf(out, "load average %s\n", loadAverage())
-	if c.json != "" {
-		return writeJSON(out, c.json, d.metrics)
-	}
-	return nil
+	return tell(out, d.metrics, c.json)
 }
 
 // server is one process of the system.

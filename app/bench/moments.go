@@ -43,8 +43,14 @@ func startMoments(ctx context.Context, path string, split bool, dir string, grap
 		return nil, err
 	}
 	s := &system{
-		name: "moments", about: about, pids: []int{proc.cmd.Process.Pid}, indexCap: load.IndexCap,
-		alive: proc.exited, stop: proc.stop,
+		name: "moments", about: about, pids: []int{proc.cmd.Process.Pid}, indexCap: load.IndexCap, talks: true,
+		alive: proc.exited,
+	}
+	s.stop = func() {
+		if s.hangUp != nil {
+			_ = s.hangUp() // nothing is under way
+		}
+		proc.stop()
 	}
 	if err := s.connect(ctx, filepath.Join(data, "run.json"), proc, graph); err != nil {
 		s.stop()
@@ -61,8 +67,12 @@ func (s *system) connect(ctx context.Context, state string, proc *process, graph
 	}
 	var running struct {
 		Gateways []struct {
-			URL string `json:"url"`
+			URL   string `json:"url"`
+			Admin string `json:"admin"`
 		} `json:"gateways"`
+		Services map[string]struct {
+			Addr string `json:"addr"`
+		} `json:"services"`
 	}
 	if err := json.Unmarshal([]byte(text), &running); err != nil {
 		return fmt.Errorf("%s: %w", state, err)
@@ -78,6 +88,17 @@ func (s *system) connect(ctx context.Context, state string, proc *process, graph
 	if err != nil {
 		return err
 	}
-	s.dial = town.Dial(urls...)
+	s.admin = running.Gateways[0].Admin
+	s.urls, s.dial = urls, town.Dial(urls...)
+	if s.rpc, s.hangUp, err = dialRPC(running.Services["timeline"].Addr, town, s.dial); err != nil {
+		return fmt.Errorf("the timeline service named by %s: %w", state, err)
+	}
+	s.found = func(g *load.Graph) (func() (load.Target, error), error) {
+		other, err := load.NewTown(g)
+		if err != nil {
+			return nil, err
+		}
+		return other.Dial(urls...), nil
+	}
 	return nil
 }

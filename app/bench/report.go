@@ -16,7 +16,7 @@ import (
 
 // metric is one line of the JSON file: the median over the rounds with quartiles.
 type metric struct {
-	Name  string  `json:"name"`
+	Name  string  `json:"metric"`
 	Value float64 `json:"value"`
 	Unit  string  `json:"unit"`
 	Q1    float64 `json:"q1"`
@@ -104,6 +104,18 @@ func loadAverage() string {
 		return "unknown"
 	}
 	return string(bytes.Fields(b)[0])
+}
+
+// tell ends a drill: its metrics for people, and to the file at path if there is one.
+func tell(out io.Writer, metrics []metric, path string) error {
+	for _, m := range metrics {
+		fmt.Fprintln(out, m)
+	}
+	fmt.Fprintf(out, "load average %s\n", loadAverage())
+	if path == "" {
+		return nil
+	}
+	return writeJSON(out, path, metrics)
 }
 
 // writeJSON writes the metrics to path, one object a line.

@@ -52,7 +52,7 @@ func startBrowser(t *testing.T, base string) *browser {
 		chromedp.Flag("disable-sync", true), chromedp.Flag("no-first-run", true), chromedp.Flag("lang", "en-US"),
 		chromedp.WSURLReadTimeout(60*time.Second),
 	)
-	limit, cancelLimit := context.WithTimeout(context.Background(), 4*time.Minute)
+	limit, cancelLimit := context.WithTimeout(context.Background(), 8*time.Minute)
 	t.Cleanup(cancelLimit)
 	alloc, cancelAlloc := chromedp.NewExecAllocator(limit, opts...)
 	t.Cleanup(cancelAlloc)
@@ -80,6 +80,13 @@ func (b *browser) check() {
 	for _, p := range b.problems {
 		b.t.Error(p)
 	}
+	b.problems = nil
+}
+
+// forgive forgets the problems so far: the test has made them.
+func (b *browser) forgive() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.problems = nil
 }
 
@@ -151,7 +158,7 @@ func (p *person) do(what string, actions ...chromedp.Action) {
 	p.t.Helper()
 	// The limit is inside of Run: the first Run's context is the tab's for good.
 	err := chromedp.Run(p.ctx, chromedp.ActionFunc(func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 		defer cancel()
 		return chromedp.Tasks(actions).Do(ctx)
 	}))
@@ -189,7 +196,7 @@ func (p *person) sees(want ...string) {
 // until waits for a condition in the page.
 func (p *person) until(js, what string) {
 	p.t.Helper()
-	p.do(what, chromedp.Poll(js, nil, chromedp.WithPollingTimeout(20*time.Second)))
+	p.do(what, chromedp.Poll(js, nil, chromedp.WithPollingTimeout(60*time.Second)))
 }
 
 // picture keeps what the page looks like in build/screenshots.
@@ -197,7 +204,7 @@ func (p *person) picture(name string) {
 	p.t.Helper()
 	dir := filepath.Join("..", "..", "build", "screenshots")
 	var png []byte
-	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.ctx, 60*time.Second)
 	defer cancel()
 	if err := chromedp.Run(ctx, chromedp.CaptureScreenshot(&png)); err != nil {
 		p.t.Logf("screenshot %s: %v", name, err)

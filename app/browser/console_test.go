@@ -146,6 +146,8 @@ func TestConsole(t *testing.T) {
 	c.goTo("#/traces?entry=POST+%2Fposts", `[data-test=traces] tbody a`)
 	c.do("open one", chromedp.Click(`[data-test=traces] tbody a`), chromedp.WaitVisible(test("waterfall")), chromedp.Click(`.span-name`), chromedp.WaitVisible(`tr.more dl`))
 	c.picture("trace")
+	var one string // its address
+	c.do("remember it", chromedp.Evaluate(`location.hash.slice(2)`, &one))
 
 	// Services, methods, processes, items, a chart.
 	c.goTo("#/services", `[data-test=services] tbody a`)
@@ -162,15 +164,23 @@ func TestConsole(t *testing.T) {
 	c.until(`document.querySelectorAll('[data-test=qos] tbody tr').length >= 1`, "the table says the same")
 	c.picture("qos")
 
-	// Another language, dark, on a phone.
-	c.click(test("language"))
-	c.sees("过载保护")
-	c.screen(390, 844, "dark")
-	for _, page := range []string{"entries", "graph?entry=POST+%2Fposts", "compare", "traces", "services", "qos"} {
-		c.goTo("#/"+page, "main h1")
-		c.until(`!document.querySelector('.loading')`, "be loaded")
-		c.fits(page)
-		c.picture("phone-" + strings.FieldsFunc(page, func(r rune) bool { return r == '?' })[0])
+	// Each page in both languages, light and dark, on a desk and on a phone.
+	for _, language := range []struct{ name, says string }{{"zh", "过载保护"}, {"en", "QoS"}} {
+		c.click(test("language"))
+		c.sees(language.says)
+		for _, scheme := range []string{"light", "dark"} {
+			for _, width := range []int64{1440, 390} {
+				c.screen(width, 900, scheme)
+				for _, page := range []string{"entries", "graph?entry=POST+%2Fposts", "compare?entry=POST+%2Fposts&last=5m&ago=1s", "traces", one, "services", "services?name=moments.v1.PostService", "services?process=moments", "qos"} {
+					c.goTo("#/"+page, "main h1")
+					c.until(`!document.querySelector('.loading')`, "be loaded")
+					c.fits(page)
+					c.sees(language.says) // the current page or not, its name is in sight
+					name := strings.NewReplacer(one, "trace", "?entry=POST+%2Fposts&last=5m&ago=1s", "", "?entry=POST+%2Fposts", "", "?name=moments.v1.PostService", "-one", "?process=moments", "-items").Replace(page)
+					c.picture(fmt.Sprintf("%s-%s-%s-%d", name, language.name, scheme, width))
+				}
+			}
+		}
 	}
 	c.click(test("theme"))
 	c.click(test("live"))
@@ -191,7 +201,7 @@ func TestConsoleOfALargeSystem(t *testing.T) {
 		e := tracing.EntryOf(hostile)
 		recorder.Edges(callgraph.Server, method(0)).Slot(e, callgraph.AtEntry).Record(callgraph.OK, time.Millisecond, 1, 1)
 		recorder.Edges(callgraph.Server, hostile+"/"+hostile).Slot(e, recorder.Method(method(1))).Record(callgraph.Panic, time.Millisecond, 1, 1)
-		for i := range 1000 {
+		for i := range 1200 {
 			recorder.Edges(callgraph.Server, method(1+i%300)).Slot(e, recorder.Method(method((i*7)%(1+i%300)))).Record(callgraph.OK, time.Duration(1+i)*time.Microsecond, 1, 1)
 		}
 	}
@@ -212,8 +222,18 @@ func TestConsoleOfALargeSystem(t *testing.T) {
 	view := runConsole(t, 3*time.Second, console.Target{Name: hostile, Addr: strings.TrimPrefix(srv.URL, "http://")})
 	c := b.openAt("large", view, `[data-test=entries] tbody a`)
 	c.screen(1440, 950, "dark")
+	const drawn = `document.querySelectorAll('[data-node]').length > 250 && document.querySelectorAll('.edge').length >= 1000`
+	c.do("say when it is drawn", chromedp.Evaluate(`window.asked = performance.now(); new MutationObserver((_, o) => {
+		if (!(`+drawn+`)) return;
+		o.disconnect();
+		requestAnimationFrame(() => requestAnimationFrame(() => { window.drawn = performance.now() - window.asked; }));
+	}).observe(document.body, {childList: true, subtree: true})`, nil))
 	c.click(`[data-test=entries] tbody a`)
-	c.until(`document.querySelectorAll('[data-node]').length > 250 && document.querySelectorAll('.edge').length >= 900`, "see all of the graph")
+	c.until(drawn+` && window.drawn > 0`, "see all of the graph")
+	var took float64
+	var edges int
+	c.do("read how long it took", chromedp.Evaluate(`window.drawn`, &took), chromedp.Evaluate(`document.querySelectorAll('.edge').length`, &edges))
+	t.Logf("%d edges were on the screen %.0f ms after the click, fetching and layout included", edges, took)
 	c.do("choose a method", chromedp.Evaluate(`document.querySelectorAll('[data-node]')[5].dispatchEvent(new MouseEvent('click', {bubbles: true}))`, nil), chromedp.WaitVisible(test("details")))
 	c.picture("graph")
 	for _, page := range []string{"services", "qos", "traces", "compare?last=5m&ago=3s"} {

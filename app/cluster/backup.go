@@ -17,11 +17,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-rpc/sluice/app/comment"
+	"github.com/sluice-rpc/sluice/app/idcqueue"
 	"github.com/sluice-rpc/sluice/app/kv/pebblekv"
 	"github.com/sluice-rpc/sluice/app/topology"
 )
 
-// A backup is one store directory for each service and this file, written last: a
+// A backup is one store directory for each service, the directory of photos and videos if
+// they are in the data directory, and this file, written last: a
 // backup without it was not finished.
 const manifestFile = "BACKUP"
 
@@ -42,9 +45,9 @@ type backupOrder struct {
 const maxOrder = 64 << 10
 
 // backupDoor lets who can read the data directory have a copy of a running store
-// made. The process that has the store open must make it: the store's lock keeps all
-// others out.
-func backupDoor(d *Data, r topology.Role, store *pebblekv.Store) http.Handler {
+// made, with the directory of its blobs if there is one. The process that has the store
+// open must make it: the store's lock keeps all others out.
+func backupDoor(d *Data, r topology.Role, store *pebblekv.Store, blobs string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		given, _ := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
 		if subtle.ConstantTimeCompare([]byte(given), []byte(d.token)) != 1 {
@@ -59,6 +62,12 @@ func backupDoor(d *Data, r topology.Role, store *pebblekv.Store) http.Handler {
 		if err := store.Checkpoint(req.Context(), order.Dest); err != nil {
 			http.Error(w, fmt.Sprintf("back up %s: %v", r, err), http.StatusInternalServerError)
 			return
+		}
+		if blobs != "" { // after the store, which names none that is not there
+			if err := copyBlobs(blobs, filepath.Join(filepath.Dir(order.Dest), blobsDir)); err != nil {
+				http.Error(w, fmt.Sprintf("back up photos and videos: %v", err), http.StatusInternalServerError)
+				return
+			}
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
@@ -164,6 +173,14 @@ func Restore(ctx context.Context, backup, dest string) (err error) {
 		if err := pebblekv.Restore(ctx, dirOf(backup, r), dirOf(work, r), pebblekv.Options{}); err != nil {
 			return fmt.Errorf("restore %s: %w", r, err)
 		}
+		if err := renewLog(ctx, dirOf(work, r), r); err != nil {
+			return fmt.Errorf("restore %s: %w", r, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(backup, blobsDir)); err == nil {
+		if err := copyBlobs(filepath.Join(backup, blobsDir), filepath.Join(work, blobsDir)); err != nil {
+			return fmt.Errorf("restore photos and videos: %w", err)
+		}
 	}
 	stamp := fmt.Appendf(nil, "moments data %d\n", dataFormat)
 	if err := writeFile(filepath.Join(work, stampFile), stamp, 0o600); err != nil {
@@ -173,6 +190,22 @@ func Restore(ctx context.Context, backup, dest string) (err error) {
 		return err
 	}
 	return os.Rename(work, dest)
+}
+
+// renewLog tells the regions that a store is joined to that its log goes on from a copy: they
+// may have more of it than the copy has. Its comments go on under another number.
+func renewLog(ctx context.Context, dir string, r topology.Role) (err error) {
+	store, err := pebblekv.Open(dir, pebblekv.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	if r == topology.Comment {
+		if err := comment.Renew(ctx, store); err != nil {
+			return err
+		}
+	}
+	return idcqueue.Renew(ctx, store)
 }
 
 // wantEmpty refuses a directory that holds anything.

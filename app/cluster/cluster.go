@@ -15,17 +15,26 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-rpc/sluice/app/account"
 	"github.com/sluice-rpc/sluice/app/comment"
 	"github.com/sluice-rpc/sluice/app/gateway"
+	"github.com/sluice-rpc/sluice/app/homes"
+	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/idcqueue"
+	"github.com/sluice-rpc/sluice/app/idcqueue/path"
 	"github.com/sluice-rpc/sluice/app/kv/pebblekv"
+	"github.com/sluice-rpc/sluice/app/link"
+	"github.com/sluice-rpc/sluice/app/media"
+	"github.com/sluice-rpc/sluice/app/notify"
 	"github.com/sluice-rpc/sluice/app/post"
 	"github.com/sluice-rpc/sluice/app/timeline"
 	"github.com/sluice-rpc/sluice/app/topology"
 	"github.com/sluice-rpc/sluice/framework"
+	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/edge"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
@@ -39,6 +48,12 @@ type Config struct {
 	// Sockets are bound already and take the place of addresses in Topology: ROLE for
 	// what a role serves, ROLE-admin for its admin pages. Start takes them over.
 	Sockets map[string]net.Listener
+	// Source is where Topology was read. If it has a file, regions that come and go there
+	// do so here while the node runs; all else of it needs a start.
+	Source config.Source
+	// Settings is the configuration as pages show it; nil means Topology, without where
+	// each value was found.
+	Settings []config.InEffect
 	// CheapPasswords lets new passwords cost nothing, which protects nothing. It is for
 	// benches that make many accounts.
 	CheapPasswords bool
@@ -48,26 +63,50 @@ type Config struct {
 type Node struct {
 	cfg     Config
 	log     *slog.Logger
+	room    room
 	servers map[topology.Role]*framework.Server
 	conns   map[topology.Role]*framework.Conn
 	stores  map[topology.Role]*pebblekv.Store
+	lines   map[topology.Role]*path.Line      // to peers in other regions
+	queues  map[topology.Role]*idcqueue.Queue // over these
+	met     map[topology.Role]meets           // services that meet regions before they join
+	others  others
 	jobs    []part // background work of the services
-	gateway *gateway.Gateway
-	door    net.Listener // of the gateway
-	admin   net.Listener // of the gateway's admin pages
+
+	people    *account.Service // whose homes are moved; nil if it does not run here
+	moved     *homes.Table     // who has moved; nil without other regions
+	causality *comment.Service // how the regions of comments stand; nil if it does not run here
+	gateway   *gateway.Gateway
+	access    *os.File     // log of the gateway's requests; nil for none
+	blobs     *media.Blobs // of the media service; nil if it does not run here
+	links     *link.Signer
+	edge      *edgeNode    // nil for none
+	door      net.Listener // of the gateway
+	admin     net.Listener // of the gateway's admin pages
+	abroad    *abroad      // nil without other regions
+	foreign   net.Listener // of gateways of other regions; nil for none
 }
 
 // Start opens the stores, makes the services and binds all addresses. Nothing is
 // served before Run. If it fails it leaves nothing open.
 func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n := &Node{
-		cfg: cfg, log: cfg.Log,
+		cfg: cfg, log: cfg.Log, room: roomIn(Memory(), cfg.Roles),
 		servers: map[topology.Role]*framework.Server{},
 		conns:   map[topology.Role]*framework.Conn{},
 		stores:  map[topology.Role]*pebblekv.Store{},
+		lines:   map[topology.Role]*path.Line{},
+		queues:  map[topology.Role]*idcqueue.Queue{},
+		met:     map[topology.Role]meets{},
 	}
+	n.others.now.Store(&cfg.Topology.Regions)
 	if n.log == nil {
 		n.log = slog.Default()
+	}
+	if n.cfg.Settings == nil {
+		if n.cfg.Settings, err = settingsOf(cfg.Topology); err != nil {
+			return nil, err
+		}
 	}
 	if len(cfg.Roles) == 0 {
 		return nil, errors.New("cluster: no role to run")
@@ -86,6 +125,12 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.openStores(); err != nil {
 		return nil, err
 	}
+	if err := n.openFiles(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.openAbroad(); err != nil {
+		return nil, err
+	}
 	for _, r := range topology.Services() {
 		if n.runs(r) {
 			n.prepare(r)
@@ -96,6 +141,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 			return nil, err
 		}
 	}
+	n.followHomes()
 	for _, r := range topology.Services() {
 		if n.runs(r) {
 			if err := n.build(ctx, r); err != nil {
@@ -108,10 +154,18 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 			return nil, listenError(string(r), err)
 		}
 	}
+	if n.runs(topology.Edge) {
+		if err := n.openEdge(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if n.runs(topology.Gateway) {
 		if err := n.openDoor(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if cfg.Source.File != "" {
+		n.jobs = append(n.jobs, part{name: "the list of regions", run: n.followPeers})
 	}
 	return n, nil
 }
@@ -125,9 +179,12 @@ func adminSocket(r topology.Role) string { return string(r) + "-admin" }
 // checkSockets refuses sockets that nothing here would serve on: who connects to them
 // would wait forever.
 func (n *Node) checkSockets() error {
-	known := make([]string, 0, 2*len(n.cfg.Roles))
+	known := make([]string, 0, 3*len(n.cfg.Roles))
 	for _, r := range n.cfg.Roles {
 		known = append(known, string(r), adminSocket(r))
+		if slices.Contains(topology.Facing(), r) && n.cfg.Topology.Abroad() {
+			known = append(known, lineSocket(r))
+		}
 	}
 	for name := range n.cfg.Sockets {
 		if !slices.Contains(known, name) {
@@ -139,11 +196,14 @@ func (n *Node) checkSockets() error {
 
 // calls is which services a role calls.
 var calls = map[topology.Role][]topology.Role{
-	topology.Account:  {topology.Timeline},
-	topology.Post:     {topology.Account, topology.Timeline},
-	topology.Comment:  {topology.Account, topology.Post},
+	topology.Account:  {topology.Timeline, topology.Post, topology.Comment, topology.Notify, topology.Media},
+	topology.Media:    {topology.Account, topology.Post},
+	topology.Edge:     {topology.Media},
+	topology.Post:     {topology.Account, topology.Timeline, topology.Media, topology.Notify},
+	topology.Comment:  {topology.Account, topology.Post, topology.Notify},
+	topology.Notify:   {topology.Account, topology.Post, topology.Comment},
 	topology.Timeline: {topology.Account, topology.Post, topology.Comment},
-	topology.Gateway:  {topology.Account, topology.Post, topology.Comment, topology.Timeline},
+	topology.Gateway:  {topology.Account, topology.Post, topology.Comment, topology.Timeline, topology.Notify, topology.Media},
 }
 
 // called gives the services that the roles of this process call.
@@ -156,21 +216,13 @@ func (n *Node) called() []topology.Role {
 	return slices.Compact(all)
 }
 
-// caches is the memory of each service's store. Single rows are kept of what a page
-// reads again and again: posts, heads of comment threads, most of them absent, and
-// versions of friendships. A timeline is read by scans of its newest page.
-var caches = map[topology.Role]pebblekv.Options{
-	topology.Post:     {RowCacheBytes: 64 << 20},
-	topology.Comment:  {RowCacheBytes: 32 << 20},
-	topology.Account:  {RowCacheBytes: 32 << 20},
-	topology.Timeline: {CacheBytes: 64 << 20, ScanCacheBytes: 64 << 20},
-}
-
 // openStores opens the stores of the services side by side: after a kill each has a log
 // to read again.
 func (n *Node) openStores() error {
 	var opening errgroup.Group
 	var mu sync.Mutex // of n.stores
+	blocks := pebblekv.NewCache(n.room.blocks)
+	defer blocks.Release() // each store has its own hold of it
 	for _, r := range topology.Services() {
 		if !n.runs(r) {
 			continue
@@ -179,8 +231,8 @@ func (n *Node) openStores() error {
 			return fmt.Errorf("cluster: role %s needs a data directory", r)
 		}
 		opening.Go(func() error {
-			opts := caches[r]
-			opts.Logger = n.log.With("store", string(r))
+			opts := n.room.store(r)
+			opts.Cache, opts.Logger = blocks, n.log.With("store", string(r))
 			store, err := pebblekv.Open(n.cfg.Data.store(r), opts)
 			if err != nil {
 				return fmt.Errorf("open the store of %s: %w", r, err)
@@ -202,9 +254,13 @@ func (n *Node) prepare(r topology.Role) {
 	n.servers[r] = framework.NewServer(
 		framework.ServerConfig{Service: string(r), Addr: place.Listen, Admin: place.Admin},
 		framework.WithLogger(n.log),
+		framework.WithSettings(n.cfg.Settings),
 		framework.WithoutSignals(), // the node stops its servers in an order
 		framework.WithListeners(n.cfg.Sockets[string(r)], n.cfg.Sockets[adminSocket(r)]),
-		framework.WithAdminHandler("POST /backup", backupDoor(n.cfg.Data, r, store)),
+		framework.WithAdminHandler("POST /backup", backupDoor(n.cfg.Data, r, store, n.blobDir(r))),
+		framework.WithAdminHandler("GET /regions", n.regionsPage(r)),
+		framework.WithAdminHandler("POST /queue", n.queueDoor(r)),
+		framework.WithAdminHandler("POST /rehome", n.rehomeDoor(r)),
 	)
 }
 
@@ -229,7 +285,7 @@ func (n *Node) connect(r topology.Role) error {
 // build makes a service and registers it with its server.
 func (n *Node) build(ctx context.Context, r topology.Role) error {
 	region, store, srv := n.cfg.Topology.Region.ID(), n.stores[r], n.servers[r]
-	log := n.log.With("service", string(r))
+	log, now, peers := n.log.With("service", string(r)), n.cfg.Topology.Region.Now(), n.peers()
 	var svc any
 	var err error
 	switch r {
@@ -239,28 +295,72 @@ func (n *Node) build(ctx context.Context, r topology.Role) error {
 			cost = account.CheapestCost
 		}
 		var s *account.Service
-		s, err = account.New(ctx, account.Config{Store: store, Region: region, Timeline: n.timelines(), PasswordCost: cost, Logger: log})
+		s, err = account.New(ctx, account.Config{
+			Store: store, Region: region, Peers: peers, Timeline: n.timelines(), Posts: n.posts(), Comments: n.comments(), Notify: n.notices(), Media: n.media(),
+			PasswordCost: cost, CachedFriends: n.room.friends, Logger: log, Now: now,
+		})
 		momentsv1.RegisterAccountServiceServer(srv, s)
-		svc = s
+		svc, n.people = s, s
 	case topology.Post:
 		var s *post.Service
-		s, err = post.New(ctx, post.Config{Store: store, Region: region, Account: n.accounts(), Timeline: n.timelines(), Log: log})
+		s, err = post.New(ctx, post.Config{
+			Store: store, Region: region, Peers: peers, Account: n.accounts(), Timeline: n.timelines(), Media: n.media(), Notify: n.notices(), Log: log, Now: now,
+			CachedFacts: n.room.facts, CachedBytes: n.room.posts,
+		})
 		momentsv1.RegisterPostServiceServer(srv, s)
 		svc = s
 	case topology.Timeline:
 		var s *timeline.Service
-		s, err = timeline.New(timeline.Config{Store: store, Account: n.accounts(), Post: n.posts(), Comment: n.comments()})
+		near := n.servers[topology.Post] != nil && n.servers[topology.Comment] != nil
+		var home id.Region // everybody's
+		if n.cfg.Topology.Abroad() {
+			home = region
+		}
+		s, err = timeline.New(timeline.Config{
+			Store: store, Home: home, Homes: n.moved, Account: n.accounts(), Post: n.posts(), Comment: n.comments(), Near: near, Now: now,
+			CachedFriends: n.room.friends,
+		})
 		momentsv1.RegisterTimelineServiceServer(srv, s)
 		svc = s
 	case topology.Comment:
 		var s *comment.Service
-		s, err = comment.New(ctx, comment.Config{Store: store, Region: region, Account: n.accounts(), Post: n.posts(), Log: log})
+		s, err = comment.New(ctx, comment.Config{
+			Store: store, Region: region, Peers: peers, Homes: n.moved, Account: n.accounts(), Post: n.posts(), Notify: n.notices(), Log: log, Now: now,
+			CachedFacts: n.room.facts,
+			Caught: func(from id.Region, ms int64) bool {
+				queue := n.queues[topology.Comment]
+				return queue != nil && queue.Caught(from, ms)
+			},
+			Clock: func(of id.Region) time.Time {
+				if queue := n.queues[topology.Comment]; queue != nil {
+					return queue.Clock(of)
+				}
+				return now()
+			},
+		})
 		momentsv1.RegisterCommentServiceServer(srv, s)
+		svc, n.causality = s, s
+	case topology.Notify:
+		var s *notify.Service
+		s, err = notify.New(notify.Config{Store: store, Account: n.accounts(), Comment: n.comments(), Post: n.posts(), Log: log})
+		momentsv1.RegisterNotifyServiceServer(srv, s)
 		svc = s
-	case topology.Gateway:
+	case topology.Media:
+		var s *media.Service
+		s, err = media.New(ctx, media.Config{
+			Store: store, Blobs: n.blobs, Region: region, Links: n.links, Posts: n.posts(), Profiles: n.accounts(), Log: log, Now: now,
+		})
+		momentsv1.RegisterMediaServiceServer(srv, s)
+		svc = s
+	case topology.Edge, topology.Gateway:
 	}
 	if err != nil {
 		return fmt.Errorf("start %s: %w", r, err)
+	}
+	if far, ok := svc.(joined); ok && n.cfg.Topology.Abroad() {
+		if err := n.join(ctx, r, far); err != nil {
+			return err
+		}
 	}
 	if works, ok := svc.(interface{ Run(context.Context) error }); ok {
 		n.jobs = append(n.jobs, part{name: string(r) + "'s background work", run: works.Run})
@@ -284,6 +384,14 @@ func (n *Node) comments() momentsv1.CommentServiceClient {
 	return momentsv1.NewCommentServiceClient(n.conns[topology.Comment])
 }
 
+func (n *Node) notices() momentsv1.NotifyServiceClient {
+	return momentsv1.NewNotifyServiceClient(n.conns[topology.Notify])
+}
+
+func (n *Node) media() momentsv1.MediaServiceClient {
+	return momentsv1.NewMediaServiceClient(n.conns[topology.Media])
+}
+
 func (n *Node) openDoor(ctx context.Context) error {
 	door := n.cfg.Topology.Gateway
 	var err error
@@ -293,18 +401,65 @@ func (n *Node) openDoor(ctx context.Context) error {
 	if n.admin, err = n.bind(ctx, adminSocket(topology.Gateway), door.Admin); err != nil {
 		return err
 	}
+	var access *slog.Logger
+	if door.AccessLog != "" {
+		if access, err = n.openAccessLog(door.AccessLog); err != nil {
+			return err
+		}
+	}
+	if n.foreign, err = n.bindAbroad(ctx, topology.Gateway); err != nil {
+		return err
+	}
 	n.gateway, err = gateway.New(gateway.Config{
+		Region: n.cfg.Topology.Region.ID(), Homes: n.abroad.to(topology.Gateway), Moved: n.moved, Peers: n.foreign, PeerTLS: n.abroad.tls(),
+		Media: n.media(), Links: n.links, Edges: n.edges(), Origin: n.origin(),
 		Accounts: n.accounts(), Posts: n.posts(), Timelines: n.timelines(), Comments: n.comments(),
+		Notices:      n.notices(),
 		Limits:       door.Limits,
 		AdmissionOff: door.Admission == framework.AdmissionOff, Key: door.Key(), Classes: door.QoSTable,
-		Admin: n.admin,
-		HTTP:  edge.ServerConfig{CertFile: door.TLSCert, KeyFile: door.TLSKey},
-		Log:   n.log.With("service", "gateway"),
+		Admin: n.admin, Settings: n.cfg.Settings, Access: access,
+		HTTP: edge.ServerConfig{CertFile: door.TLSCert, KeyFile: door.TLSKey},
+		Log:  n.log.With("service", "gateway"),
 	})
 	if err != nil {
 		return fmt.Errorf("start gateway: %w", err)
 	}
 	return nil
+}
+
+// openAccessLog gives the log of the gateway's requests. Several gateways may append to
+// one file: each line is one write.
+func (n *Node) openAccessLog(file string) (*slog.Logger, error) {
+	if file == "-" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, nil)), nil
+	}
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the log of requests: %w", err)
+	}
+	n.access = f
+	return slog.New(slog.NewJSONHandler(f, nil)), nil
+}
+
+// settingsOf gives the configuration as pages show it when nobody knows where it was
+// found.
+func settingsOf(t topology.Config) ([]config.InEffect, error) {
+	standard, err := config.Describe(topology.Default(), "")
+	if err != nil {
+		return nil, err
+	}
+	given, err := config.Describe(t, "")
+	if err != nil {
+		return nil, err
+	}
+	all := make([]config.InEffect, len(given))
+	for i, s := range given {
+		all[i] = config.InEffect{Setting: standard[i], Value: s.Default, Where: "given"}
+		if s.Default == standard[i].Default {
+			all[i].Where = "default"
+		}
+	}
+	return all, nil
 }
 
 // bind gives the socket of that name, or one at an address.
@@ -332,13 +487,24 @@ func listenError(who string, err error) error {
 	return fmt.Errorf("%s cannot listen: %w; if another program has the port, choose another one (moments up --addr HOST:PORT)", who, err)
 }
 
-// Running gives where a service of this process is reached.
+// Running gives where a service of this process, or its edge, is reached.
 func (n *Node) Running(r topology.Role) (Running, bool) {
+	if r == topology.Edge && n.edge != nil {
+		at := Running{Addr: n.edge.door.Addr().String(), Admin: n.edge.admin.Addr().String(), PID: os.Getpid()}
+		if n.edge.peers != nil {
+			at.Line = n.edge.peers.Addr().String()
+		}
+		return at, true
+	}
 	srv, ok := n.servers[r]
 	if !ok {
 		return Running{}, false
 	}
-	return Running{Addr: srv.Addr(), Admin: srv.AdminAddr(), PID: os.Getpid()}, true
+	at := Running{Addr: srv.Addr(), Admin: srv.AdminAddr(), PID: os.Getpid()}
+	if line := n.lines[r]; line != nil {
+		at.Line = line.Addr()
+	}
+	return at, true
 }
 
 // URL gives where the gateway of this process is reached, empty without one.
@@ -351,6 +517,15 @@ func (n *Node) URL() string {
 		scheme = "https://"
 	}
 	return scheme + n.door.Addr().String()
+}
+
+// GatewayLine gives where the gateway of this process accepts those of other regions,
+// empty if it does not.
+func (n *Node) GatewayLine() string {
+	if n.foreign == nil {
+		return ""
+	}
+	return n.foreign.Addr().String()
 }
 
 // GatewayAdmin gives where the admin pages of this process's gateway are, empty without one.
@@ -373,32 +548,58 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.gateway != nil {
 		steps = append(steps, []part{{name: "gateway", run: func(ctx context.Context) error { return n.gateway.Run(ctx, n.door) }}})
 	}
+	if n.edge != nil {
+		steps = append(steps, []part{{name: "edge", run: n.edge.run}})
+	}
 	steps = append(steps, n.jobs)
 	for _, r := range slices.Backward(topology.Services()) {
 		if srv, ok := n.servers[r]; ok {
 			steps = append(steps, []part{{name: string(r), run: srv.Run}})
 		}
 	}
+	// Doors and lines are closed by those who served on them. Nothing is taken out of the
+	// Node: whoever asks it may still be reading.
 	err := runParts(ctx, steps)
-	n.door, n.admin = nil, nil // closed by the gateway
-	return errors.Join(err, n.close())
+	return errors.Join(err, n.closeStores())
 }
 
-// close gives back what Start has opened.
+// close gives back what Start has opened, for a Node that is not run.
 func (n *Node) close() error {
+	var errs []error
+	if n.edge != nil {
+		errs = append(errs, n.edge.close())
+	}
+	for _, line := range n.lines {
+		errs = append(errs, line.Close())
+	}
+	for _, lis := range []net.Listener{n.door, n.admin, n.foreign} {
+		if lis != nil {
+			errs = append(errs, lis.Close())
+		}
+	}
+	return errors.Join(append(errs, n.closeStores())...)
+}
+
+// closeStores closes what Run has used and nobody else closes.
+func (n *Node) closeStores() error {
 	var errs []error
 	for _, conn := range n.conns {
 		errs = append(errs, conn.Close())
+	}
+	if n.blobs != nil {
+		errs = append(errs, n.blobs.Close())
 	}
 	for r, store := range n.stores {
 		if err := store.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("close the store of %s: %w", r, err))
 		}
 	}
-	for _, lis := range []net.Listener{n.door, n.admin} {
-		if lis != nil {
-			errs = append(errs, lis.Close())
-		}
+	for r, line := range n.lines {
+		hideSeams(n.cfg.Topology.Region.Name, r, n.regions(), line)
+	}
+	n.abroad.close()
+	if n.access != nil {
+		errs = append(errs, n.access.Close())
 	}
 	return errors.Join(errs...)
 }

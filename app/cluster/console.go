@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"syscall"
 
 	"github.com/sluice-rpc/sluice/app/topology"
@@ -27,7 +28,30 @@ type Console struct {
 // OpenConsole binds the console of what a state tells of. Nothing is served before
 // Run. An empty address is DefaultConsole, or any free port if that is taken.
 func OpenConsole(ctx context.Context, addr string, s *State, log *slog.Logger) (*Console, error) {
-	c, err := console.New(console.Config{Targets: console.Static(s.targets()...), Log: log})
+	return openConsole(ctx, addr, console.Static(s.targets()...), log)
+}
+
+// OpenWorldConsole binds the console of all processes of all regions of a World, which are
+// found anew before each look.
+func OpenWorldConsole(ctx context.Context, addr string, w *World, log *slog.Logger) (*Console, error) {
+	return openConsole(ctx, addr, func(context.Context) ([]console.Target, error) {
+		var all []console.Target
+		for _, r := range w.all() {
+			s, err := r.state()
+			if err != nil {
+				continue // it is starting
+			}
+			for _, t := range s.targets() {
+				t.Name = strings.ToUpper(r.Name) + " " + t.Name
+				all = append(all, t)
+			}
+		}
+		return all, nil
+	}, log)
+}
+
+func openConsole(ctx context.Context, addr string, targets console.Targets, log *slog.Logger) (*Console, error) {
+	c, err := console.New(console.Config{Targets: targets, Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -57,11 +81,14 @@ func (c *Console) Close() error { return c.lis.Close() }
 
 // targets gives the admin ports of all processes.
 func (s *State) targets() []console.Target {
+	if len(s.Gateways) == 0 { // it has told the others all, and goes: nobody looks at it
+		return nil
+	}
 	if !s.Split { // all ports lead to the one process
 		return []console.Target{{Name: "moments", Addr: s.Gateways[0].Admin}}
 	}
 	var out []console.Target
-	for _, r := range topology.Services() {
+	for _, r := range topology.Placed() {
 		out = append(out, console.Target{Name: string(r), Addr: s.Services[r].Admin})
 	}
 	for i, g := range s.Gateways {

@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -19,9 +21,12 @@ import (
 )
 
 // TestGraphOfMoments: people post and read, and the console's graph of both entries has
-// exactly what they did, through outbox and fan-out.
+// exactly what they did, through outbox and fan-out, and what the gateway's log of
+// requests says.
 func TestGraphOfMoments(t *testing.T) {
-	n, _ := runNode(t, testConfig(openData(t, t.TempDir()), topology.Roles()...))
+	node := testConfig(openData(t, t.TempDir()), topology.Roles()...)
+	node.Topology.Gateway.AccessLog = filepath.Join(t.TempDir(), "access.log")
+	n, _ := runNode(t, node)
 	call := func(method, path, token string, body any, into any) {
 		t.Helper()
 		b, err := json.Marshal(body)
@@ -141,6 +146,21 @@ func TestGraphOfMoments(t *testing.T) {
 		if wrong != "" {
 			t.Errorf("%s:\n%v", wrong, edges(entry))
 		}
+	}
+	log, err := os.ReadFile(node.Topology.Gateway.AccessLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logged := map[string]int{}
+	for dec := json.NewDecoder(bytes.NewReader(log)); dec.More(); {
+		var line struct{ Entry string }
+		if err := dec.Decode(&line); err != nil {
+			t.Fatal(err)
+		}
+		logged[line.Entry]++
+	}
+	if logged["POST /posts"] != posts || logged["GET /timeline"] != reads {
+		t.Errorf("the gateway's log has %v, want %d posts and %d reads", logged, posts, reads)
 	}
 }
 

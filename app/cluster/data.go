@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sluice-rpc/sluice/app/link"
 	"github.com/sluice-rpc/sluice/app/lockfile"
 	"github.com/sluice-rpc/sluice/app/topology"
 )
@@ -22,6 +23,8 @@ const (
 	lockFile  = "LOCK"
 	tokenFile = "admin.token"
 	stateFile = "run.json"
+
+	linkKeyFile = "link.key"
 )
 
 // dataFormat is the version of the layout of a data directory. Each store inside
@@ -183,4 +186,28 @@ func writeFile(path string, content []byte, mode fs.FileMode) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// linkKey gives the secret behind the links to photos and videos, made once.
+func (d *Data) linkKey() (link.Key, error) { return keptLinkKey(filepath.Join(d.dir, linkKeyFile)) }
+
+// keptLinkKey gives the key in a file, made once.
+func keptLinkKey(path string) (link.Key, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		var fresh link.Key
+		rand.Read(fresh[:]) // never fails
+		if err := writeFile(path, []byte(hex.EncodeToString(fresh[:])+"\n"), 0o600); err != nil {
+			return link.Key{}, fmt.Errorf("the data directory cannot be written: %w", err)
+		}
+		b, err = os.ReadFile(path) // another process of this directory may have been as fast
+	}
+	if err != nil {
+		return link.Key{}, fmt.Errorf("read the key of links: %w", err)
+	}
+	key, err := link.ParseKey(strings.TrimSpace(string(b)))
+	if err != nil {
+		return link.Key{}, fmt.Errorf("%s: %w; or delete it and start again", path, err)
+	}
+	return key, nil
 }

@@ -20,7 +20,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/sluice-rpc/sluice/app/topology"
@@ -32,19 +31,19 @@ import (
 const (
 	gateways = 2
 
-	// How long to wait before a child that died is started again: doubled each time
-	// up to the greatest, and from the start again once it has lived a while.
-	firstBackOff    = 100 * time.Millisecond
-	greatestBackOff = 5 * time.Second
-	livedAWhile     = 10 * time.Second
+	// afterGateways is the niceness of the services, which share the processors with the
+	// gateways: under overload a request must be refused while the services are busy, not
+	// after. It is a third of a gateway's share. At five times the usual load half of those
+	// refused waited 15 ms for a processor and wait 2 ms so (ADR 10).
+	afterGateways = 5
 
 	readyTime = 30 * time.Second // for all children to be ready at the start
-	stopTime  = 30 * time.Second // for a child to drain, then it is killed
 )
 
 // SplitConfig is what a Split needs.
 type SplitConfig struct {
 	Topology topology.Config // Gateway.Listen is the first gateway's; the services get free ports
+	Source   config.Source   // where it was read; if it has a file, the children hear of regions that come and go there
 	Data     *Data
 	Binary   string    // the moments command
 	Flags    []string  // more flags for its run command
@@ -84,7 +83,7 @@ func NewSplit(ctx context.Context, cfg SplitConfig) (_ *Split, err error) {
 			}
 		}
 	}()
-	for _, r := range topology.Services() {
+	for _, r := range topology.Placed() {
 		c := &child{name: string(r), role: r}
 		s.children = append(s.children, c)
 		addr, err := c.bind(ctx, string(r), "127.0.0.1:0")
@@ -97,7 +96,13 @@ func NewSplit(ctx context.Context, cfg SplitConfig) (_ *Split, err error) {
 		}
 		c.health = "http://" + admin + "/readyz"
 		*s.cfg.Topology.Service(r) = topology.Service{Listen: addr, Admin: admin, Addrs: []string{addr}}
-		s.state.Services[r] = Running{Addr: addr, Admin: admin}
+		at := Running{Addr: addr, Admin: admin}
+		if listen := cfg.Topology.Line.Addr(r); listen != "" && cfg.Topology.Abroad() {
+			if at.Line, err = c.bind(ctx, lineSocket(r), listen); err != nil {
+				return nil, err
+			}
+		}
+		s.state.Services[r] = at
 	}
 	if err := s.addGateways(ctx); err != nil {
 		return nil, err
@@ -107,6 +112,13 @@ func NewSplit(ctx context.Context, cfg SplitConfig) (_ *Split, err error) {
 		_, _ = rand.Read(key) // never fails, by its documentation
 		s.cfg.Topology.Gateway.QoSKey = config.Secret(hex.EncodeToString(key))
 	}
+	if s.cfg.Topology.Files.LinkKey == "" { // the gateways have no data directory to find it in
+		key, err := cfg.Data.linkKey()
+		if err != nil {
+			return nil, err
+		}
+		s.cfg.Topology.Files.LinkKey = config.Secret(hex.EncodeToString(key[:]))
+	}
 	if err := writeFile(s.file, s.yaml(), 0o600); err != nil {
 		return nil, fmt.Errorf("write the configuration of the processes: %w", err)
 	}
@@ -114,8 +126,9 @@ func NewSplit(ctx context.Context, cfg SplitConfig) (_ *Split, err error) {
 }
 
 func (s *Split) addGateways(ctx context.Context) error {
-	scheme, asked := "http://", s.cfg.Topology.Gateway.Listen
-	if s.cfg.Topology.Gateway.TLSCert != "" {
+	cfg := s.cfg.Topology
+	scheme, asked := "http://", cfg.Gateway.Listen
+	if cfg.Gateway.TLSCert != "" {
 		scheme = "https://"
 	}
 	listen := loopback(asked)
@@ -130,11 +143,19 @@ func (s *Split) addGateways(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.state.Gateways = append(s.state.Gateways, GatewayState{URL: scheme + addr, Admin: admin})
+		at := GatewayState{URL: scheme + addr, Admin: admin}
+		c.args = []string{"--set", "gateway.listen=" + addr}
+		if peers := cfg.Line.Addr(topology.Gateway); i == 0 && peers != "" && cfg.Abroad() {
+			if at.Line, err = c.bind(ctx, lineSocket(topology.Gateway), peers); err != nil {
+				return err
+			}
+		} else {
+			c.args = append(c.args, "--set", "line.gateway=") // there is one address for it
+		}
+		s.state.Gateways = append(s.state.Gateways, at)
 		if scheme == "http://" { // a certificate may be anybody's: then the services' health must do
 			c.health = scheme + addr + "/readyz"
 		}
-		c.args = []string{"--set", "gateway.listen=" + addr}
 		listen = nextPort(addr, asked)
 	}
 	return nil
@@ -143,13 +164,16 @@ func (s *Split) addGateways(ctx context.Context) error {
 // yaml gives the topology as the children read it.
 func (s *Split) yaml() []byte {
 	t := s.cfg.Topology
-	b := fmt.Appendf(nil, "# Written by moments up --split at each start.\nregion:\n  number: %d\n  name: %q\n", t.Region.Number, t.Region.Name)
-	for _, r := range topology.Services() {
+	b := fmt.Appendf(nil, "# Written by moments up --split at each start.\nregion:\n  number: %d\n  name: %q\n  clock: %v\n", t.Region.Number, t.Region.Name, t.Region.Clock)
+	for _, r := range topology.Placed() {
 		at := t.Service(r)
 		b = fmt.Appendf(b, "%s:\n  listen: %q\n  admin: %q\n  addrs: [%q]\n", r, at.Listen, at.Admin, at.Addrs[0])
 	}
-	return fmt.Appendf(b, "gateway:\n  limits: %t\n  tls-cert: %q\n  tls-key: %q\n  admission: %s\n  qos-key: %q\n  qos-table: %q\n",
-		t.Gateway.Limits, t.Gateway.TLSCert, t.Gateway.TLSKey, t.Gateway.Admission, string(t.Gateway.QoSKey), t.Gateway.QoSTable)
+	b = fmt.Appendf(b, "files:\n  blobs: %q\n  link-key: %q\n  cache-dir: %q\n  cache-size: %v\n",
+		t.Files.Blobs, string(t.Files.LinkKey), t.Files.CacheDir, t.Files.CacheSize)
+	b = AppendRegions(b, t)
+	return fmt.Appendf(b, "gateway:\n  limits: %t\n  tls-cert: %q\n  tls-key: %q\n  admission: %s\n  qos-key: %q\n  qos-table: %q\n  access-log: %q\n",
+		t.Gateway.Limits, t.Gateway.TLSCert, t.Gateway.TLSKey, t.Gateway.Admission, string(t.Gateway.QoSKey), t.Gateway.QoSTable, t.Gateway.AccessLog)
 }
 
 // nextPort gives the address of the next gateway: the next port, any free one if any
@@ -222,7 +246,11 @@ func (s *Split) Run(ctx context.Context, up func(context.Context, *State) error)
 	}
 	ready := make(chan error, 1)
 	go func() { ready <- s.whenReady(ctx, up) }() // waited for below
+	hearing := make(chan error, 1)
+	go func() { hearing <- s.followPeers(ctx) }() // waited for below
 	err := s.watch(ctx, cancel, failed, ready)
+	cancel()
+	err = errors.Join(err, <-hearing)
 	for _, step := range stopSteps(s.children) {
 		for _, c := range step {
 			c.stop()
@@ -232,6 +260,30 @@ func (s *Split) Run(ctx context.Context, up func(context.Context, *State) error)
 		}
 	}
 	return err
+}
+
+// followPeers writes the children's configuration again, which they watch, when regions
+// come or go in that of the Split, until ctx ends.
+func (s *Split) followPeers(ctx context.Context) error {
+	if s.cfg.Source.File == "" {
+		return nil
+	}
+	return config.Watcher[topology.Config]{
+		Defaults: topology.Default(), Source: s.cfg.Source,
+		Refused: func(err error) {
+			s.log.ErrorContext(ctx, "the configuration is not right: the other regions stay as they are", "err", err)
+		},
+		Changed: func(t topology.Config) {
+			if t.Region != s.cfg.Topology.Region {
+				s.log.ErrorContext(ctx, "the configuration is of another region: the other regions stay as they are", "file", s.cfg.Source.File, "region", t.Region.Name)
+				return
+			}
+			s.cfg.Topology.Regions = t.Regions
+			if err := writeFile(s.file, s.yaml(), 0o600); err != nil {
+				s.log.ErrorContext(ctx, "the processes do not hear of other regions that come or go", "err", err)
+			}
+		},
+	}.Run(ctx)
 }
 
 // watch waits until ctx ends or something goes wrong.
@@ -325,78 +377,22 @@ func untilReady(ctx context.Context, url string) error {
 // ready once it is an error: starting again would not mend what is wrong.
 func (s *Split) keep(ctx context.Context, c *child) (err error) {
 	defer func() { err = errors.Join(err, c.closeSockets()) }()
-	backOff := firstBackOff
-	for {
-		began := time.Now()
-		err := s.runOnce(ctx, c)
-		if ctx.Err() != nil {
-			return err
-		}
-		lived := time.Since(began)
-		if !s.wasReady.Load() {
-			return fmt.Errorf("%s ended before everything was up: %w", c.name, orNothing(err))
-		}
-		if lived > livedAWhile {
-			backOff = firstBackOff
-		}
-		s.log.ErrorContext(ctx, "a process died and is started again", "name", c.name, "err", err, "lived", lived, "after", backOff)
-		if !sleep(ctx, backOff) {
-			return nil
-		}
-		backOff = min(2*backOff, greatestBackOff)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return keepRunning(ctx, s.log, c.name, s.wasReady.Load, func(ctx context.Context) error { return s.runOnce(ctx, c) })
 }
 
 // runOnce runs the process of a child until it ends; when ctx ends it is asked to.
-// The child reads its standard input, which ends with this process however that
-// ends, so no child is left behind.
 func (s *Split) runOnce(ctx context.Context, c *child) error {
 	args := append([]string{"run", string(c.role), "--config", s.file, "--data", s.cfg.Data.Dir(), "--until-stdin-ends"}, s.cfg.Flags...)
-	cmd := exec.Command(s.cfg.Binary, append(args, c.args...)...) //nolint:noctx // ending it is asked for through its input
+	binary, args := s.cfg.Binary, append(args, c.args...)
+	if nice, err := exec.LookPath("nice"); err == nil && c.role != topology.Gateway {
+		binary, args = nice, append([]string{"-n", strconv.Itoa(afterGateways), binary}, args...)
+	}
+	cmd := exec.Command(binary, args...) //nolint:noctx // ending it is asked for through its input
 	cmd.Stderr = s.cfg.Stderr
-	// A Ctrl-C of the terminal reaches the whole group: the children must not stop by
-	// it, before those who call them.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := activation.Pass(cmd, c.sockets...); err != nil {
 		return err
 	}
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", c.name, err)
-	}
-	s.note(c, cmd.Process.Pid)
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }() // waited for below
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	err = c.closeSockets()
-	_ = input.Close() // the wish to stop; an error means it has ended
-	t := time.NewTimer(stopTime)
-	defer t.Stop()
-	select {
-	case failed := <-done:
-		return errors.Join(err, failed)
-	case <-t.C:
-		_ = cmd.Process.Kill()
-		return errors.Join(err, fmt.Errorf("%s did not stop within %v and was killed", c.name, stopTime), <-done)
-	}
+	return runProcess(ctx, c.name, cmd, func(pid int) { s.note(c, pid) }, c.closeSockets)
 }
 
 // note keeps the process number of a child in the state, for who looks.

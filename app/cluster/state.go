@@ -29,13 +29,16 @@ type State struct {
 type GatewayState struct {
 	URL   string `json:"url"`   // of the page and the API
 	Admin string `json:"admin"` // of its admin pages
-	PID   int    `json:"pid"`
+	// Line is host:port on which gateways of other regions are accepted.
+	Line string `json:"line,omitempty"`
+	PID  int    `json:"pid"`
 }
 
 // Running is a running service.
 type Running struct {
-	Addr  string `json:"addr"`  // of its RPC server
-	Admin string `json:"admin"` // of its admin pages
+	Addr  string `json:"addr"`           // of its RPC server
+	Admin string `json:"admin"`          // of its admin pages
+	Line  string `json:"line,omitempty"` // on which peers in other regions are accepted
 	PID   int    `json:"pid"`
 }
 

@@ -4,7 +4,7 @@ package comment
 
 import (
 	"context"
-	"encoding"
+	"strings"
 
 	"github.com/sluice-rpc/sluice/app/comment/causal"
 	"github.com/sluice-rpc/sluice/app/id"
@@ -24,50 +24,88 @@ func (s *Service) ListMany(ctx context.Context, req *momentsv1.ListCommentsReque
 	if n := len(texts); n > maxGet {
 		return nil, problem.Invalid("post_ids", "has %d ids, at most %d", n, maxGet)
 	}
+	past, err := s.past(ctx, viewer, req.GetSession())
+	if err != nil {
+		return nil, err
+	}
 	if !req.GetPostsChecked() {
-		if texts, err = s.visible(ctx, req.GetViewerId(), texts); err != nil {
+		if texts, err = s.visible(ctx, req.GetViewerId(), texts, past); err != nil {
 			return nil, err
 		}
 	}
 	snaps := make([]snapshot, 0, len(texts))
 	posts := make([]string, 0, len(texts))
-	var people []id.User
 	for _, text := range texts {
 		p, err := id.ParsePost(text)
 		if err != nil {
 			return nil, problem.Invalid("post_ids", "%v", err)
 		}
-		snap, err := s.threads.read(ctx, p)
+		snap, err := s.upTo(ctx, p, past.of(p))
 		if err != nil {
-			return nil, problem.Store("read thread", err)
+			return nil, err
+		}
+		if len(texts) == 1 { // a page of one post is to be carried on; of many, the latest are known anyway
+			past.note(p, snap.shown())
 		}
 		if len(snap.comments)+len(snap.likes) == 0 {
 			continue
 		}
 		snaps, posts = append(snaps, snap), append(posts, text)
-		people = snap.people(people)
 	}
 	res := new(momentsv1.ListCommentsResponse)
+	if req.GetSession() != "" {
+		res.Session = s.sealer.seal(viewer, past)
+	}
 	if len(snaps) == 0 {
 		return res, nil
 	}
-	set, err := s.relations.Get(ctx, viewer, people)
+	set, err := s.friends.At(ctx, viewer, req.GetRelationsVersion())
 	if err != nil {
 		return nil, err
 	}
+	sights := make([]sight, 0, len(snaps))
 	for i, snap := range snaps {
-		if th := snap.show(viewer, set, posts[i], int(req.GetLimit())); th != nil {
-			res.Threads = append(res.Threads, th)
+		if v := snap.sight(viewer, set, posts[i], int(req.GetLimit())); len(v.shown)+len(v.likers) > 0 {
+			sights = append(sights, v)
 		}
 	}
+	res.Threads = messages(sights)
 	return res, nil
 }
 
-// visible gives those of the posts that the viewer may see.
-func (s *Service) visible(ctx context.Context, viewer string, posts []string) ([]string, error) {
-	res, err := s.post.GetMany(ctx, &momentsv1.GetPostsRequest{ViewerId: viewer, Ids: posts, HeadsOnly: true})
+// past opens a reader's session.
+func (s *Service) past(ctx context.Context, viewer id.User, token string) (*session, error) {
+	t, err := s.sealer.open(ctx, viewer, token)
 	if err != nil {
 		return nil, err
+	}
+	return t, s.reach(ctx, t)
+}
+
+// upTo gives a post's thread as it is now, with all that a session has seen of it.
+func (s *Service) upTo(ctx context.Context, p id.Post, seen causal.Vector) (snapshot, error) {
+	snap, err := s.threads.read(ctx, p)
+	if err != nil {
+		return snapshot{}, problem.Store("read thread", err)
+	}
+	if !snap.seen.Covers(seen) && !snap.seen.Covers(s.members.needed(seen)) {
+		return s.awaitPost(ctx, p, seen)
+	}
+	return snap, nil
+}
+
+// visible gives those of the posts that the viewer may see. If one has not come here yet
+// that his session, which may be nil, has seen elsewhere, this region is behind.
+func (s *Service) visible(ctx context.Context, viewer string, posts []string, past *session) ([]string, error) {
+	moved := past != nil && len(past.posts) > 0 && past.from != s.region
+	res, err := s.post.GetMany(ctx, &momentsv1.GetPostsRequest{ViewerId: viewer, Ids: posts, HeadsOnly: true, Missing: moved})
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range res.GetMissingIds() {
+		if p, err := id.ParsePost(v); err == nil && len(past.of(p)) > 0 {
+			return nil, errBehind
+		}
 	}
 	seen := make([]string, len(res.GetPosts()))
 	for i, p := range res.GetPosts() {
@@ -76,93 +114,125 @@ func (s *Service) visible(ctx context.Context, viewer string, posts []string) ([
 	return seen, nil
 }
 
-// people adds all whose relation to the viewer decides what he sees.
-func (snap snapshot) people(to []id.User) []id.User {
-	for i := range snap.comments {
-		c := &snap.comments[i]
-		to = append(to, c.Writer)
-		if !c.ReplyTo.IsZero() {
-			to = append(to, c.ReplyTo)
-		}
-	}
-	for i := range snap.likes {
-		to = append(to, snap.likes[i].User)
-	}
-	return to
+// sight is a thread as a viewer sees it.
+type sight struct {
+	post        string
+	shown       []causal.Shown
+	live, likes int       // how many comments and likes there are for him
+	likers      []id.User // the latest
+	liked       bool      // by himself
 }
 
-// show gives a thread as a viewer sees it, nil if he sees nothing. Limit is the most
-// comments and the most likes to give, 0 for all; counts are of all that he sees.
-func (snap snapshot) show(viewer id.User, set relations.Set, post string, limit int) *momentsv1.Thread {
-	shown, live := causal.View(snap.comments, func(c *causal.Comment) bool { return sees(set, c) })
-	th := &momentsv1.Thread{PostId: post, CommentCount: uint32(live)}
-	if limit > 0 && len(shown) > limit {
-		shown = shown[len(shown)-limit:]
+// sight gives a thread as a viewer sees it. Limit is the most comments and the most
+// likes to give, 0 for all; counts are of all that he sees.
+func (snap snapshot) sight(viewer id.User, set relations.Set, post string, limit int) sight {
+	v := sight{post: post}
+	v.shown, v.live = causal.View(snap.comments, func(c *causal.Comment) bool { return sees(set, c) })
+	if limit > 0 && len(v.shown) > limit {
+		v.shown = v.shown[len(v.shown)-limit:]
 	}
-	likes := make([]id.User, 0, len(snap.likes))
+	v.likers = make([]id.User, 0, len(snap.likes))
 	for i := range snap.likes {
 		u := snap.likes[i].User
 		if u == viewer {
-			th.Liked = true
+			v.liked = true
 		} else if !privacy.SeesComment(set.Of(u)) {
 			continue
 		}
-		likes = append(likes, u)
+		v.likers = append(v.likers, u)
 	}
-	th.LikeCount = uint32(len(likes))
-	if limit > 0 && len(likes) > limit {
-		likes = likes[len(likes)-limit:]
+	v.likes = len(v.likers)
+	if limit > 0 && v.likes > limit {
+		v.likers = v.likers[v.likes-limit:]
 	}
-	if len(shown)+len(likes) == 0 {
-		return nil
-	}
-	texts := idTexts(shown, likes)
-	take := func(has bool) (text string) {
-		if has {
-			text, texts = texts[:id.Len], texts[id.Len:]
-		}
-		return text
-	}
-	if len(shown) > 0 {
-		room := make([]momentsv1.Comment, len(shown)) // one allocation for all
-		th.Comments = make([]*momentsv1.Comment, len(shown))
-		for i := range shown {
-			from, to := &shown[i], &room[i]
-			to.Id, to.PostId, to.TimeMs, to.Deleted = take(true), post, from.ID.Time().UnixMilli(), from.Mark
-			to.ParentId = take(from.ParentShown)
-			if !from.Mark {
-				to.WriterId, to.ReplyToId, to.Text = take(true), take(!from.ReplyTo.IsZero()), from.Body
-			}
-			th.Comments[i] = to
-		}
-	}
-	if len(likes) > 0 {
-		th.LikeIds = make([]string, len(likes))
-		for i := range likes {
-			th.LikeIds[i] = take(true)
-		}
-	}
-	return th
+	return v
 }
 
-// idTexts gives the texts of all ids that a thread shows, in the order in which show
-// takes them, as one string: one allocation instead of a dozen.
-func idTexts(shown []causal.Shown, likes []id.User) string {
-	b := make([]byte, 0, id.Len*(4*len(shown)+len(likes)))
-	add := func(has bool, e encoding.TextAppender) {
-		if has {
-			b, _ = e.AppendText(b) // never fails
+// messages makes the messages of threads, each kind of them in one piece of memory: a
+// page has a hundred.
+func messages(all []sight) []*momentsv1.Thread {
+	shown, likes := 0, 0
+	for i := range all {
+		shown += len(all[i].shown)
+		likes += len(all[i].likers)
+	}
+	texts := textsOf(all, id.Len*(2*shown+likes)) // replies have more
+	threads, room := make([]*momentsv1.Thread, len(all)), make([]momentsv1.Thread, len(all))
+	comments, commentRoom := make([]*momentsv1.Comment, shown), make([]momentsv1.Comment, shown)
+	likeIDs := make([]string, likes)
+	for i := range all {
+		v, th := &all[i], &room[i]
+		th.PostId, th.CommentCount, th.LikeCount, th.Liked = v.post, uint32(v.live), uint32(v.likes), v.liked
+		for j := range v.shown {
+			comments[j] = &commentRoom[j]
+			texts.comment(comments[j], v.post, &v.shown[j])
+		}
+		for j := range v.likers {
+			likeIDs[j] = texts.take(true)
+		}
+		th.Comments, comments, commentRoom = cut(comments, len(v.shown)), comments[len(v.shown):], commentRoom[len(v.shown):]
+		th.LikeIds, likeIDs = cut(likeIDs, len(v.likers)), likeIDs[len(v.likers):]
+		threads[i] = th
+	}
+	return threads
+}
+
+// cut gives the first n of a list, nil for none. What is appended to them goes elsewhere.
+func cut[T any](list []T, n int) []T {
+	if n == 0 {
+		return nil
+	}
+	return list[:n:n]
+}
+
+// idText holds the texts of ids, as far as they have not been taken.
+type idText string
+
+func (t *idText) take(has bool) (text string) {
+	if has {
+		text, *t = string((*t)[:id.Len]), (*t)[id.Len:]
+	}
+	return text
+}
+
+// comment makes the message of a comment.
+func (t *idText) comment(to *momentsv1.Comment, post string, from *causal.Shown) {
+	to.Id, to.PostId, to.TimeMs, to.Deleted = t.take(true), post, from.ID.Time().UnixMilli(), from.Mark
+	to.ParentId, to.ParentLost = t.take(from.ParentShown), from.ParentLost
+	if !from.Mark {
+		to.WriterId, to.ReplyToId, to.Text = t.take(true), t.take(!from.ReplyTo.IsZero()), from.Body
+	}
+}
+
+// textsOf gives the texts of all ids that threads show, in the order in which messages
+// takes them, as one string of about that size.
+func textsOf(all []sight, size int) idText {
+	var b strings.Builder
+	b.Grow(size)
+	for i := range all {
+		for j := range all[i].shown {
+			c := &all[i].shown[j]
+			addText(&b, c.ID)
+			if c.ParentShown {
+				addText(&b, c.Parent)
+			}
+			if c.Mark {
+				continue
+			}
+			addText(&b, c.Writer)
+			if !c.ReplyTo.IsZero() {
+				addText(&b, c.ReplyTo)
+			}
+		}
+		for _, u := range all[i].likers {
+			addText(&b, u)
 		}
 	}
-	for i := range shown {
-		c := &shown[i]
-		add(true, &c.ID)
-		add(c.ParentShown, &c.Parent)
-		add(!c.Mark, &c.Writer)
-		add(!c.Mark && !c.ReplyTo.IsZero(), &c.ReplyTo)
-	}
-	for i := range likes {
-		add(true, &likes[i])
-	}
-	return string(b)
+	return idText(b.String())
+}
+
+func addText[K id.Kind](b *strings.Builder, v id.ID[K]) {
+	var room [id.Len]byte
+	text, _ := v.AppendText(room[:0]) // never fails
+	_, _ = b.Write(text)              // nor does this
 }

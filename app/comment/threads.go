@@ -5,6 +5,7 @@ package comment
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/sluice-rpc/sluice/app/comment/causal"
@@ -17,7 +18,13 @@ import (
 // store. It may be used concurrently.
 type threads struct {
 	store kv.Store
+	stamp func(kv.Slot) (uint64, bool) // of store
 	limit int
+	own   id.Region // the number that comments are made under here
+	due   due
+	// stable gives what no region will reply to in ignorance; see causal.Registry.Stable.
+	stable func(mine causal.Vector, said map[id.Region]causal.Vector) causal.Vector
+	log    *slog.Logger
 
 	mu   sync.Mutex
 	kept map[id.Post]*thread // guarded by mu
@@ -30,33 +37,86 @@ type thread struct {
 	ver  uint64      // guarded by mu; version of the head's row, 0 for an empty log
 	head causal.Head // guarded by mu
 	fold causal.Thread
+	// stamp is one of the post's slot: while it holds, ver is that of the row. Guarded by
+	// mu.
+	stamp uint64
+
+	snapped uint64 // guarded by mu; operations that the latest known snapshot has
+
+	// said is how far each other region was when it made its latest operation here.
+	// Guarded by mu.
+	said map[id.Region]causal.Vector
+	// collected: deleted comments may have been forgotten. Guarded by mu.
+	collected bool
 
 	told int // guarded by threads.mu; the size that counts in threads.size
 }
 
-func newThreads(store kv.Store, limit int) *threads {
-	return &threads{store: store, limit: limit, kept: make(map[id.Post]*thread)}
+func newThreads(store kv.Store, own id.Region, limit int, log *slog.Logger) *threads {
+	return &threads{store: store, stamp: kv.StampOf(store), own: own, limit: limit, log: log, kept: make(map[id.Post]*thread)}
 }
 
 // snapshot is what a reader needs of a thread. It is immutable.
 type snapshot struct {
 	comments []causal.Comment
 	likes    []causal.Approval
+	seen     causal.Vector // what the replica has
+	ahead    causal.Vector // what the thread shows beyond it: see causal.Thread.Ahead
+}
+
+// shown is what a session has seen that is shown the thread.
+func (snap *snapshot) shown() causal.Vector {
+	if len(snap.ahead) == 0 {
+		return snap.seen
+	}
+	return snap.seen.Join(snap.ahead)
 }
 
 // read gives a post's thread as it is now.
 func (ts *threads) read(ctx context.Context, p id.Post) (snapshot, error) {
+	slot := kv.SlotOf(p[:])
+	stamp, stamped := ts.stamp(slot)
+	if stamped {
+		if snap, ok := ts.peek(p, stamp); ok {
+			return snap, nil
+		}
+	}
 	// Most posts have no log: one look, and nothing is kept.
-	it, err := ts.store.Get(ctx, kv.SlotOf(p[:]), headKey(p), kv.Local)
+	it, err := ts.store.Get(ctx, slot, headKey(p), kv.Local)
 	if err != nil || it.Ver == 0 {
 		return snapshot{}, err
 	}
 	var snap snapshot
 	err = ts.with(ctx, p, it, func(t *thread) error {
-		snap = snapshot{comments: t.fold.Comments(), likes: t.fold.Likes()}
+		snap = t.now()
+		if stamped {
+			t.stamp = stamp
+		}
 		return nil
 	})
 	return snap, err
+}
+
+// peek gives a thread that is kept if nothing has changed in the slot since stamp, at
+// which it was as its head says.
+func (ts *threads) peek(p id.Post, stamp uint64) (snapshot, bool) {
+	ts.mu.Lock()
+	t := ts.kept[p]
+	ts.mu.Unlock()
+	if t == nil {
+		return snapshot{}, false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ver == 0 || t.stamp != stamp {
+		return snapshot{}, false
+	}
+	return t.now(), true
+}
+
+// now gives what readers need. The caller holds mu.
+func (t *thread) now() snapshot {
+	return snapshot{comments: t.fold.Comments(), likes: t.fold.Likes(), seen: t.head.Seen, ahead: t.fold.Ahead()}
 }
 
 // with lets do look at a thread that is no older than the head it is given, and not
@@ -66,12 +126,16 @@ func (ts *threads) with(ctx context.Context, p id.Post, head kv.Item, do func(*t
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ver < head.Ver {
-		if err := ts.catchUp(ctx, p, t, head); err != nil {
+		err := ts.catchUp(ctx, p, t, head)
+		ts.tell(p, t, t.fold.Size()+1)
+		if err != nil {
 			return err
 		}
 	}
 	err := do(t)
-	ts.tell(p, t, t.fold.Size()+1)
+	if n := ops(t.head); n-t.snapped > max(snapshotMin, t.snapped/2) {
+		ts.due.add(p)
+	}
 	return err
 }
 
@@ -82,6 +146,46 @@ func (ts *threads) catchUp(ctx context.Context, p id.Post, t *thread, item kv.It
 	if err != nil {
 		return fmt.Errorf("comment: head of %v: %w", p, err)
 	}
+	if t.ver == 0 && ops(t.head) == 0 && ops(head) > snapshotMin {
+		fold, at, err := ts.restore(ctx, p)
+		if err != nil {
+			return err
+		}
+		if fold != nil && head.Seen.Covers(at.Seen) {
+			t.fold, t.head, t.snapped, t.collected = *fold, at, ops(at), true
+		}
+	}
+	if err := ts.foldTo(ctx, p, t, head); err != nil {
+		return err
+	}
+	if t.collected && t.fold.Torn() { // somebody answered what had been forgotten
+		t.forget()
+		if err := ts.foldTo(ctx, p, t, head); err != nil {
+			return err
+		}
+	}
+	t.head, t.ver = head, item.Ver
+	return nil
+}
+
+// add folds an operation.
+func (t *thread) add(r *causal.Record, own id.Region) (fork bool) {
+	if n := r.ID.Region(); n != own {
+		if t.said == nil {
+			t.said = make(map[id.Region]causal.Vector)
+		}
+		t.said[n] = r.Deps.With(n, r.Seq)
+	}
+	return t.fold.Fold(r)
+}
+
+// forget makes a thread one of which nothing is folded.
+func (t *thread) forget() {
+	t.ver, t.head, t.fold, t.said, t.collected, t.snapped = 0, causal.Head{}, causal.Thread{}, nil, false, 0
+}
+
+// foldTo folds what is in the log up to a head.
+func (ts *threads) foldTo(ctx context.Context, p id.Post, t *thread, head causal.Head) error {
 	slot := kv.SlotOf(p[:])
 	for _, e := range head.Seen {
 		have := t.head.Seen.Of(e.Region)
@@ -103,13 +207,33 @@ func (ts *threads) catchUp(ctx context.Context, p id.Post, t *thread, item kv.It
 				if rec.Seq != have {
 					return fmt.Errorf("comment: the log of %v has %d of region %d where %d belongs", p, rec.Seq, e.Region, have)
 				}
-				t.fold.Fold(&rec)
+				if t.add(&rec, ts.own) {
+					ts.log.ErrorContext(ctx, "two operations have one id: a disk was set back; both are in the log", "post", p, "id", rec.ID)
+				}
 				t.head = t.head.After(&rec)
 			}
 		}
 	}
-	t.head.Last = max(t.head.Last, head.Last)
-	t.ver = item.Ver
+	if t.head.Sum == head.Sum && head.Sum != (causal.Sum{}) || len(head.Seen) == 0 {
+		return nil
+	}
+	// There are others that claim a place in the log.
+	r := kv.Prefix(besidePrefix(p), kv.MaxScan)
+	for more := true; more; {
+		items, rest, err := ts.store.Scan(ctx, slot, r, kv.Local)
+		if err != nil {
+			return err
+		}
+		for _, it := range items {
+			rec, err := parseRecord(it.Value)
+			if err != nil {
+				return err
+			}
+			t.fold.Fold(&rec)
+			r.From = kv.Next(it.Key)
+		}
+		more = rest && len(items) > 0
+	}
 	return nil
 }
 

@@ -3,20 +3,26 @@
 package comment
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/sluice-rpc/sluice/app/comment/causal"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/app/once"
+	"github.com/sluice-rpc/sluice/app/outbox"
 	"github.com/sluice-rpc/sluice/app/privacy"
 	"github.com/sluice-rpc/sluice/app/problem"
 	"github.com/sluice-rpc/sluice/app/relations"
 	"github.com/sluice-rpc/sluice/app/text"
+	"github.com/sluice-rpc/sluice/framework"
+	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
@@ -41,7 +47,8 @@ func (s *Service) Add(ctx context.Context, req *momentsv1.AddCommentRequest) (*m
 		return nil, problem.Invalid("text", "is blank: write something")
 	}
 	body, parent := o.rec.Body, o.rec.Parent // the record is the store's from here on
-	if err := s.do(ctx, o); err != nil {
+	session, err := s.do(ctx, o, req.GetSession())
+	if err != nil {
 		return nil, err
 	}
 	c := &momentsv1.Comment{
@@ -55,22 +62,23 @@ func (s *Service) Add(ctx context.Context, req *momentsv1.AddCommentRequest) (*m
 		}
 		c.ReplyToId = p.Writer.String()
 	}
-	return &momentsv1.AddCommentResponse{Comment: c}, nil
+	return &momentsv1.AddCommentResponse{Comment: c, Session: session}, nil
 }
 
 // Delete removes a comment; see the contract.
 func (s *Service) Delete(ctx context.Context, req *momentsv1.DeleteCommentRequest) (*momentsv1.DeleteCommentResponse, error) {
-	o, err := newOp(causal.Delete, "user_id", req.GetUserId(), req.GetPostId(), "")
+	o, err := newOp(causal.Delete, "user_id", req.GetUserId(), req.GetPostId(), req.GetIdempotencyKey())
 	if err != nil {
 		return nil, err
 	}
 	if o.rec.Parent, err = id.ParseComment(req.GetCommentId()); err != nil {
 		return nil, problem.Invalid("comment_id", "%v", err)
 	}
-	if err := s.do(ctx, o); err != nil {
+	session, err := s.do(ctx, o, req.GetSession())
+	if err != nil {
 		return nil, err
 	}
-	return &momentsv1.DeleteCommentResponse{}, nil
+	return &momentsv1.DeleteCommentResponse{Session: session}, nil
 }
 
 // Like sets a like; see the contract.
@@ -79,10 +87,11 @@ func (s *Service) Like(ctx context.Context, req *momentsv1.LikeRequest) (*moment
 	if err != nil {
 		return nil, err
 	}
-	if err := s.do(ctx, o); err != nil {
+	session, err := s.do(ctx, o, req.GetSession())
+	if err != nil {
 		return nil, err
 	}
-	return &momentsv1.LikeResponse{}, nil
+	return &momentsv1.LikeResponse{Session: session}, nil
 }
 
 // Unlike takes a like back; see the contract.
@@ -91,20 +100,26 @@ func (s *Service) Unlike(ctx context.Context, req *momentsv1.UnlikeRequest) (*mo
 	if err != nil {
 		return nil, err
 	}
-	if err := s.do(ctx, o); err != nil {
+	session, err := s.do(ctx, o, req.GetSession())
+	if err != nil {
 		return nil, err
 	}
-	return &momentsv1.UnlikeResponse{}, nil
+	return &momentsv1.UnlikeResponse{Session: session}, nil
 }
 
 // op is one operation waiting for its post's turn.
 type op struct {
 	rec    causal.Record // who does what
+	author id.User       // of the post
+	seen   causal.Vector // of the post, after this
 	claim  once.Use      // of the idempotency key, in the user's slot
 	use    once.Use      // of the idempotency key, in the post's slot
 	result id.Comment    // of an Add
 	err    error         // result
 	done   bool          // err is final
+	bury   bool          // delete again what a lost region had deleted
+
+	sending framework.Sending // into the outbox
 }
 
 func (o *op) settle(err error) { o.err, o.done = err, true }
@@ -132,8 +147,41 @@ func sumOf(r *causal.Record) [sha256.Size]byte {
 	return once.Sum("comment", strconv.Itoa(int(r.Kind)), string(r.Post[:]), string(r.Parent[:]), r.Body)
 }
 
-// do runs an operation: once only, if it has a key, and only on what its user sees.
-func (s *Service) do(ctx context.Context, o *op) error {
+// do runs an operation: once only, if it has a key, only on what its user sees, and
+// after all that his session has seen. It gives the session after it.
+func (s *Service) do(ctx context.Context, o *op, session string) (string, error) {
+	post, user := o.rec.Post, o.rec.Writer
+	t, err := s.sealer.open(ctx, user, session)
+	if err != nil {
+		return "", err
+	}
+	if err := s.reach(ctx, t); err != nil {
+		return "", err
+	}
+	o.rec.Deps = t.of(post)
+	o.sending = s.queue.Begin(ctx)
+	err = s.run(ctx, o)
+	if errors.Is(err, errBehind) { // nothing is written: it may come in time
+		if _, err = s.awaitPost(ctx, post, t.of(post)); err == nil {
+			o.err, o.done = errNotRun, false
+			err = s.run(ctx, o)
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	if o.seen == nil { // a repetition, which found its first answer: look how things stand
+		snap, err := s.threads.read(ctx, post)
+		if err != nil {
+			return "", problem.Store("read thread", err)
+		}
+		o.seen = snap.seen
+	}
+	t.note(post, o.seen)
+	return s.sealer.seal(user, t), nil
+}
+
+func (s *Service) run(ctx context.Context, o *op) error {
 	post, user := o.rec.Post, o.rec.Writer
 	sum, now := sumOf(&o.rec), s.now()
 	o.claim = once.New(now, user[:], o.rec.Key, sum)
@@ -193,24 +241,64 @@ func (s *Service) claim(ctx context.Context, o *op) (done bool, err error) {
 
 // allowed decides whether the user may do it.
 func (s *Service) allowed(ctx context.Context, o *op) error {
-	author, err := s.author(ctx, o.rec.Writer, o.rec.Post)
-	if err != nil || o.rec.Parent.IsZero() {
+	author, err := s.author(ctx, o.rec.Writer, o.rec.Post, o.rec.Deps)
+	if err != nil {
 		return err
+	}
+	o.author = author
+	if o.rec.Kind != causal.Delete {
+		set, err := s.relations.Get(ctx, o.rec.Writer, []id.User{author})
+		if err != nil {
+			return err
+		}
+		if !privacy.MayReact(set.Of(author)) {
+			return problem.New(rpc.PermissionDenied, "not-friends", "", "only friends of its author may comment on or like a post")
+		}
+	}
+	if o.rec.Parent.IsZero() {
+		return nil
 	}
 	return s.checkParent(ctx, o, author)
 }
 
-// author gives the author of a post that a user may see.
-func (s *Service) author(ctx context.Context, user id.User, p id.Post) (id.User, error) {
-	res, err := s.post.GetMany(ctx, &momentsv1.GetPostsRequest{ViewerId: user.String(), Ids: []string{p.String()}, HeadsOnly: true})
-	if err != nil {
-		return id.User{}, err
+// author gives the author of a post that a user may see. One that his session has seen
+// elsewhere, and that has not come here yet, is waited for: to him it exists.
+func (s *Service) author(ctx context.Context, user id.User, p id.Post, seen causal.Vector) (id.User, error) {
+	req := &momentsv1.GetPostsRequest{ViewerId: user.String(), Ids: []string{p.String()}, HeadsOnly: true, Missing: len(seen) > 0}
+	var late <-chan time.Time
+	for {
+		res, err := s.post.GetMany(ctx, req)
+		if err != nil {
+			return id.User{}, err
+		}
+		if len(res.GetPosts()) == 1 {
+			return id.ParseUser(res.GetPosts()[0].GetAuthorId())
+		}
+		if len(res.GetMissingIds()) == 0 || !s.joined {
+			return id.User{}, problem.NotFound("post")
+		}
+		if late == nil {
+			timer := time.NewTimer(patience(ctx))
+			defer timer.Stop()
+			late = timer.C
+		}
+		again := time.NewTimer(lookAgain) // posts come by a queue that is not this service's
+		select {
+		case <-again.C:
+		case <-late:
+			err = errBehind
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		again.Stop()
+		if err != nil {
+			return id.User{}, err
+		}
 	}
-	if len(res.GetPosts()) != 1 {
-		return id.User{}, problem.NotFound("post")
-	}
-	return id.ParseUser(res.GetPosts()[0].GetAuthorId())
 }
+
+// lookAgain is how long to wait for a post before looking again.
+const lookAgain = 50 * time.Millisecond
 
 // checkParent decides whether the user may reply to, or delete, a comment. What he
 // does not see does not exist for him.
@@ -300,14 +388,20 @@ func (s *Service) tryWrite(ctx context.Context, p id.Post, ops []*op, mode kv.Re
 	if err != nil {
 		return err
 	}
-	w := turn{s: s, post: p, slot: slot, mode: mode, batch: new(kv.Batch)}
+	// Posts of one slot share an outbox, so they take turns from here on.
+	out, err := s.outbox.Open(ctx, slot)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	w := turn{s: s, post: p, slot: slot, mode: mode, batch: new(kv.Batch), out: out}
 	err = s.threads.with(ctx, p, item, func(t *thread) error {
 		if t.ver > item.Ver { // another process has written since
 			return kv.ErrConflict
 		}
 		w.thread, w.head, w.ver = t, t.head, t.ver
 		for _, o := range ops {
-			if w.disturbs(o) {
+			if w.batch.Len()+opOps+turnOps > kv.MaxOps || w.disturbs(o) {
 				continue // it is for the next batch, which sees what this one does
 			}
 			if err := w.prepare(ctx, o); err != nil {
@@ -332,8 +426,10 @@ type turn struct {
 	head    causal.Head // after the batch
 	ver     uint64      // of the head's row, before the batch
 	batch   *kv.Batch
+	out     *outbox.Turn
 	ops     []*op // with something in the batch
 	records []causal.Record
+	deletes bool // a text has to go
 }
 
 // disturbs reports whether what an op does depends on what is in the batch already:
@@ -355,6 +451,13 @@ func (w *turn) prepare(ctx context.Context, o *op) error {
 			return nil
 		}
 	}
+	if o.rec.Deps = w.s.members.needed(o.rec.Deps); !w.head.Seen.Covers(o.rec.Deps) {
+		if w.mode == kv.Local {
+			return kv.ErrConflict // it may be that only what is nearest is behind
+		}
+		o.settle(errBehind)
+		return nil
+	}
 	act := true // whether the op changes anything
 	switch o.rec.Kind {
 	case causal.Like:
@@ -367,13 +470,14 @@ func (w *turn) prepare(ctx context.Context, o *op) error {
 				o.settle(problem.NotFound("comment"))
 				return nil
 			}
-			act = false
+			act = o.bury && slices.Contains(w.thread.fold.Dangling(w.head.Seen, w.s.members.now.Load()), c.ID)
 		}
 	}
 	if !act && w.mode == kv.Local {
 		return kv.ErrConflict // to write nothing, one must know how things stand
 	}
 	if !act && o.use.IsZero() {
+		o.seen = w.head.Seen
 		o.settle(nil)
 		return nil
 	}
@@ -401,14 +505,16 @@ func (w *turn) log(ctx context.Context, o *op) (*causal.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Hash = r.Sum()
 	value, err := encodeRecord(&r)
 	if err != nil {
 		return nil, err
 	}
 	w.batch.Put(logKey(w.post, r.ID.Region(), r.Seq), value)
+	e := entry{kind: r.Kind, again: r.Kind == causal.Like && w.thread.fold.EverLiked(r.Writer), post: w.post, author: o.author, region: r.ID.Region(), seq: r.Seq}
+	w.out.Put(w.batch, e.encode(), o.sending.Origin)
 	if r.Kind == causal.Delete {
-		if err := w.blank(ctx, r.Parent); err != nil {
+		w.deletes = true
+		if err := w.s.blank(ctx, w.batch, w.slot, w.thread, &r); err != nil {
 			return nil, err
 		}
 	}
@@ -418,14 +524,14 @@ func (w *turn) log(ctx context.Context, o *op) (*causal.Record, error) {
 }
 
 // blank takes the text of a deleted comment out of the log, so that it is nowhere to
-// be read again.
-func (w *turn) blank(ctx context.Context, target id.Comment) error {
-	c, ok := w.thread.fold.Get(target)
+// be read again. The thread is locked.
+func (s *Service) blank(ctx context.Context, batch *kv.Batch, slot kv.Slot, t *thread, by *causal.Record) error {
+	c, ok := t.fold.Get(by.Parent)
 	if !ok {
-		return nil // checked before: it was there
+		return nil // whoever deletes it has seen it, so it was there
 	}
-	key := logKey(w.post, c.ID.Region(), c.Seq)
-	it, err := w.s.store.Get(ctx, w.slot, key, kv.Local)
+	key := logKey(by.Post, c.ID.Region(), c.Seq)
+	it, err := s.store.Get(ctx, slot, key, kv.Local)
 	if err != nil {
 		return err
 	}
@@ -433,31 +539,48 @@ func (w *turn) blank(ctx context.Context, target id.Comment) error {
 	if err != nil {
 		return err
 	}
-	r.Body = ""
+	grave := causal.Entry{Region: by.ID.Region(), Seq: by.Seq}
+	if r.Body == "" && r.Grave.Seq > 0 && cmp.Or(cmp.Compare(r.Grave.Region, grave.Region), cmp.Compare(r.Grave.Seq, grave.Seq)) <= 0 {
+		return nil // of two the same one counts in all regions
+	}
+	r.Body, r.Grave = "", grave
 	value, err := encodeRecord(&r)
 	if err != nil {
 		return err
 	}
-	w.batch.Put(key, value)
+	batch.Put(key, value)
 	return nil
 }
 
 // apply writes the batch and folds it into the thread.
 func (w *turn) apply(ctx context.Context) error {
 	key := headKey(w.post)
-	ver, err := w.s.store.Apply(ctx, w.slot, w.batch.IfVer(key, w.ver).Put(key, w.head.Encode()))
+	w.batch.IfVer(key, w.ver).Put(key, w.head.Encode())
+	if err := w.out.Seal(w.batch); err != nil {
+		return err
+	}
+	if w.deletes {
+		dropSnapshot(w.batch, w.post)
+	}
+	ver, err := w.s.store.Apply(ctx, w.slot, w.batch)
 	if err != nil {
 		return err
 	}
+	w.out.Applied(ver)
 	w.thread.mu.Lock()
 	if w.thread.ver == w.ver { // else a reader was quicker to fold it
 		for i := range w.records {
-			w.thread.fold.Fold(&w.records[i])
+			w.thread.add(&w.records[i], w.s.number)
 		}
 		w.thread.head, w.thread.ver = w.head, ver
 	}
+	if w.deletes {
+		w.thread.snapped = 0
+	}
 	w.thread.mu.Unlock()
 	for _, o := range w.ops {
+		o.seen = w.head.Seen
+		o.sending.Done(nil)
 		o.settle(nil)
 	}
 	return nil

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cursor makes and reads the opaque texts that name a place in a list of
-// posts. A place is a post, not a number, so pages neither repeat nor skip anything
-// when the list changes.
+// Package cursor makes and reads the opaque texts that name a place in a list. A place
+// is a post, or another item of the list, and not a number, so pages neither repeat nor
+// skip anything when the list changes.
 //
 // A cursor is no secret and grants nothing: it names a place in a list whose every
 // item is checked again. Its check sum catches one that was mangled, or that came
@@ -51,6 +51,31 @@ func Parse(kind byte, owner id.User, text string) (at id.Post, err error) {
 	}
 	copy(at[:], raw[1:])
 	return at, nil
+}
+
+// MakeLong is Make for a place that has another form than an id, of maxPlace bytes at most.
+func MakeLong(kind byte, owner id.User, place []byte) string {
+	raw := append(append(make([]byte, 0, 1+len(place)+4), version), place...)
+	return base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint32(raw, sum(kind, owner, raw)))
+}
+
+// maxPlace is more than any place has.
+const maxPlace = 2 << 10
+
+// ParseLong reads what MakeLong gave for the same list. It accepts nothing else.
+func ParseLong(kind byte, owner id.User, text string) (place []byte, err error) {
+	if len(text) > base64.RawURLEncoding.EncodedLen(1+maxPlace+4) {
+		return nil, errInvalid
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(raw) < 1+4 || raw[0] != version || base64.RawURLEncoding.EncodeToString(raw) != text {
+		return nil, errInvalid
+	}
+	signed := raw[:len(raw)-4]
+	if binary.BigEndian.Uint32(raw[len(signed):]) != sum(kind, owner, signed) {
+		return nil, errInvalid
+	}
+	return signed[1:], nil
 }
 
 func sum(kind byte, owner id.User, place []byte) uint32 {

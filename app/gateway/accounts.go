@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 
@@ -32,7 +33,7 @@ func (g *Gateway) register(c *call) error {
 		return err
 	}
 	c.w.Header().Set("Location", "/users/"+res.GetProfile().GetUserId())
-	return c.reply(http.StatusCreated, func(b []byte) []byte { return appendProfile(b, res.GetProfile()) })
+	return c.reply(http.StatusCreated, func(b []byte) []byte { return g.appendProfile(b, res.GetProfile()) })
 }
 
 func (g *Gateway) logIn(c *call) error {
@@ -44,7 +45,13 @@ func (g *Gateway) logIn(c *call) error {
 	if err := edge.DecodeBody(c.r, &in); err != nil {
 		return err
 	}
-	res, err := g.accounts.LogIn(c.ctx(), &momentsv1.LogInRequest{Name: in.Name, Password: in.Password, Device: in.Device})
+	in.Device = cmp.Or(in.Device, deviceOf(c.r.UserAgent()))
+	if done, err := g.logInAway(c, in.Name, in); done || err != nil {
+		return err
+	}
+	res, err := g.accounts.LogIn(c.ctx(), &momentsv1.LogInRequest{
+		Name: in.Name, Password: in.Password, Device: in.Device, Source: edge.Place(c.r),
+	})
 	if err != nil {
 		return err
 	}
@@ -52,7 +59,7 @@ func (g *Gateway) logIn(c *call) error {
 	return c.reply(http.StatusCreated, func(b []byte) []byte {
 		b = appendString(append(b, `{"token":`...), res.GetToken())
 		b = appendTime(append(b, `,"expires_at":`...), res.GetExpiresMs())
-		b = appendProfile(append(b, `,"user":`...), res.GetProfile())
+		b = g.appendProfile(append(b, `,"user":`...), res.GetProfile())
 		return append(b, '}')
 	})
 }
@@ -63,8 +70,13 @@ func (g *Gateway) logOut(c *call) error {
 	if err != nil {
 		return err
 	}
+	if done, err := g.logOutAway(c, token); done || err != nil {
+		return err
+	}
+	user := g.sessions.whose(c.r)
 	_, err = g.accounts.LogOut(c.ctx(), &momentsv1.LogOutRequest{Token: token})
 	g.sessions.forget(token)
+	g.hub.doubt(user)
 	if err != nil {
 		return err
 	}
@@ -86,7 +98,7 @@ func (g *Gateway) profile(c *call, user string) error {
 	if err != nil {
 		return err
 	}
-	return c.reply(http.StatusOK, func(b []byte) []byte { return appendProfile(b, res.GetProfile()) })
+	return c.reply(http.StatusOK, func(b []byte) []byte { return g.appendProfile(b, res.GetProfile()) })
 }
 
 // findUsers answers ?name=, the user with that name or nobody, and ?ids=, the
@@ -124,7 +136,7 @@ func (g *Gateway) findUsers(c *call) error {
 			found = []*momentsv1.Profile{res.GetProfile()}
 		}
 	}
-	return c.reply(http.StatusOK, func(b []byte) []byte { return append(appendItems(b, found, appendProfile), '}') })
+	return c.reply(http.StatusOK, func(b []byte) []byte { return append(appendItems(b, found, g.appendProfile), '}') })
 }
 
 func (g *Gateway) listFriends(c *call) error {
@@ -145,7 +157,7 @@ func (g *Gateway) listFriends(c *call) error {
 		friends = profiles.GetProfiles()
 	}
 	return c.reply(http.StatusOK, func(b []byte) []byte {
-		b = appendItems(b, friends, appendProfile)
+		b = appendItems(b, friends, g.appendProfile)
 		return append(appendCursor(b, `,"next_cursor":`, res.GetNextCursor()), '}')
 	})
 }
@@ -182,7 +194,7 @@ func (g *Gateway) listFriendRequests(c *call) error {
 	}
 	return c.reply(http.StatusOK, func(b []byte) []byte {
 		b = appendItems(b, asking, func(b []byte, r *momentsv1.FriendRequest) []byte {
-			b = appendProfile(append(b, `{"user":`...), profiles[r.GetUserId()])
+			b = g.appendProfile(append(b, `{"user":`...), profiles[r.GetUserId()])
 			return append(appendTime(append(b, `,"received_at":`...), r.GetReceivedMs()), '}')
 		})
 		return append(appendCursor(b, `,"next_cursor":`, res.GetNextCursor()), '}')

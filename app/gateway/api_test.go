@@ -544,7 +544,7 @@ func testBadInput(t *testing.T, g http.Handler, stored func() string) {
 		{"text of wrong type", mary, "POST", "/posts", `{"text":5}`, nil, 400, "invalid-json", "text"},
 		{"text missing", mary, "POST", "/posts", `{}`, nil, 400, "invalid", "text"},
 		{"text blank", mary, "POST", "/posts", `{"text":" \n "}`, nil, 400, "invalid", "text"},
-		{"text null", mary, "POST", "/posts", `{"text":null}`, nil, 400, "invalid", "text"},
+		{"text null", mary, "POST", "/posts", `{"text":null}`, nil, 400, "invalid-json", "text"},
 		{"text too long", mary, "POST", "/posts", map[string]string{"text": strings.Repeat("长", 2001)}, nil, 400, "invalid", "text"},
 		{"NUL in text", mary, "POST", "/posts", `{"text":"a\u0000b"}`, nil, 400, "invalid", "text"},
 		{"invalid UTF-8", mary, "POST", "/posts", "{\"text\":\"\xff\"}", nil, 400, "invalid-json", ""},
@@ -601,6 +601,18 @@ func testBadInput(t *testing.T, g http.Handler, stored func() string) {
 		{"name with line end", &client{t: t, h: g}, "POST", "/accounts", `{"name":"a\r\nb","password":"correct horse"}`, nil, 400, "invalid", "name"},
 		{"name taken", &client{t: t, h: g}, "POST", "/accounts", `{"name":"mary","password":"correct horse"}`, nil, 409, "name-taken", "name"},
 		{"wrong password", &client{t: t, h: g}, "POST", "/sessions", `{"name":"mary","password":"incorrect"}`, nil, 401, "bad-credentials", ""},
+		{"ending a session with no id", mary, "DELETE", "/sessions/1", nil, nil, 404, "not-found", ""},
+		{"ending all but what", mary, "DELETE", "/sessions?keep=all", nil, nil, 400, "invalid", "keep"},
+		{"ending sessions without one", &client{t: t, h: g}, "DELETE", "/sessions", nil, nil, 401, "unauthenticated", ""},
+		{"another's password to change", mary, "PUT", "/me/password", `{"old_password":"incorrect","new_password":"battery staple"}`, nil, 403, "wrong-password", "old_password"},
+		{"no old password", mary, "PUT", "/me/password", `{"new_password":"battery staple"}`, nil, 403, "wrong-password", "old_password"},
+		{"a short new password", mary, "PUT", "/me/password", `{"old_password":"correct horse","new_password":"short"}`, nil, 400, "invalid", "new_password"},
+		{"a password of wrong type", mary, "PUT", "/me/password", `{"old_password":"correct horse","new_password":[]}`, nil, 400, "invalid-json", "new_password"},
+		{"deletion with a wrong password", mary, "POST", "/me/deletion", `{"password":"incorrect"}`, nil, 403, "wrong-password", "password"},
+		{"deletion without a password", mary, "POST", "/me/deletion", `{}`, nil, 403, "wrong-password", "password"},
+		{"deletion of another", mary, "POST", "/me/deletion", `{"password":"correct horse","user":"x"}`, nil, 400, "invalid-json", "user"},
+		{"a blank display name", mary, "PATCH", "/me", `{"display_name":""}`, nil, 400, "invalid", "display_name"},
+		{"a long display name", mary, "PATCH", "/me", `{"display_name":"` + strings.Repeat("n", 65) + `"}`, nil, 400, "invalid", "display_name"},
 		{"nobody's name", &client{t: t, h: g}, "POST", "/sessions", `{"name":"none","password":"incorrect"}`, nil, 401, "bad-credentials", ""},
 
 		{"no token", &client{t: t, h: g}, "GET", "/timeline", nil, nil, 401, "unauthenticated", ""},
@@ -835,7 +847,7 @@ func TestNewRefusesHalfAConfig(t *testing.T) {
 		t.Error("no error without clients")
 	}
 	f := newFake(t)
-	full := gateway.Config{Accounts: f, Posts: fakePosts{fake: f}, Timelines: fakeTimelines{fake: f}, Comments: fakeComments{fake: f}}
+	full := gateway.Config{Accounts: f, Posts: fakePosts{fake: f}, Timelines: fakeTimelines{fake: f}, Comments: fakeComments{fake: f}, Notices: fakeNotices{fake: f}}
 	full.WriteBurst = -1
 	if _, err := gateway.New(full); err == nil {
 		t.Error("no error with a negative burst")

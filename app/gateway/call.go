@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/sluice-rpc/sluice/app/id"
@@ -23,6 +24,7 @@ type call struct {
 	w    http.ResponseWriter
 	r    *http.Request
 	user string // the acting user; empty on an open route
+	sess string // the id of his session; empty on an open route
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }
@@ -98,8 +100,27 @@ func (c *call) query() (url.Values, error) {
 // maxPage is the largest page that may be asked for.
 const maxPage = 100
 
+// firstPage reads the query "limit=N", with which most pages are asked for, without
+// making a map of it. What looks otherwise is read in full.
+func firstPage(query string) (limit uint32, ok bool) {
+	n, ok := strings.CutPrefix(query, "limit=")
+	if !ok || n == "" || len(n) > 2 || n[0] == '0' {
+		return 0, false
+	}
+	for i := range len(n) {
+		if n[i] < '0' || n[i] > '9' {
+			return 0, false
+		}
+		limit = 10*limit + uint32(n[i]-'0')
+	}
+	return limit, true
+}
+
 // page reads cursor and limit.
 func (c *call) page() (cursor string, limit uint32, err error) {
+	if limit, ok := firstPage(c.r.URL.RawQuery); ok {
+		return "", limit, nil
+	}
 	q, err := c.query()
 	if err != nil {
 		return "", 0, err
@@ -185,8 +206,21 @@ func notFound(what string) error {
 var fields = map[string]string{
 	"other_id":        "user",
 	"post_id":         "post",
+	"session_id":      "session",
 	"parent_id":       "reply_to",
 	"idempotency_key": "Idempotency-Key",
+	"session":         "Moments-Session",
+
+	"allow_ids":     "allow_users",
+	"allow_tag_ids": "allow_tags",
+	"deny_ids":      "deny_users",
+	"deny_tag_ids":  "deny_tags",
+	"media_ids":     "media",
+	"link.media_id": "link.media",
+	"remind_ids":    "remind",
+	"user_ids":      "users",
+	"add_ids":       "add",
+	"remove_ids":    "remove",
 }
 
 // explain puts the services' own word for a problem into the document.

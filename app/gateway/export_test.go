@@ -48,3 +48,6 @@ func (g Generations) Len() int                             { return len(g.g.youn
 func NewLimits(perMinute, burst int) func(user string, now time.Time) error {
 	return newWriteLimits(perMinute, burst).take
 }
+
+// DeviceOf is what a User-Agent is shortened to.
+func DeviceOf(agent string) string { return deviceOf(agent) }

@@ -10,27 +10,56 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	mediaedge "github.com/sluice-rpc/sluice/app/edge"
+	"github.com/sluice-rpc/sluice/app/homes"
+	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/link"
+	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/edge"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 	"github.com/sluice-rpc/sluice/qos"
 )
 
-// Config says what a gateway needs. The four clients must be given.
+// Config says what a gateway needs. The five clients must be given.
 type Config struct {
 	Accounts  momentsv1.AccountServiceClient
 	Posts     momentsv1.PostServiceClient
 	Timelines momentsv1.TimelineServiceClient
 	Comments  momentsv1.CommentServiceClient
+	Notices   momentsv1.NotifyServiceClient
+
+	// Media and Links serve photos and videos, Edges are the addresses, host:port, of
+	// those who keep them near. Without Media there are none.
+	Media momentsv1.MediaServiceClient
+	Links *link.Signer
+	Edges []string
+
+	// Region is the own region, and Homes gives the way to the gateways of another one, nil
+	// if there is none. Without Homes everybody is at home here.
+	Region id.Region
+	Homes  func(id.Region) http.RoundTripper
+	// Moved knows who has moved his home from the region of his id; nil means that nobody
+	// has.
+	Moved *homes.Table
+	// Peers is where Run lets gateways of other regions in, nil for none, and PeerTLS how
+	// they prove who they are. Run closes it.
+	Peers   net.Listener
+	PeerTLS *tls.Config
+
+	// Origin has photos and videos of all regions; nil means Media.
+	Origin mediaedge.Origin
 
 	// Limits switches the limits of each user on: WritesPerMinute on average, 30 if
 	// zero, and WriteBurst at once, 20 if zero; of requests of any kind
@@ -51,6 +80,10 @@ type Config struct {
 
 	// Admin is where Run serves the admin pages; nil for none. Run closes it.
 	Admin net.Listener
+	// Settings is the configuration as the admin pages show it.
+	Settings []config.InEffect
+	// Access gets a line for each request, see edge.Config; nil for none.
+	Access *slog.Logger
 	// HTTP is how Run listens: certificate, time limits, readiness.
 	HTTP edge.ServerConfig
 	// Log receives what goes wrong inside. Nil means slog.Default().
@@ -63,40 +96,72 @@ type Gateway struct {
 	posts     momentsv1.PostServiceClient
 	timelines momentsv1.TimelineServiceClient
 	comments  momentsv1.CommentServiceClient
+	notices   momentsv1.NotifyServiceClient
+	hub       *hub
+	media     momentsv1.MediaServiceClient // nil for none
+	links     *link.Signer                 // nil without media
+	relay     *mediaedge.Relay             // nil without media
+	parts     parts
+
+	region id.Region
+	homes  func(id.Region) http.RoundTripper // nil: there are no other regions
+	moved  *homes.Table
+	peers  net.Listener // nil for none
+	door   *edge.Server // of peers; nil without them
 
 	sessions *sessions
 	writes   *limits // nil without limits
 	requests *limits // nil without limits
-	entry    *edge.Entry
-	admin    net.Listener // nil for none
-	mux      *http.ServeMux
-	server   *edge.Server
+	// passwords are tried from one place so often; nil without limits.
+	passwords *limits
+	desk      *edge.Desk // where requests that hash a password wait
+	entry     *edge.Entry
+	admin     net.Listener // nil for none
+	mux       *http.ServeMux
+	server    *edge.Server
 }
 
 // New makes a gateway.
 func New(cfg Config) (*Gateway, error) {
-	if cfg.Accounts == nil || cfg.Posts == nil || cfg.Timelines == nil || cfg.Comments == nil {
-		return nil, errors.New("gateway: a client is missing: give Accounts, Posts, Timelines and Comments")
+	if cfg.Accounts == nil || cfg.Posts == nil || cfg.Timelines == nil || cfg.Comments == nil || cfg.Notices == nil {
+		return nil, errors.New("gateway: a client is missing: give Accounts, Posts, Timelines, Comments and Notices")
 	}
 	if min(cfg.WritesPerMinute, cfg.WriteBurst, cfg.RequestsPerSecond, cfg.RequestBurst) < 0 {
 		return nil, errors.New("gateway: WritesPerMinute, WriteBurst, RequestsPerSecond and RequestBurst must not be negative")
 	}
 	g := &Gateway{
-		accounts: cfg.Accounts, posts: cfg.Posts, timelines: cfg.Timelines, comments: cfg.Comments,
+		accounts: cfg.Accounts, posts: cfg.Posts, timelines: cfg.Timelines, comments: cfg.Comments, notices: cfg.Notices,
+		hub:      newHub(cfg.Notices, cfg.Timelines, cfg.Log),
 		sessions: newSessions(cfg.Accounts, time.Now),
+		region:   cfg.Region,
+		homes:    cfg.Homes,
+		moved:    cfg.Moved,
+		desk:     newDesk(),
 		admin:    cfg.Admin,
 		mux:      http.NewServeMux(),
 	}
 	if cfg.Limits {
 		g.writes = newWriteLimits(cfg.WritesPerMinute, cfg.WriteBurst)
 		g.requests = newRequestLimits(cfg.RequestsPerSecond, cfg.RequestBurst)
+		g.passwords = newPasswordLimits()
 	}
 	g.entry = edge.New(edge.Config{
 		Log: cfg.Log, Explain: explain, Service: "gateway",
 		AdmissionOff: cfg.AdmissionOff, User: g.sessions.whose, Key: cfg.Key,
+		Settings: cfg.Settings, Access: cfg.Access,
 	})
+	if err := g.addMedia(cfg); err != nil {
+		return nil, err
+	}
 	for _, r := range g.routes() {
-		g.mux.Handle(r.pattern, g.entry.HandleLimited(r.pattern, r.method, g.limit(r.access), g.serve(r)))
+		rules := edge.Rules{Limit: g.limit(r)}
+		switch {
+		case r.pattern == partPattern:
+			rules.MaxBody = maxPart
+		case hashes(r.method):
+			rules.Desk = g.desk
+		}
+		g.mux.Handle(r.pattern, g.entry.HandleRoute(r.pattern, r.method, rules, g.serve(r)))
 	}
 	if err := addPage(g.mux, g.entry); err != nil {
 		return nil, err
@@ -107,6 +172,7 @@ func New(cfg Config) (*Gateway, error) {
 			return nil, fmt.Errorf("gateway: classes of routes: %w", err)
 		}
 	}
+	cfg.HTTP.Service = "gateway"
 	if cfg.HTTP.Log == nil {
 		cfg.HTTP.Log = cfg.Log
 	}
@@ -115,7 +181,7 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	g.server = server
-	return g, nil
+	return g, g.addPeers(cfg)
 }
 
 // ServeHTTP answers one request.
@@ -132,8 +198,17 @@ func (g *Gateway) Run(ctx context.Context, ln net.Listener) error {
 		all.Go(func() error { return g.entry.ServeAdmin(entry, g.admin, nil) })
 	}
 	all.Go(func() error {
+		g.hub.run(ctx) // it ends first: streams would keep the server from draining
+		return nil
+	})
+	all.Go(func() error {
 		defer stop()
-		return g.server.Serve(ctx, ln)
+		doors, ctx := errgroup.WithContext(ctx) // one that fails ends the other
+		doors.Go(func() error { return g.server.Serve(ctx, ln) })
+		if g.door != nil {
+			doors.Go(func() error { return g.door.Serve(ctx, g.peers) })
+		}
+		return doors.Wait()
 	})
 	return all.Wait()
 }
@@ -155,13 +230,23 @@ type route struct {
 	handle  func(*call) error
 }
 
-// routes is the API in the order of openapi.yaml.
+// routes is the API.
 func (g *Gateway) routes() []route {
+	return slices.Concat(g.mainRoutes(), g.commentRoutes(), g.noticeRoutes(), g.settingsRoutes(), g.mediaRoutes())
+}
+
+func (g *Gateway) mainRoutes() []route {
 	return []route{
 		{"POST /accounts", momentsv1.AccountServiceRegisterMethod, open, g.register},
 		{"POST /sessions", momentsv1.AccountServiceLogInMethod, open, g.logIn},
+		{"GET /sessions", momentsv1.AccountServiceListSessionsMethod, member, g.listSessions},
+		{"DELETE /sessions", momentsv1.AccountServiceEndSessionsMethod, member, g.endSessions},
 		{"DELETE /sessions/current", momentsv1.AccountServiceLogOutMethod, open, g.logOut},
+		{"DELETE /sessions/{session}", momentsv1.AccountServiceEndSessionsMethod, member, g.endSession},
 		{"GET /me", momentsv1.AccountServiceGetProfileMethod, member, g.me},
+		{"PATCH /me", momentsv1.AccountServiceUpdateProfileMethod, writer, g.updateMe},
+		{"PUT /me/password", momentsv1.AccountServiceChangePasswordMethod, writer, g.changePassword},
+		{"POST /me/deletion", momentsv1.AccountServiceDeleteAccountMethod, writer, g.deleteMe},
 		{"GET /users", momentsv1.AccountServiceFindUserMethod, member, g.findUsers},
 		{"GET /users/{user}", momentsv1.AccountServiceGetProfileMethod, member, g.getUser},
 		{"GET /users/{user}/album", momentsv1.PostServiceAlbumMethod, member, g.album},
@@ -176,10 +261,6 @@ func (g *Gateway) routes() []route {
 		{"POST /posts", momentsv1.PostServicePublishMethod, writer, g.publish},
 		{"GET /posts/{post}", momentsv1.PostServiceGetManyMethod, member, g.getPost},
 		{"DELETE /posts/{post}", momentsv1.PostServiceDeleteMethod, writer, g.deletePost},
-		{"POST /posts/{post}/comments", momentsv1.CommentServiceAddMethod, writer, g.addComment},
-		{"DELETE /posts/{post}/comments/{comment}", momentsv1.CommentServiceDeleteMethod, writer, g.deleteComment},
-		{"PUT /posts/{post}/like", momentsv1.CommentServiceLikeMethod, writer, g.like},
-		{"DELETE /posts/{post}/like", momentsv1.CommentServiceUnlikeMethod, writer, g.unlike},
 
 		{"GET /timeline", momentsv1.TimelineServiceHomeMethod, member, g.timeline},
 		{"GET /timeline/newer", momentsv1.TimelineServiceNewerMethod, member, g.newer},
@@ -191,7 +272,7 @@ func (g *Gateway) routes() []route {
 // serve makes the handler of a route: who is it, may he do it so often, then the
 // route's own work.
 func (g *Gateway) serve(rt route) edge.HandlerFunc {
-	limit := g.limit(rt.access)
+	limit := g.limit(rt)
 	return func(w http.ResponseWriter, r *http.Request) error {
 		c := &call{w: w, r: r}
 		h := w.Header()
@@ -205,14 +286,19 @@ func (g *Gateway) serve(rt route) edge.HandlerFunc {
 			if err != nil {
 				return err
 			}
-			if c.user, err = g.sessions.user(r.Context(), token); err != nil {
+			found, err := g.sessions.find(r.Context(), token)
+			if err != nil {
+				return err
+			}
+			c.user, c.sess = found.user, found.id
+		}
+		if limit != nil && rt.access != open && edge.User(r.Context()) == "" { // else it has been asked already
+			if err := limit(r, c.user); err != nil {
 				return err
 			}
 		}
-		if limit != nil && edge.User(r.Context()) == "" { // else it has been asked already
-			if err := limit(c.user); err != nil {
-				return err
-			}
+		if region, away := g.away(c.user); away && !doorsHere[rt.pattern] {
+			return g.forward(r.Context(), c, region, nil)
 		}
 		return rt.handle(c)
 	}

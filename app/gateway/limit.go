@@ -4,11 +4,14 @@ package gateway
 
 import (
 	"cmp"
+	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/sluice-rpc/sluice/framework/edge"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
@@ -45,6 +48,10 @@ func newRequestLimits(perSecond, burst int) *limits {
 	return newLimits(rate.Limit(cmp.Or(perSecond, 50)), cmp.Or(burst, 200), "asking")
 }
 
+// newPasswordLimits are for what hashes a password, 20 ms of a core, from one place: a
+// school at nine logs in with no more, and a flood is no load.
+func newPasswordLimits() *limits { return newLimits(5, 10, "trying passwords") }
+
 // take uses up one turn of the user, or says when there will be one.
 func (l *limits) take(user string, now time.Time) error {
 	l.mu.Lock()
@@ -65,14 +72,53 @@ func (l *limits) take(user string, now time.Time) error {
 		&momentsv1.Problem{Type: "rate-limited"})
 }
 
+// hashes reports whether a method has a password hashed.
+func hashes(m *rpc.Method) bool {
+	switch m {
+	case momentsv1.AccountServiceLogInMethod, momentsv1.AccountServiceRegisterMethod,
+		momentsv1.AccountServiceChangePasswordMethod, momentsv1.AccountServiceDeleteAccountMethod:
+		return true
+	}
+	return false
+}
+
+// deskQueue is how many requests may wait for their password to be hashed: 64 take the
+// account service 2 s with one worker, which one does wait for a log-in.
+const deskQueue = 64
+
+// newDesk is where requests wait until a password of theirs may be hashed. A log-in ranks
+// above all that people read and costs a hundred times as much: without a desk a flood
+// from many places, none of which tries too often, is demand of the first class, and
+// admission refuses three readers in four. There is as much room as the account service
+// has workers by default, so that little waits there, where its queue is inside of admission.
+func newDesk() *edge.Desk {
+	return edge.NewDesk(runtime.GOMAXPROCS(0)/2, deskQueue, rpc.WithDetails(
+		&rpc.Error{
+			Code: rpc.ResourceExhausted, NotRun: true, Retry: 2 * time.Second,
+			Message: "too many people are logging in or registering; try again in a few seconds",
+		},
+		&momentsv1.Problem{Type: "busy"}))
+}
+
 // limit gives the limit of a route. It is asked before admission with the user that
 // is known without a call, and else after the user has been asked for: a flood of one
 // user is answered before it costs anything, and one that begins costs one call.
-func (g *Gateway) limit(a access) func(user string) error {
-	if g.writes == nil || a == open {
+//
+// Where nobody is logged in the place that a request comes from stands for the user: those
+// who guess passwords would otherwise crowd out the readers, who rank below them.
+func (g *Gateway) limit(rt route) edge.Limit {
+	a := rt.access
+	if g.writes == nil {
 		return nil
 	}
-	return func(user string) error {
+	if a == open {
+		l := g.requests
+		if hashes(rt.method) {
+			l = g.passwords
+		}
+		return func(r *http.Request, _ string) error { return l.take("at "+edge.Place(r), time.Now()) }
+	}
+	return func(_ *http.Request, user string) error {
 		if user == "" {
 			return nil
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,31 @@ func FuzzAppendString(f *testing.F) {
 			t.Errorf("%q: got %s, want %s", s, got, want)
 		}
 	})
+}
+
+// TestAppendStringEverywhere: each byte is escaped wherever it stands among plain ones.
+func TestAppendStringEverywhere(t *testing.T) {
+	for c := range 256 {
+		for at := range 17 {
+			b := []byte("0123456789abcdefg")
+			b[at] = byte(c)
+			want, err := json.Marshal(string(b))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := gateway.AppendString(nil, string(b)); string(got) != string(want) {
+				t.Errorf("byte %#x at %d: got %s, want %s", c, at, got, want)
+			}
+		}
+	}
+}
+
+func BenchmarkAppendString(b *testing.B) {
+	text := strings.Repeat("0123456789abcdef", 16)
+	room := make([]byte, 0, 1024)
+	for b.Loop() {
+		room = gateway.AppendString(room[:0], text)
+	}
 }
 
 func TestAppendTime(t *testing.T) {
@@ -145,6 +171,36 @@ func TestPageFiles(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what the page needs never changes and is light", func(t *testing.T) {
+		get := func(path string) *httptest.ResponseRecorder {
+			r := httptest.NewRequest("GET", path, nil)
+			r.Header.Set("Accept-Encoding", "gzip")
+			w := httptest.NewRecorder()
+			g.ServeHTTP(w, r)
+			if w.Code != 200 {
+				t.Errorf("%s: status = %d", path, w.Code)
+			}
+			return w
+		}
+		page := httptest.NewRecorder()
+		g.ServeHTTP(page, httptest.NewRequest("GET", "/", nil))
+		if keep := page.Header().Get("Cache-Control"); keep != "no-cache" {
+			t.Errorf("the page is kept: %s", keep)
+		}
+		needed := regexp.MustCompile(`"(/assets/[^"]+)"`).FindAllStringSubmatch(page.Body.String(), -1)
+		weight := get("/").Body.Len()
+		for _, m := range needed {
+			w := get(m[1])
+			weight += w.Body.Len()
+			if keep := w.Header().Get("Cache-Control"); !strings.Contains(keep, "immutable") {
+				t.Errorf("%s is not kept: %s", m[1], keep)
+			}
+		}
+		if weight += get("/assets/cover.svg").Body.Len(); weight > 150<<10 || len(needed) < 15 {
+			t.Errorf("the page weighs %d bytes in %d files, want at most 150 KiB", weight, len(needed))
+		}
+		t.Logf("%d bytes in %d files", weight, len(needed))
+	})
 	w := httptest.NewRecorder()
 	g.ServeHTTP(w, httptest.NewRequest("GET", "/assets/../gateway.go", nil))
 	if w.Code == 200 {

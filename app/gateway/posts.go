@@ -4,15 +4,29 @@ package gateway
 
 import (
 	"net/http"
+	"time"
 
-	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/framework/edge"
+	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
 func (g *Gateway) publish(c *call) error {
 	var in struct {
-		Text string `json:"text"`
+		Text       string   `json:"text"`
+		Audience   *string  `json:"audience"`
+		AllowUsers []string `json:"allow_users"`
+		AllowTags  []string `json:"allow_tags"`
+		DenyUsers  []string `json:"deny_users"`
+		DenyTags   []string `json:"deny_tags"`
+		Media      []string `json:"media"`
+		Link       *struct {
+			URL   string `json:"url"`
+			Title string `json:"title"`
+			Media string `json:"media"`
+		} `json:"link"`
+		Location string   `json:"location"`
+		Remind   []string `json:"remind"`
 	}
 	key, err := c.ownKey()
 	if err != nil {
@@ -21,17 +35,32 @@ func (g *Gateway) publish(c *call) error {
 	if err := edge.DecodeBody(c.r, &in); err != nil {
 		return err
 	}
-	res, err := g.posts.Publish(c.ctx(), &momentsv1.PublishRequest{
+	req := &momentsv1.PublishRequest{
 		AuthorId: c.user, IdempotencyKey: key, Text: in.Text, Audience: momentsv1.Audience_AUDIENCE_FRIENDS,
-	})
+		AllowIds: in.AllowUsers, AllowTagIds: in.AllowTags, DenyIds: in.DenyUsers, DenyTagIds: in.DenyTags,
+		MediaIds: in.Media, Location: in.Location, RemindIds: in.Remind,
+	}
+	if in.Audience != nil {
+		if req.Audience, err = audienceOf(*in.Audience); err != nil {
+			return err
+		}
+	}
+	if in.Link != nil {
+		req.Link = &momentsv1.LinkCard{Url: in.Link.URL, Title: in.Link.Title, MediaId: in.Link.Media}
+	}
+	res, err := g.posts.Publish(c.ctx(), req)
 	if err != nil {
 		return err
 	}
 	c.w.Header().Set("Location", "/posts/"+res.GetPost().GetId())
-	return c.reply(http.StatusCreated, func(b []byte) []byte { return appendPost(b, res.GetPost(), nil) })
+	return c.reply(http.StatusCreated, func(b []byte) []byte { return g.appendPost(b, res.GetPost(), nil) })
 }
 
-// getPost shows a post with all of its thread.
+// postThread is how many comments and likes a post's own page shows; the lists of
+// comments and likes have them all.
+const postThread = 500
+
+// getPost shows a post with the newest of its thread.
 func (g *Gateway) getPost(c *call) error {
 	post, err := c.pathPost()
 	if err != nil {
@@ -42,13 +71,19 @@ func (g *Gateway) getPost(c *call) error {
 		return err
 	}
 	if len(found.GetPosts()) == 0 {
+		if c.session() != "" { // it may have seen the post in a region that is ahead of this one
+			_, err := g.comments.ListPage(c.ctx(), &momentsv1.ListPageRequest{ViewerId: c.user, PostId: post, Limit: 1, Session: c.session()})
+			if err != nil && rpc.CodeOf(err) != rpc.NotFound {
+				return err
+			}
+		}
 		return notFound("post")
 	}
-	threads, err := g.threads(c, []string{post}, 0)
+	threads, err := g.threads(c, []string{post}, postThread)
 	if err != nil {
 		return err
 	}
-	return c.reply(http.StatusOK, func(b []byte) []byte { return appendPost(b, found.GetPosts()[0], threads[post]) })
+	return c.reply(http.StatusOK, func(b []byte) []byte { return g.appendPost(b, found.GetPosts()[0], threads[post]) })
 }
 
 func (g *Gateway) album(c *call) error {
@@ -60,7 +95,13 @@ func (g *Gateway) album(c *call) error {
 	if err != nil {
 		return err
 	}
-	res, err := g.posts.Album(c.ctx(), &momentsv1.AlbumRequest{ViewerId: c.user, AuthorId: author, Cursor: cursor, Limit: limit})
+	from, to, err := c.month()
+	if err != nil {
+		return err
+	}
+	res, err := g.posts.Album(c.ctx(), &momentsv1.AlbumRequest{
+		ViewerId: c.user, AuthorId: author, Cursor: cursor, Limit: limit, FromMs: from, ToMs: to,
+	})
 	if err != nil {
 		return err
 	}
@@ -73,113 +114,40 @@ func (g *Gateway) album(c *call) error {
 		return err
 	}
 	return c.reply(http.StatusOK, func(b []byte) []byte {
-		b = appendItems(b, res.GetPosts(), func(b []byte, p *momentsv1.Post) []byte { return appendPost(b, p, threads[p.GetId()]) })
+		b = appendItems(b, res.GetPosts(), func(b []byte, p *momentsv1.Post) []byte { return g.appendPost(b, p, threads[p.GetId()]) })
 		return append(appendCursor(b, `,"next_cursor":`, res.GetNextCursor()), '}')
 	})
 }
 
-// albumThread is how many comments and likes a post of an album shows; the post's
-// own page has them all.
-const albumThread = 50
-
-// threads gives what the viewer sees under posts that he may see.
-func (g *Gateway) threads(c *call, posts []string, limit uint32) (map[string]*momentsv1.Thread, error) {
-	if len(posts) == 0 {
-		return nil, nil //nolint:nilnil // a nil map holds no threads
+// month reads the month, in UTC, that an album is asked for, as unix milliseconds from
+// its first to the next one's; zeros for all.
+func (c *call) month() (from, to int64, err error) {
+	q, err := c.query()
+	if err != nil || !q.Has("month") {
+		return 0, 0, err
 	}
-	res, err := g.comments.ListMany(c.ctx(), &momentsv1.ListCommentsRequest{ViewerId: c.user, PostIds: posts, Limit: limit})
-	if err != nil {
-		return nil, err
+	first, err := time.Parse("2006-01", q.Get("month"))
+	if err != nil || first.Year() < 1970 {
+		return 0, 0, invalid("month", "give a year and a month, such as 2026-11")
 	}
-	threads := make(map[string]*momentsv1.Thread, len(posts))
-	for _, t := range res.GetThreads() {
-		threads[t.GetPostId()] = t
-	}
-	return threads, nil
+	return max(first.UnixMilli(), 1), first.AddDate(0, 1, 0).UnixMilli(), nil
 }
+
+// albumThread is how many comments and likes a post of an album shows; the post's
+// own page has more.
+const albumThread = 50
 
 func (g *Gateway) deletePost(c *call) error {
 	post, err := c.pathPost()
 	if err != nil {
 		return err
 	}
-	if _, err := g.posts.Delete(c.ctx(), &momentsv1.DeletePostRequest{AuthorId: c.user, PostId: post}); err != nil {
+	key, err := c.key()
+	if err != nil {
+		return err
+	}
+	if _, err := g.posts.Delete(c.ctx(), &momentsv1.DeletePostRequest{AuthorId: c.user, PostId: post, IdempotencyKey: key}); err != nil {
 		return err
 	}
 	return c.done()
-}
-
-func (g *Gateway) addComment(c *call) error {
-	var in struct {
-		Text    string `json:"text"`
-		ReplyTo string `json:"reply_to"`
-	}
-	post, err := c.pathPost()
-	if err != nil {
-		return err
-	}
-	key, err := c.ownKey()
-	if err != nil {
-		return err
-	}
-	if err := edge.DecodeBody(c.r, &in); err != nil {
-		return err
-	}
-	if in.ReplyTo != "" {
-		if _, err := id.ParseComment(in.ReplyTo); err != nil {
-			return invalid("reply_to", "give the id of a comment of this post")
-		}
-	}
-	res, err := g.comments.Add(c.ctx(), &momentsv1.AddCommentRequest{
-		WriterId: c.user, IdempotencyKey: key, PostId: post, ParentId: in.ReplyTo, Text: in.Text,
-	})
-	if err != nil {
-		return err
-	}
-	return c.reply(http.StatusCreated, func(b []byte) []byte { return appendComment(b, res.GetComment()) })
-}
-
-func (g *Gateway) deleteComment(c *call) error {
-	post, err := c.pathPost()
-	if err != nil {
-		return err
-	}
-	comment, err := c.pathComment()
-	if err != nil {
-		return err
-	}
-	if _, err := g.comments.Delete(c.ctx(), &momentsv1.DeleteCommentRequest{UserId: c.user, PostId: post, CommentId: comment}); err != nil {
-		return err
-	}
-	return c.done()
-}
-
-func (g *Gateway) like(c *call) error {
-	post, key, err := c.likeStep()
-	if err != nil {
-		return err
-	}
-	if _, err := g.comments.Like(c.ctx(), &momentsv1.LikeRequest{UserId: c.user, PostId: post, IdempotencyKey: key}); err != nil {
-		return err
-	}
-	return c.done()
-}
-
-func (g *Gateway) unlike(c *call) error {
-	post, key, err := c.likeStep()
-	if err != nil {
-		return err
-	}
-	if _, err := g.comments.Unlike(c.ctx(), &momentsv1.UnlikeRequest{UserId: c.user, PostId: post, IdempotencyKey: key}); err != nil {
-		return err
-	}
-	return c.done()
-}
-
-func (c *call) likeStep() (post, key string, err error) {
-	if post, err = c.pathPost(); err != nil {
-		return "", "", err
-	}
-	key, err = c.key()
-	return post, key, err
 }

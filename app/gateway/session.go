@@ -51,6 +51,7 @@ type sessions struct {
 
 type session struct {
 	user  string
+	id    string    // of the session itself; empty until it was asked for
 	until time.Time // when it has to be asked for again
 }
 
@@ -58,25 +59,26 @@ func newSessions(accounts momentsv1.AccountServiceClient, now func() time.Time) 
 	return &sessions{accounts: accounts, now: now, known: newGenerations[string, session](maxSessions, keepSessions)}
 }
 
-// user gives the id of the user whose session token is.
-func (s *sessions) user(ctx context.Context, token string) (string, error) {
+// find gives the session whose token is: the user and the session's own id.
+func (s *sessions) find(ctx context.Context, token string) (session, error) {
 	asked := s.now() // the answer's age counts from the asking
 	s.mu.Lock()
 	known, ok := s.known.get(token, asked)
 	s.mu.Unlock()
 	if ok && asked.Before(known.until) {
-		return known.user, nil
+		return known, nil
 	}
 	res, err := s.accounts.Authenticate(ctx, &momentsv1.AuthenticateRequest{Token: token})
 	if err != nil {
 		if rpc.CodeOf(err) == rpc.Unauthenticated {
 			s.forget(token)
 		}
-		return "", err
+		return session{}, err
 	}
 	age := min(time.Duration(res.GetMaxAgeMs())*time.Millisecond, maxSessionAge)
-	s.keep(token, session{user: res.GetUserId(), until: asked.Add(max(age, 0))}, asked)
-	return res.GetUserId(), nil
+	found := session{user: res.GetUserId(), id: res.GetSessionId(), until: asked.Add(max(age, 0))}
+	s.keep(token, found, asked)
+	return found, nil
 }
 
 func (s *sessions) keep(token string, of session, now time.Time) {

@@ -5,6 +5,7 @@ package gateway_test
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ type fake struct {
 	profiles  map[string]*momentsv1.Profile
 	passwords map[string]string
 	tokens    map[string]string
+	devices   map[string]string
 	half      map[[2]string]bool // [from, to]: asked or accepted
 	authCalls int
 	writes    int                                            // successful writes of any kind
@@ -45,13 +47,13 @@ func newFake(t testing.TB) *fake {
 	}
 	return &fake{
 		gen: gen, posts: map[string]*momentsv1.Post{}, threads: map[string]*momentsv1.Thread{}, once: map[string]*momentsv1.PublishResponse{},
-		profiles: map[string]*momentsv1.Profile{}, passwords: map[string]string{}, tokens: map[string]string{}, half: map[[2]string]bool{},
+		profiles: map[string]*momentsv1.Profile{}, passwords: map[string]string{}, tokens: map[string]string{}, devices: map[string]string{}, half: map[[2]string]bool{},
 	}
 }
 
 func (f *fake) gateway(t testing.TB, change ...func(*gateway.Config)) *gateway.Gateway {
 	t.Helper()
-	cfg := gateway.Config{Accounts: f, Posts: fakePosts{fake: f}, Timelines: fakeTimelines{fake: f}, Comments: fakeComments{fake: f}}
+	cfg := gateway.Config{Accounts: f, Posts: fakePosts{fake: f}, Timelines: fakeTimelines{fake: f}, Comments: fakeComments{fake: f}, Notices: fakeNotices{fake: f}}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -119,7 +121,7 @@ func (f *fake) LogIn(ctx context.Context, r *momentsv1.LogInRequest) (*momentsv1
 	for _, p := range f.profiles {
 		if p.GetName() == r.GetName() && f.passwords[p.GetUserId()] == r.GetPassword() {
 			token := newID[id.Session](f).String()
-			f.tokens[token] = p.GetUserId()
+			f.tokens[token], f.devices[token] = p.GetUserId(), r.GetDevice()
 			return &momentsv1.LogInResponse{Token: token, Profile: p, ExpiresMs: time.Now().Add(time.Hour).UnixMilli()}, nil
 		}
 	}
@@ -146,6 +148,83 @@ func (f *fake) Authenticate(ctx context.Context, r *momentsv1.AuthenticateReques
 		return nil, problemErr(rpc.Unauthenticated, "unauthenticated", "", "the session has ended")
 	}
 	return &momentsv1.AuthenticateResponse{UserId: user, SessionId: r.GetToken(), MaxAgeMs: 1000}, nil
+}
+
+func (f *fake) ListSessions(ctx context.Context, r *momentsv1.ListSessionsRequest) (*momentsv1.ListSessionsResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(ctx, "ListSessions"); err != nil {
+		return nil, err
+	}
+	res := &momentsv1.ListSessionsResponse{}
+	for token, user := range f.tokens {
+		if user == r.GetUserId() {
+			now := time.Now().UnixMilli()
+			res.Sessions = append(res.Sessions, &momentsv1.Session{
+				SessionId: token, Device: f.devices[token], CreatedMs: now, LastUsedMs: now, ExpiresMs: now + 1000,
+			})
+		}
+	}
+	slices.SortFunc(res.Sessions, func(a, b *momentsv1.Session) int { return cmp.Compare(b.GetSessionId(), a.GetSessionId()) })
+	return res, nil
+}
+
+func (f *fake) EndSessions(ctx context.Context, r *momentsv1.EndSessionsRequest) (*momentsv1.EndSessionsResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(ctx, "EndSessions"); err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(f.tokens, func(token, user string) bool {
+		return user == r.GetUserId() && token != r.GetKeepSessionId() && (r.GetSessionId() == "" || r.GetSessionId() == token)
+	})
+	return &momentsv1.EndSessionsResponse{}, nil
+}
+
+func (f *fake) UpdateProfile(ctx context.Context, r *momentsv1.UpdateProfileRequest) (*momentsv1.UpdateProfileResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(ctx, "UpdateProfile"); err != nil {
+		return nil, err
+	}
+	p := f.profiles[r.GetUserId()]
+	if r.DisplayName != nil {
+		if r.GetDisplayName() == "" || len(r.GetDisplayName()) > 64 {
+			return nil, problemErr(rpc.InvalidArgument, "invalid", "display_name", "display_name must have 1 to 64 characters")
+		}
+		p.DisplayName = r.GetDisplayName()
+	}
+	f.writes++
+	return &momentsv1.UpdateProfileResponse{Profile: p}, nil
+}
+
+func (f *fake) ChangePassword(ctx context.Context, r *momentsv1.ChangePasswordRequest) (*momentsv1.ChangePasswordResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(ctx, "ChangePassword"); err != nil {
+		return nil, err
+	}
+	if len(r.GetNewPassword()) < 8 {
+		return nil, problemErr(rpc.InvalidArgument, "invalid", "new_password", "new_password must have 8 to 128 characters")
+	}
+	if f.passwords[r.GetUserId()] != r.GetOldPassword() {
+		return nil, problemErr(rpc.PermissionDenied, "wrong-password", "old_password", "this is not your password")
+	}
+	f.writes++
+	f.passwords[r.GetUserId()] = r.GetNewPassword()
+	maps.DeleteFunc(f.tokens, func(token, user string) bool { return user == r.GetUserId() && token != r.GetSessionId() })
+	return &momentsv1.ChangePasswordResponse{}, nil
+}
+
+func (f *fake) DeleteAccount(ctx context.Context, r *momentsv1.DeleteAccountRequest) (*momentsv1.DeleteAccountResponse, error) {
+	defer f.mu.Unlock()
+	if err := f.begin(ctx, "DeleteAccount"); err != nil {
+		return nil, err
+	}
+	if f.passwords[r.GetUserId()] != r.GetPassword() {
+		return nil, problemErr(rpc.PermissionDenied, "wrong-password", "password", "this is not your password")
+	}
+	f.writes++
+	delete(f.profiles, r.GetUserId())
+	maps.DeleteFunc(f.tokens, func(_, user string) bool { return user == r.GetUserId() })
+	maps.DeleteFunc(f.half, func(edge [2]string, _ bool) bool { return edge[0] == r.GetUserId() || edge[1] == r.GetUserId() })
+	return &momentsv1.DeleteAccountResponse{}, nil
 }
 
 func (f *fake) GetProfile(ctx context.Context, r *momentsv1.GetProfileRequest) (*momentsv1.GetProfileResponse, error) {

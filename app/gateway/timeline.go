@@ -21,12 +21,9 @@ func (g *Gateway) timeline(c *call) error {
 		return err
 	}
 	return c.reply(http.StatusOK, func(b []byte) []byte {
-		b = appendItems(b, res.GetItems(), appendItem)
+		b = appendItems(b, res.GetItems(), g.appendItem)
 		b = appendCursor(b, `,"next_cursor":`, res.GetNextCursor())
 		b = appendCursor(b, `,"newest_cursor":`, res.GetNewestCursor())
-		if res.GetTruncated() {
-			b = append(b, `,"truncated":true`...)
-		}
 		return append(b, '}')
 	})
 }
@@ -41,7 +38,7 @@ func (g *Gateway) newer(c *call) error {
 		return err
 	}
 	return c.reply(http.StatusOK, func(b []byte) []byte {
-		b = appendItems(b, res.GetItems(), appendItem)
+		b = appendItems(b, res.GetItems(), g.appendItem)
 		b = appendCursor(b, `,"newest_cursor":`, res.GetNewestCursor())
 		if res.GetMore() {
 			b = append(b, `,"more":true`...)
@@ -57,12 +54,14 @@ func (g *Gateway) head(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.reply(http.StatusOK, func(b []byte) []byte {
-		b = strconv.AppendBool(append(b, `{"fresh":`...), res.GetFresh())
-		b = appendCursor(b, `,"post_id":`, res.GetPostId())
-		b = appendCursor(b, `,"author_id":`, res.GetAuthorId())
-		return append(b, '}')
-	})
+	return c.reply(http.StatusOK, func(b []byte) []byte { return appendHead(b, res) })
+}
+
+func appendHead(b []byte, h *momentsv1.HeadResponse) []byte {
+	b = strconv.AppendBool(append(b, `{"fresh":`...), h.GetFresh())
+	b = appendCursor(b, `,"post_id":`, h.GetPostId())
+	b = appendCursor(b, `,"author_id":`, h.GetAuthorId())
+	return append(b, '}')
 }
 
 func (g *Gateway) markSeen(c *call) error {

@@ -40,7 +40,7 @@ type ID[K Kind] [16]byte
 
 // Kind is what an ID names.
 type Kind interface {
-	user | post | comment | session | request | media | notice
+	user | post | comment | session | request | media | notice | tag
 	name() string
 }
 
@@ -52,6 +52,7 @@ type (
 	request struct{}
 	media   struct{}
 	notice  struct{}
+	tag     struct{}
 )
 
 func (user) name() string    { return "user" }
@@ -61,6 +62,7 @@ func (session) name() string { return "session" }
 func (request) name() string { return "request" }
 func (media) name() string   { return "media" }
 func (notice) name() string  { return "notice" }
+func (tag) name() string     { return "tag" }
 
 type (
 	// User is the id of a person.
@@ -77,6 +79,8 @@ type (
 	Media = ID[media]
 	// Notice is the id of a notice.
 	Notice = ID[notice]
+	// Tag is the id of a user's own list of people.
+	Tag = ID[tag]
 )
 
 // ParseUser reads a User from its string. Like all the Parse functions it accepts
@@ -100,6 +104,9 @@ func ParseMedia(s string) (Media, error) { return parse[media](s) }
 
 // ParseNotice reads a Notice from its string.
 func ParseNotice(s string) (Notice, error) { return parse[notice](s) }
+
+// ParseTag reads a Tag from its string.
+func ParseTag(s string) (Tag, error) { return parse[tag](s) }
 
 // Time gives the moment that the id was made, to the millisecond.
 func (id ID[K]) Time() time.Time {
@@ -142,13 +149,45 @@ func (id ID[K]) String() string {
 	return string(text[:])
 }
 
-func (id ID[K]) encode(text *[Len]byte) {
-	hi, lo := binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:])
-	for i := Len - 1; i >= 0; i-- {
-		text[i] = alphabet[lo&31]
-		lo = lo>>5 | hi<<59
-		hi >>= 5
+// pairs are all pairs of digits, as they stand in memory.
+var pairs = func() (p [1 << 10]uint16) {
+	for i := range p {
+		p[i] = binary.LittleEndian.Uint16([]byte{alphabet[i>>5], alphabet[i&31]})
 	}
+	return p
+}()
+
+func (id ID[K]) encode(text *[Len]byte) {
+	// Six pairs of digits are of the upper 58 bits, one of those in between, pair of the
+	// lower 60. None waits for another: pages have hundreds of ids.
+	hi, lo := binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:])
+	const pair = 1<<10 - 1
+	binary.LittleEndian.PutUint16(text[0:], pairs[hi>>56])
+	binary.LittleEndian.PutUint16(text[2:], pairs[hi>>46&pair])
+	binary.LittleEndian.PutUint16(text[4:], pairs[hi>>36&pair])
+	binary.LittleEndian.PutUint16(text[6:], pairs[hi>>26&pair])
+	binary.LittleEndian.PutUint16(text[8:], pairs[hi>>16&pair])
+	binary.LittleEndian.PutUint16(text[10:], pairs[hi>>6&pair])
+	binary.LittleEndian.PutUint16(text[12:], pairs[hi<<4&pair|lo>>60])
+	binary.LittleEndian.PutUint16(text[14:], pairs[lo>>50&pair])
+	binary.LittleEndian.PutUint16(text[16:], pairs[lo>>40&pair])
+	binary.LittleEndian.PutUint16(text[18:], pairs[lo>>30&pair])
+	binary.LittleEndian.PutUint16(text[20:], pairs[lo>>20&pair])
+	binary.LittleEndian.PutUint16(text[22:], pairs[lo>>10&pair])
+	binary.LittleEndian.PutUint16(text[24:], pairs[lo&pair])
+}
+
+// Texts gives the strings of ids. They share their memory.
+func Texts[K Kind](ids []ID[K]) []string {
+	b := make([]byte, 0, Len*len(ids))
+	for i := range ids {
+		b, _ = ids[i].AppendText(b) // never fails
+	}
+	all, texts := string(b), make([]string, len(ids))
+	for i := range texts {
+		texts[i], all = all[:Len], all[Len:]
+	}
+	return texts
 }
 
 // AppendText adds the string of the id to b. Whoever shows many ids saves an

@@ -20,6 +20,22 @@ import (
 	"github.com/sluice-rpc/sluice/app/kv/memkv"
 )
 
+// TestTexts: the strings of many are those of each.
+func TestTexts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ids := rapid.SliceOf(rapid.Custom(func(t *rapid.T) (p id.Post) {
+			copy(p[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "bytes"))
+			return p
+		})).Draw(t, "ids")
+		texts := id.Texts(ids)
+		for i, p := range ids {
+			if back, err := id.ParsePost(texts[i]); err != nil || back != p || texts[i] != p.String() {
+				t.Fatalf("%v became %q, read as %v, %v", p, texts[i], back, err)
+			}
+		}
+	})
+}
+
 func anyID(t *rapid.T, label string) id.Post {
 	// Few values per byte, so that ids often share their beginnings.
 	return id.Post(rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 0x7f, 0x80, 0xff}), 16, 16).Draw(t, label))

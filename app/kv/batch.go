@@ -35,8 +35,15 @@ type Write struct {
 	To    []byte // of DeleteKeys
 }
 
+// usualWrites is how many writes a batch has room for from the first: those of a change
+// with its head, its idempotency key and a record that tells of it.
+const usualWrites = 6
+
 // Put stores value under key.
 func (b *Batch) Put(key, value []byte) *Batch {
+	if b.writes == nil {
+		b.writes = make([]Write, 0, usualWrites)
+	}
 	b.writes = append(b.writes, Write{Kind: PutKey, Key: key, Value: value})
 	return b
 }

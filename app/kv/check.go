@@ -43,6 +43,14 @@ func CheckRange(slot Slot, r Range) (limit int, err error) {
 	return r.Limit, nil
 }
 
+// CheckSweep holds a ScanSlots against the rules and gives its limit.
+func CheckSweep(at Place, r Range) (limit int, err error) {
+	if at.Slot > Slots || len(at.Key) > MaxKey+1 {
+		return 0, fmt.Errorf("%w: a sweep from slot %d and a key of %d bytes", ErrInvalid, at.Slot, len(at.Key))
+	}
+	return CheckRange(0, r)
+}
+
 // CheckBatch holds an Apply against the rules.
 func CheckBatch(slot Slot, b *Batch) error {
 	if err := checkSlot(slot); err != nil {

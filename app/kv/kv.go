@@ -108,6 +108,25 @@ type Store interface {
 	Close() error
 }
 
+// Stamper is a Store that says, for less than a Get costs, that nothing in a slot has
+// changed. Whoever keeps what he has made of a row asks it instead of reading the row's
+// version.
+type Stamper interface {
+	Store
+	// Stamp gives a number of the slot's state: who takes one, reads in Local mode, and
+	// later is given the same one would read the same again. Numbers hold as long as the
+	// Store is open. Ok is false if there is none now.
+	Stamp(slot Slot) (stamp uint64, ok bool)
+}
+
+// StampOf gives a store's Stamp, or one that never has any.
+func StampOf(s Store) func(Slot) (stamp uint64, ok bool) {
+	if s, ok := s.(Stamper); ok {
+		return s.Stamp
+	}
+	return func(Slot) (uint64, bool) { return 0, false }
+}
+
 // SlotPut is one put of a BulkPut.
 type SlotPut struct {
 	Slot  Slot

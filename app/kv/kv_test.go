@@ -56,6 +56,29 @@ func TestPrefixEndAndNext(t *testing.T) {
 	})
 }
 
+func TestPlace(t *testing.T) {
+	for _, want := range []kv.Place{{}, {Slot: kv.Slots - 1}, {Slot: 3, Key: []byte("key")}, {Slot: 1, Key: make([]byte, kv.MaxKey+1)}} {
+		got, err := kv.ParsePlace(want.Encode())
+		if err != nil || got.Slot != want.Slot || !bytes.Equal(got.Key, want.Key) {
+			t.Errorf("ParsePlace of the encoded %v = %v, %v", want, got, err)
+		}
+	}
+	for name, b := range map[string][]byte{"nothing": nil, "one byte": {1}, "no slot": {0x10, 0}, "too long": make([]byte, kv.MaxKey+4)} {
+		if got, err := kv.ParsePlace(b); !errors.Is(err, kv.ErrInvalid) {
+			t.Errorf("%s: ParsePlace = %v, %v; want ErrInvalid", name, got, err)
+		}
+	}
+}
+
+func FuzzParsePlace(f *testing.F) {
+	f.Add([]byte{0, 1, 'k'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if p, err := kv.ParsePlace(b); err == nil && !bytes.Equal(p.Encode(), b) {
+			t.Fatalf("%x is %v, which is %x", b, p, p.Encode())
+		}
+	})
+}
+
 func TestBatchReset(t *testing.T) {
 	b := new(kv.Batch).Put([]byte("k"), []byte("v")).IfAbsent([]byte("k")).Delete([]byte("l")).DeleteRange([]byte("m"), []byte("n"))
 	if b.Len() != 4 || b.Size() != 6 {

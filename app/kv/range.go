@@ -15,6 +15,9 @@ func Prefix(p []byte, limit int) Range {
 	return Range{From: p, To: PrefixEnd(p), Limit: limit}
 }
 
+// One gives the range of one key, for sweeps over all slots.
+func One(key []byte) Range { return Range{From: key, To: Next(key)} }
+
 // PrefixEnd gives the first key after all keys that start with p, nil if there is
 // none because p is empty or all 0xff.
 func PrefixEnd(p []byte) []byte {

@@ -9,8 +9,13 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-rpc/sluice/app/privacy"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
 // BackfillPosts is how many of a new friend's newest posts come into the timeline at once (spec section 4).
@@ -19,25 +24,53 @@ const BackfillPosts = 50
 // IndexCap is how many entries the index of a timeline keeps (spec section 4).
 const IndexCap = 2000
 
-// Stored is what the services keep, read as it is, without asking who may see it. Lists of posts come newest first; a later post
-// has a larger id. Safe for concurrent use.
+// Stored is what the services keep, read as it is, and what they show, read through their own doors. Lists of posts come newest
+// first; a later post has a larger id. Safe for concurrent use.
 type Stored interface {
 	People(ctx context.Context) iter.Seq2[string, error]
 	Friends(ctx context.Context, person string) ([]string, error)
+	// Asking returns the people whose requests wait for a person's answer.
+	Asking(ctx context.Context, person string) ([]string, error)
+	// Chosen returns the people about whom a person has settings, blocked ones too.
+	Chosen(ctx context.Context, person string) ([]string, error)
+	// Facts returns how the viewer stands to each of the others.
+	Facts(ctx context.Context, viewer string, others []string) (map[string]privacy.Facts, error)
 	Album(ctx context.Context, author string) ([]string, error)
 	Timeline(ctx context.Context, reader string) ([]string, error)
-	// Visible returns those of the posts that the viewer may see, each with its author, the rules asked where they are kept.
-	Visible(ctx context.Context, viewer string, posts []string) (map[string]string, error)
+	// Due returns the posts of the authors, none older than down, that are for the reader whatever the settings say.
+	Due(ctx context.Context, reader string, authors []string, down string) ([]string, error)
 	// Pending returns the posts whose fan-out is not over.
 	Pending(ctx context.Context) (uint64, error)
+	// NoticeFaults returns, in words, what is wrong with a person's notices as they are stored.
+	NoticeFaults(ctx context.Context, person string) ([]string, error)
+
+	// Bodies returns those of the posts that the viewer may see.
+	Bodies(ctx context.Context, viewer string, posts []string) (map[string]*momentsv1.Post, error)
+	// Home returns a timeline as its reader sees it, with no post older than down.
+	Home(ctx context.Context, reader, down string) ([]*momentsv1.TimelineItem, error)
+	// AlbumOf returns an album as the viewer sees it, with no post older than down.
+	AlbumOf(ctx context.Context, viewer, author, down string) ([]string, error)
+	// Threads returns all that the viewer sees under posts; nothing of posts under which that is nothing.
+	Threads(ctx context.Context, viewer string, posts []string) (map[string]*momentsv1.Thread, error)
+	// ThreadPages returns a thread as its pages show it.
+	ThreadPages(ctx context.Context, viewer, post string) (*momentsv1.Thread, error)
+	// Shows reports whether the viewer sees a comment or like.
+	Shows(ctx context.Context, viewer string, act *momentsv1.Act) (bool, error)
+	// Notices returns a person's notices, newest first, and how many are unread.
+	Notices(ctx context.Context, person string) ([]*momentsv1.Notice, uint32, error)
 }
 
 // AuditConfig says how to audit.
 type AuditConfig struct {
 	Workers  int                      // people looked at side by side; 0: 8
-	Progress func(done int)           // people whose timelines are proven; called from one goroutine; nil: nobody
+	Progress func(done int)           // people who have been looked at; called from one goroutine; nil: nobody
+	Again    func(people int)         // before each further look: how many differ so far; called from one goroutine; nil: nobody
 	Since    func(a, b string) string // the largest post id made before a and b were friends; nil or "": not known
+	Settle   time.Duration            // before each further look at what differs; 0: 3 s
 }
+
+// looks is how often a difference must be seen to count: each time from newly read data.
+const looks = 3
 
 // Audit is what an audit found.
 type Audit struct {
@@ -45,8 +78,12 @@ type Audit struct {
 	Friendships int // directed
 	Posts       int // in albums
 	Entries     int // in timelines
-	Stale       int // entries of posts that their reader may no longer see: reading leaves them out
-	Differences int // entries that are missing or too many, and friendships that only one side has
+	Stale       int // entries of posts that are not for their reader, or gone: reading leaves them out
+	Comments    int // that anybody sees
+	Likes       int // that anybody sees
+	Notices     int // that are shown
+	Passing     int // people with differences that a further look did not confirm: they, or others, wrote meanwhile
+	Differences int
 	First       []string
 }
 
@@ -61,31 +98,35 @@ func (a *Audit) Err() error {
 	return fmt.Errorf("%d differences between what is stored and what the rules say", a.Differences)
 }
 
-// Run proves that friendships are mutual, that each album holds its author's posts once, and that each timeline holds the
-// reader's own posts and the friends' that the reader may see, once each, in order, and nothing else that the reader may see.
+// Run proves of each person that
+//   - the friendships are mutual;
+//   - the album holds the person's posts once, in order;
+//   - the timeline holds the person's own posts and the friends' that are for them, once each, in order, and the timeline and
+//     each album that the person opens show what the settings and the posts allow, and nothing else;
+//   - under each post the comments and likes shown are those of the person and friends, and the counts are theirs;
+//   - each notice tells of something that the person sees, the unread ones are as many as counted, and what is stored of
+//     them fits.
 //
 // How long two people have been friends is not stored with the posts, so of a friend's posts those are demanded that the rules put
 // there whenever the friendship began: the newest BackfillPosts, all that are newer than the oldest one there, and all after Since.
-// Beyond IndexCap entries, only what is newer than the oldest entry is demanded.
+// Beyond IndexCap entries, only what is newer than the oldest entry is looked at.
 //
-// It waits for the fan-out to be over; people who write meanwhile show as differences.
+// It may run while people write: who differs is looked at again, with everything read anew, and only what has not changed in
+// any of the looks is a difference.
 func (c AuditConfig) Run(ctx context.Context, s Stored) (*Audit, error) {
 	if c.Workers <= 0 {
 		c.Workers = 8
 	}
-	for {
-		pending, err := s.Pending(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("asking how far the fan-out is: %w", err)
-		}
-		if pending == 0 {
-			break
-		}
-		if !wait(ctx, 100*pollEvery) {
-			return nil, fmt.Errorf("%d posts are still being fanned out: %w", pending, ctx.Err())
-		}
+	if c.Settle <= 0 {
+		c.Settle = 3 * time.Second
 	}
-	a := &auditing{AuditConfig: c, stored: s, friends: map[string][]string{}, albums: map[string][]string{}, author: map[string]string{}}
+	if c.Progress == nil {
+		c.Progress = func(int) {}
+	}
+	a := &auditing{AuditConfig: c, stored: s, acts: map[string]map[act]witness{}, found: map[string][]string{}}
+	if err := a.fannedOut(ctx); err != nil {
+		return nil, err
+	}
 	for person, err := range s.People(ctx) {
 		if err != nil {
 			return nil, fmt.Errorf("listing people: %w", err)
@@ -93,14 +134,23 @@ func (c AuditConfig) Run(ctx context.Context, s Stored) (*Audit, error) {
 		a.people = append(a.people, person)
 	}
 	a.res.People = len(a.people)
-	if err := a.each(ctx, a.read, nil); err != nil {
+	first := a.newLook()
+	half := func(done int) { a.Progress(done / 2) } // collecting counts as one half, looking as the other
+	err := a.each(ctx, a.people, half, a.collect)
+	if err != nil {
 		return nil, err
 	}
-	a.checkFriendships()
-	a.checkAlbums()
-	if err := a.each(ctx, a.timeline, c.Progress); err != nil {
+	half = func(done int) { a.Progress((len(a.people) + done) / 2) }
+	err = a.each(ctx, a.people, half, func(ctx context.Context, person string) error { return a.look(ctx, first, person) })
+	if err != nil {
 		return nil, err
 	}
+	for range looks - 1 {
+		if err := a.lookAgain(ctx); err != nil {
+			return nil, err
+		}
+	}
+	a.conclude()
 	return &a.res, nil
 }
 
@@ -109,25 +159,42 @@ type auditing struct {
 	stored Stored
 	people []string
 
-	mu      sync.Mutex // guards all below
-	res     Audit
-	friends map[string][]string
-	albums  map[string][]string
-	author  map[string]string // of every post in an album
+	mu    sync.Mutex // guards all below
+	res   Audit
+	acts  map[string]map[act]witness // comments and likes that anybody has seen, by post
+	found map[string][]string        // differences of each person, as far as no look has denied them
 }
 
-func (a *auditing) each(ctx context.Context, do func(context.Context, string) error, progress func(int)) error {
+// fannedOut waits until no post is being fanned out, but not for ever: while people write, some always are.
+func (a *auditing) fannedOut(ctx context.Context) error {
+	for range 20 {
+		pending, err := a.stored.Pending(ctx)
+		if err != nil {
+			return fmt.Errorf("asking how far the fan-out is: %w", err)
+		}
+		if pending == 0 {
+			return nil
+		}
+		if !wait(ctx, 50*pollEvery) {
+			return fmt.Errorf("%d posts are still being fanned out: %w", pending, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// each does something for people, side by side.
+func (a *auditing) each(ctx context.Context, people []string, progress func(int), do func(context.Context, string) error) error {
 	group, inner := errgroup.WithContext(ctx)
 	group.SetLimit(a.Workers)
-	for i, person := range a.people {
-		if progress != nil && i%100 == 0 {
+	for i, person := range people {
+		if i%100 == 0 {
 			progress(i)
 		}
 		if inner.Err() != nil {
 			break
 		}
 		group.Go(func() error {
-			if err := do(inner, person); err != nil {
+			if err := persist(inner, func() error { return do(inner, person) }); err != nil {
 				return fmt.Errorf("person %s: %w", person, err)
 			}
 			return nil
@@ -136,161 +203,101 @@ func (a *auditing) each(ctx context.Context, do func(context.Context, string) er
 	return errors.Join(group.Wait(), ctx.Err())
 }
 
-// differ counts a difference; the caller holds mu.
-func (a *auditing) differ(format string, args ...any) {
-	a.res.Differences++
-	if len(a.res.First) < maxShown {
-		a.res.First = append(a.res.First, fmt.Sprintf(format, args...))
+// persist does something again while the services are too busy for an audit. Who has left since the listing is no concern.
+func persist(ctx context.Context, do func() error) error {
+	const tries = 8
+	for try := 1; ; try++ {
+		err := do()
+		switch rpc.CodeOf(err) {
+		case rpc.NotFound:
+			return nil
+		case rpc.Unavailable, rpc.ResourceExhausted, rpc.DeadlineExceeded:
+			if try < tries && wait(ctx, time.Duration(try)*100*time.Millisecond) {
+				continue
+			}
+		}
+		return err
 	}
 }
 
-func (a *auditing) read(ctx context.Context, person string) error {
-	friends, err := a.stored.Friends(ctx, person)
+// look looks at a person for the first time.
+func (a *auditing) look(ctx context.Context, l *look, person string) error {
+	f, err := l.person(ctx, person)
 	if err != nil {
-		return fmt.Errorf("friends: %w", err)
-	}
-	album, err := a.stored.Album(ctx, person)
-	if err != nil {
-		return fmt.Errorf("album: %w", err)
-	}
-	bodies, err := a.stored.Visible(ctx, person, album)
-	if err != nil {
-		return fmt.Errorf("posts of the album: %w", err)
+		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.friends[person], a.albums[person] = friends, album
-	a.res.Friendships += len(friends)
-	a.res.Posts += len(album)
-	for _, post := range album {
-		if author, ok := bodies[post]; !ok {
-			a.differ("post %s is in the album of %s but has no body", post, person)
-		} else if author != person {
-			a.differ("post %s in the album of %s is by %s", post, person, author)
-		}
+	a.res.Friendships += f.friendships
+	a.res.Posts += f.posts
+	a.res.Entries += f.entries
+	a.res.Stale += f.stale
+	a.res.Notices += f.notices
+	if len(f.differences) > 0 {
+		a.found[person] = f.differences
 	}
 	return nil
 }
 
-func (a *auditing) checkFriendships() {
+// lookAgain looks at everybody who differs, with everything read anew.
+func (a *auditing) lookAgain(ctx context.Context) error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, person := range a.people {
-		if !distinct(a.friends[person]) {
-			a.differ("%s has a friend twice", person)
-		}
-		for _, friend := range a.friends[person] {
-			if !slices.Contains(a.friends[friend], person) {
-				a.differ("%s has the friend %s, who does not have them", person, friend)
-			}
-		}
+	var people []string
+	for person := range a.found {
+		people = append(people, person)
 	}
-}
-
-func (a *auditing) checkAlbums() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, person := range a.people {
-		album := a.albums[person]
-		if !newestFirst(album) {
-			a.differ("the album of %s is not in order, or holds a post twice", person)
-		}
-		for _, post := range album {
-			if other, ok := a.author[post]; ok && other != person {
-				a.differ("post %s is in the albums of %s and %s", post, other, person)
-			}
-			a.author[post] = person
-		}
-	}
-}
-
-// timeline compares one timeline with the albums of the reader and their friends.
-func (a *auditing) timeline(ctx context.Context, reader string) error {
-	entries, err := a.stored.Timeline(ctx, reader)
-	if err != nil {
-		return fmt.Errorf("timeline: %w", err)
-	}
-	a.mu.Lock()
-	missing, strange := a.compare(reader, entries)
 	a.mu.Unlock()
-	// What looks wrong may still be as the author or the reader wants it: only the owner of the posts knows.
-	visible, err := a.stored.Visible(ctx, reader, append(slices.Clone(missing), strange...))
-	if err != nil {
-		return fmt.Errorf("posts that look wrong: %w", err)
+	if len(people) == 0 {
+		return nil
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.res.Entries += len(entries)
-	if !newestFirst(entries) {
-		a.differ("the timeline of %s is not in order, or holds a post twice", reader)
+	slices.Sort(people)
+	if a.Again != nil {
+		a.Again(len(people))
 	}
-	for _, post := range missing {
-		if author, ok := visible[post]; ok {
-			a.differ("post %s of %s is missing from the timeline of %s", post, author, reader)
+	if !wait(ctx, a.Settle) {
+		return ctx.Err()
+	}
+	if err := a.fannedOut(ctx); err != nil {
+		return err
+	}
+	return a.each(ctx, people, a.Progress, func(ctx context.Context, person string) error {
+		f, err := a.newLook().person(ctx, person)
+		if err != nil && rpc.CodeOf(err) != rpc.NotFound {
+			return err
 		}
-	}
-	for _, post := range strange {
-		if author, ok := visible[post]; ok {
-			a.differ("post %s of %s is in the timeline of %s but in no album of theirs or a friend's", post, author, reader)
-		} else {
-			a.res.Stale++
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		still := slices.DeleteFunc(a.found[person], func(d string) bool { return !slices.Contains(f.differences, d) })
+		if a.found[person] = still; len(still) == 0 {
+			delete(a.found, person)
+			a.res.Passing++
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-// compare returns the posts that are demanded but not there, and those that are there but in no album of the reader or a friend;
-// the caller holds mu.
-func (a *auditing) compare(reader string, entries []string) (missing, strange []string) {
-	there := make(map[string]bool, len(entries))
-	for _, post := range entries {
-		there[post] = true
-	}
-	horizon := ""
-	if len(entries) >= IndexCap {
-		horizon = entries[len(entries)-1]
-	}
-	known := make(map[string]bool, len(entries))
-	for _, author := range append([]string{reader}, a.friends[reader]...) {
-		since := "" // own posts are all demanded
-		if author != reader {
-			since = a.demandedSince(reader, author, there)
-		}
-		for i, post := range a.albums[author] {
-			known[post] = true
-			demanded := i < BackfillPosts || post > since
-			if demanded && post > horizon && !there[post] {
-				missing = append(missing, post)
+// conclude counts what all looks agree on.
+func (a *auditing) conclude() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, person := range a.people { // in their order, so that two audits tell the same first
+		slices.Sort(a.found[person])
+		for _, d := range a.found[person] {
+			a.res.Differences++
+			if len(a.res.First) < maxShown {
+				a.res.First = append(a.res.First, d)
 			}
 		}
 	}
-	for _, post := range entries {
-		if !known[post] {
-			strange = append(strange, post)
+	for _, acts := range a.acts {
+		for act := range acts {
+			if act.comment != "" {
+				a.res.Comments++
+			} else {
+				a.res.Likes++
+			}
 		}
 	}
-	return missing, strange
-}
-
-// demandedSince returns the id after which every post of the author must be in the reader's timeline.
-func (a *auditing) demandedSince(reader, author string, there map[string]bool) string {
-	album := a.albums[author]
-	since := ""
-	if len(album) > 0 {
-		since = album[0]
-	}
-	for _, post := range slices.Backward(album) {
-		if there[post] {
-			since = post
-			break
-		}
-	}
-	if a.Since != nil {
-		if known := a.Since(reader, author); known != "" {
-			since = min(since, known)
-		}
-	}
-	return since
 }
 
 // newestFirst reports whether ids fall strictly.

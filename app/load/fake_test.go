@@ -120,6 +120,10 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.post(w, user, r.Header.Get("Idempotency-Key"), in.Text)
 	case route == "GET /timeline":
 		f.page(w, r, f.timeline[user])
+	case parts[0] == "posts" && len(parts) == 3 && f.text[parts[1]] != "" && slices.Contains(f.timeline[user], parts[1]):
+		f.calls[parts[2]+" on "+parts[1]]++
+		f.calls[parts[2]+" by "+user+" on "+parts[1]]++
+		fmt.Fprint(w, `{}`)
 	case parts[0] == "users" && len(parts) == 3:
 		f.page(w, r, f.album[parts[1]])
 	default:

@@ -51,6 +51,8 @@ type Config struct {
 	Workers  int     // connections; 0: the mode's own (F 8, R and X 32, open loop 64)
 	Seed     uint64  // the same seed draws the same people and texts in every worker
 	Graph    *Graph
+	Active   int                           // how many act, the first of the graph; 0: everybody
+	Once     bool                          // each who acts does so once, in a random order, and then the run ends; without a rate
 	Dial     func() (Target, error)        // a connection for one worker
 	IndexCap int                           // entries a timeline's index keeps; posts older than that are not looked for; 0: all
 	Settle   time.Duration                 // how long after the calls a post may still arrive before it is missing; 0: one minute
@@ -121,6 +123,15 @@ func (c *Config) prepare() error {
 	case c.Graph == nil || c.Graph.People() == 0:
 		return errors.New("nobody to act for: the graph is empty")
 	}
+	if c.Active < 0 || c.Active > c.Graph.People() {
+		return fmt.Errorf("%d active of %d people", c.Active, c.Graph.People())
+	}
+	if c.Active == 0 {
+		c.Active = c.Graph.People()
+	}
+	if c.Once && c.Rate > 0 {
+		return errors.New("a run in which each acts once has no rate")
+	}
 	if c.Workers == 0 {
 		switch {
 		case c.Rate > 0:
@@ -150,6 +161,9 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 		return nil, err
 	}
 	r := &run{Config: c, ledger: newLedger(), phase: "running"}
+	if c.Once {
+		r.order = rand.New(rand.NewPCG(c.Seed, 0x6f726465)).Perm(c.Active) // #nosec G404 -- load, not secrets
+	}
 	stop := r.report()
 	defer stop()
 	cpu, err := c.CPU()
@@ -204,7 +218,8 @@ type run struct {
 	ledger *ledger
 	calls  atomic.Int64
 	errors atomic.Int64
-	turn   atomic.Int64 // the next call of an open loop
+	turn   atomic.Int64 // the next call of an open loop, or of a run in which each acts once
+	order  []int        // who acts, one after the other, if each does once
 
 	mu     sync.Mutex // guards res while workers run, and all below
 	res    Result
@@ -286,7 +301,11 @@ func (w *worker) loop(ctx context.Context) error {
 		} else if !from.Before(end) {
 			return nil
 		}
-		verb, err := w.call(ctx)
+		person, ok := w.next()
+		if !ok {
+			return nil
+		}
+		verb, err := w.call(ctx, person)
 		if ctx.Err() != nil {
 			break
 		}
@@ -301,7 +320,19 @@ func (w *worker) loop(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (w *worker) call(ctx context.Context) (Verb, error) {
+// next says who acts, if there is still somebody.
+func (w *worker) next() (person int, ok bool) {
+	if !w.Once {
+		return w.rng.IntN(w.Active), true
+	}
+	turn := w.turn.Add(1) - 1
+	if turn >= int64(len(w.order)) {
+		return 0, false
+	}
+	return w.order[turn], true
+}
+
+func (w *worker) call(ctx context.Context, person int) (Verb, error) {
 	verb := VerbHome
 	switch w.Mode {
 	case FanOut:
@@ -315,7 +346,6 @@ func (w *worker) call(ctx context.Context) (Verb, error) {
 		}
 	case Reads, OpenLoop:
 	}
-	person := w.rng.IntN(w.Graph.People())
 	switch verb {
 	case VerbPost:
 		id, err := w.target.Compose(ctx, person, w.text())

@@ -182,6 +182,65 @@ func TestRunModes(t *testing.T) {
 	}
 }
 
+func TestTalk(t *testing.T) {
+	fake, town, base := populated(t, 20)
+	g, dial := town.Graph, town.Dial(base)
+	m, err := dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	id, err := m.Compose(t.Context(), 0, "hello")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake.refuse = func(call int, _ string) bool { return call%2 == 0 } // what is refused is done later
+	posts, err := load.Talk(t.Context(), g, 3, 2, 1, dial, nil)
+	if err != nil || posts != 1 {
+		t.Fatalf("%d posts, %v", posts, err)
+	}
+	sees := len(g.Friends[0]) + 1
+	if got := fake.calls["comments on "+id]; got != 3 {
+		t.Errorf("%d comments, want 3", got)
+	}
+	if got, want := fake.calls["like on "+id], min(3, sees); got != want {
+		t.Errorf("%d likes, want %d", got, want)
+	}
+	for person := range g.People() {
+		if got := fake.calls["like by "+town.ID(person)+" on "+id]; got > 1 {
+			t.Errorf("person %d liked it %d times", person, got)
+		}
+	}
+}
+
+func TestArrive(t *testing.T) {
+	f, base := newFake(t)
+	g, err := load.Star(30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	town, err := load.NewTown(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial := town.Dial(base)
+	if err := load.Populate(t.Context(), g, 4, dial, nil); err != nil {
+		t.Fatal(err)
+	}
+	a, err := load.Arrive(t.Context(), g, 0, 1, time.Minute, dial)
+	if err != nil || a.Missing != 0 || a.Took <= 0 {
+		t.Errorf("%+v, %v", a, err)
+	}
+	lost := town.ID(7)
+	f.lose = func(_ int, reader string) bool { return reader == lost }
+	if a, err = load.Arrive(t.Context(), g, 0, 2, 10*time.Millisecond, dial); err != nil || a.Missing != 1 {
+		t.Errorf("one delivery is lost: %+v, %v", a, err)
+	}
+	if _, err := load.Star(0); err == nil {
+		t.Error("a star of nobody")
+	}
+}
+
 func TestRunIsVoidOnFaults(t *testing.T) {
 	for name, tc := range map[string]struct {
 		plant func(*fake)
@@ -282,6 +341,7 @@ func TestRunRefusesBadConfig(t *testing.T) {
 		"duration": func(c *load.Config) { c.Duration = 0 },
 		"rate":     func(c *load.Config) { c.Rate = -1 },
 		"no rate":  func(c *load.Config) { c.Mode = load.OpenLoop },
+		"once":     func(c *load.Config) { c.Once, c.Rate = true, 100 },
 		"workers":  func(c *load.Config) { c.Workers = 1 << 20 },
 		"nobody":   func(c *load.Config) { c.Graph = nil },
 	} {
@@ -292,6 +352,23 @@ func TestRunRefusesBadConfig(t *testing.T) {
 				t.Error("it ran")
 			}
 		})
+	}
+}
+
+func TestRunOnce(t *testing.T) {
+	_, town, base := populated(t, 40)
+	res, err := load.Run(t.Context(), load.Config{
+		Mode: load.FanOut, Once: true, Active: 30, Duration: time.Hour, Workers: 4, Graph: town.Graph, Dial: town.Dial(base),
+	})
+	if err != nil || res.Void() != nil {
+		t.Fatalf("%v, %v", err, res.Void())
+	}
+	friends := 0
+	for _, f := range town.Graph.Friends[:30] {
+		friends += len(f)
+	}
+	if res.Calls() != 30 || res.Deliveries != int64(friends) {
+		t.Errorf("%d calls with %d deliveries, want one of each of 30 people with %d friends", res.Calls(), res.Deliveries, friends)
 	}
 }
 

@@ -26,6 +26,13 @@ type Founder interface {
 	Close() error
 }
 
+// Importer is a Founder that can put on many halves of friendships at once.
+type Importer interface {
+	Founder
+	// Import puts the person's halves of friendships with others on. Only when the others' are on, too, are they friends.
+	Import(ctx context.Context, person int, others []int32) error
+}
+
 // Target is a system under load as one worker's connection sees it. It has the four verbs of a social feed (register, follow,
 // compose, read home), and the album that only a mixed load reads. Bodies stay raw: a generator that decodes each of ten thousand
 // pages a second measures itself. Not safe for concurrent use.
@@ -57,7 +64,7 @@ type Stage struct {
 
 // Populate registers everybody in g and makes them friends, over workers connections, each from dial. What is refused for overload
 // or by a user's limit is put off and done later. Repeating Populate after a failure does no harm: targets make each person and
-// friendship once. report, if not nil, is called from one goroutine once a second and at the end of each stage.
+// friendship once. An Importer makes each person's friendships at once. report, if not nil, is called from one goroutine once a second and at the end of each stage.
 func Populate[F Founder](ctx context.Context, g *Graph, workers int, dial func() (F, error), report func(Stage)) error {
 	if report == nil {
 		report = func(Stage) {}
@@ -66,6 +73,11 @@ func Populate[F Founder](ctx context.Context, g *Graph, workers int, dial func()
 	err := p.stage(ctx, "people", g.People(), func(ctx context.Context, t Founder, i int) error { return t.Register(ctx, i) })
 	if err != nil {
 		return err
+	}
+	if _, ok := any(*new(F)).(Importer); ok {
+		return p.stage(ctx, "friendships", g.People(), func(ctx context.Context, t Founder, i int) error {
+			return t.(Importer).Import(ctx, i, g.Friends[i])
+		})
 	}
 	pairs := make([][2]int, 0, g.Directed()/2)
 	g.Edges(func(a, b int) bool {

@@ -16,23 +16,24 @@ import (
 
 // Tables of a slot. All that belongs to an author is in the author's slot.
 //
-//	a author ^post   -> nothing       album entry, newest first
+//	a author ^post   -> audience      album entry, newest first; nothing for a public post
 //	b post           -> PostRecord    body
-//	c consumer       -> seq           cursor in the outbox
+//	c, o, q ...      ->               the outbox: see package outbox
 //	d ...            -> post          what an idempotency key did: see package once
-//	o seq            -> record        outbox
-//	q                -> seq           last sequence of the outbox
+//	j post kind      -> nothing       an errand that follows from a write
+//	v post           -> PostRecord    one of another region whose author's relations have
+//	                                  not come yet
+//	M, z, Homes/ ... ->               who has moved: see package homes
+//	w author key     -> post          the id that a post is going to have
 //
 // ^ inverts all bits, so that an ascending scan gives the newest first.
 const (
 	tableAlbum  = 'a'
 	tableBody   = 'b'
-	tableCursor = 'c'
-	tableOutbox = 'o'
-	tableSeq    = 'q'
+	tableIntent = 'w' // not 'i', under which package id keeps its epoch
+	tableErrand = 'j'
+	tableVeil   = 'v'
 )
-
-var seqKey = []byte{tableSeq}
 
 // slotOf gives the slot of a post's author. The id carries it, because whoever has
 // only the id must find the body: it is the 12 lowest bits of the sequence part.
@@ -73,57 +74,47 @@ func albumPost(key []byte) (p id.Post) {
 	return p
 }
 
-func outboxKey(seq uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{tableOutbox}, seq)
-}
-
-func cursorKey(consumer string) []byte { return append([]byte{tableCursor}, consumer...) }
-
-func appendSeq(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
-
-// parseSeq reads a sequence; an absent one is 0.
-func parseSeq(it kv.Item) (uint64, error) {
-	if it.Ver == 0 {
-		return 0, nil
-	}
-	if len(it.Value) != 8 {
-		return 0, fmt.Errorf("post: sequence under %q has %d bytes, want 8", it.Key, len(it.Value))
-	}
-	return binary.BigEndian.Uint64(it.Value), nil
-}
-
 // What an outbox record says.
 const (
-	outboxPublish = 1
+	outboxPublish = 1 // for all friends
 	outboxDelete  = 2
+	outboxLimited = 3 // for whom the body says
+	outboxNarrow  = 4 // not for friends any more
 )
 
-// outboxRecord tells consumers which post has changed; what it is now they read from
-// its body. Form: version 1, kind, post, author, origin; the origin of a record that an
-// earlier release has written is not there.
-type outboxRecord struct {
+// entry is what the outbox says: which post has changed. What it is now consumers read
+// from its body. Form: version 1, kind, post, author.
+type entry struct {
 	kind   byte
 	post   id.Post
 	author id.User
-	origin tracing.Origin
 }
 
-const outboxRecordLen = 34
+const entryLen = 34
 
-func (r outboxRecord) encode() []byte {
-	b := append(make([]byte, 0, outboxRecordLen+tracing.OriginLen), 1, r.kind)
-	return r.origin.Append(append(append(b, r.post[:]...), r.author[:]...))
+func (e entry) encode() []byte {
+	b := append(make([]byte, 0, entryLen), 1, e.kind)
+	return append(append(b, e.post[:]...), e.author[:]...)
 }
 
-func parseOutbox(b []byte) (r outboxRecord, err error) {
-	if len(b) < outboxRecordLen || b[0] != 1 {
-		return r, fmt.Errorf("post: outbox record %x is not of version 1", b)
+func parseEntry(b []byte) (e entry, err error) {
+	if len(b) != entryLen || b[0] != 1 {
+		return e, fmt.Errorf("post: outbox entry %x is not of version 1", b)
 	}
-	r.kind = b[1]
-	copy(r.post[:], b[2:])
-	copy(r.author[:], b[18:])
-	r.origin, _ = tracing.ParseOrigin(b[outboxRecordLen:])
-	return r, nil
+	e.kind = b[1]
+	copy(e.post[:], b[2:])
+	copy(e.author[:], b[18:])
+	return e, nil
+}
+
+// legacyEntry takes a row apart that an earlier release has put into the outbox: an
+// entry, and perhaps where it came from.
+func legacyEntry(row []byte) (body []byte, from tracing.Origin, err error) {
+	if len(row) < entryLen {
+		return nil, from, fmt.Errorf("post: outbox row %x is too short", row)
+	}
+	from, _ = tracing.ParseOrigin(row[entryLen:])
+	return row[:entryLen], from, nil
 }
 
 func parseBody(it kv.Item) (*momentsv1.PostRecord, error) {

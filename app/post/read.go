@@ -13,6 +13,8 @@ import (
 	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/app/privacy"
 	"github.com/sluice-rpc/sluice/app/problem"
+	"github.com/sluice-rpc/sluice/app/relations"
+	"github.com/sluice-rpc/sluice/app/versions"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
@@ -43,10 +45,22 @@ func (s *Service) GetMany(ctx context.Context, req *momentsv1.GetPostsRequest) (
 	}
 	res := new(momentsv1.GetPostsResponse)
 	v := view{viewer: viewer, headsOnly: req.GetHeadsOnly(), timeline: req.GetTimeline(), now: s.now()}
-	if res.Posts, err = s.see(ctx, v, recs[:asked], req.GetIds()); err != nil {
+	facts, err := s.facts(ctx, v, ids, recs)
+	if err != nil {
 		return nil, err
 	}
-	if res.Own, err = s.see(ctx, v, recs[asked:], nil); err != nil {
+	res.RelationsVersion = facts.Version()
+	if res.Posts, err = s.see(ctx, v, facts, recs[:asked], req.GetIds()); err != nil {
+		return nil, err
+	}
+	if req.GetMissing() {
+		for i, rec := range recs[:asked] {
+			if rec == nil {
+				res.MissingIds = append(res.MissingIds, req.GetIds()[i])
+			}
+		}
+	}
+	if res.Own, err = s.see(ctx, v, facts, recs[asked:], nil); err != nil {
 		return nil, err
 	}
 	return res, nil
@@ -120,6 +134,17 @@ func (s *Service) Album(ctx context.Context, req *momentsv1.AlbumRequest) (*mome
 	}
 	v := view{viewer: viewer, headsOnly: req.GetHeadsOnly(), now: s.now()}
 	res := new(momentsv1.AlbumResponse)
+	facts, err := s.relations.Fresh(ctx, viewer, []id.User{author})
+	if err != nil {
+		return nil, err
+	}
+	f := facts.Of(author)
+	if !privacy.SeesSome(f) {
+		return res, nil // as if there were nothing
+	}
+	if err := s.reach(ctx, &r, author, f, v); err != nil {
+		return nil, err
+	}
 	// One post more than the page says whether another page follows.
 	for more := true; more && len(res.Posts) <= limit && bytes.Compare(r.From, r.To) < 0; {
 		var items []kv.Item
@@ -138,7 +163,7 @@ func (s *Service) Album(ctx context.Context, req *momentsv1.AlbumRequest) (*mome
 		if err != nil {
 			return nil, err
 		}
-		seen, err := s.see(ctx, v, recs, nil)
+		seen, err := s.see(ctx, v, facts, recs, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -153,6 +178,55 @@ func (s *Service) Album(ctx context.Context, req *momentsv1.AlbumRequest) (*mome
 		res.NextCursor = cursor.Make(albumCursors, author, last)
 	}
 	return res, nil
+}
+
+// reach narrows a range of album keys to what others than the author get at all: those
+// within his window, and for strangers his newest public posts.
+func (s *Service) reach(ctx context.Context, r *kv.Range, author id.User, f privacy.Facts, v view) error {
+	if f.Self {
+		return nil
+	}
+	oldest := id.Post{}
+	if edge, ok := f.Window.Edge(v.now); ok && !edge.IsZero() {
+		oldest = firstAt(edge.UnixMilli())
+	}
+	if !f.Friends {
+		tenth, err := s.tenth(ctx, author)
+		if err != nil {
+			return err
+		}
+		if tenth.Compare(oldest) > 0 {
+			oldest = tenth
+		}
+	}
+	if to := kv.Next(albumKey(author, oldest)); bytes.Compare(to, r.To) < 0 {
+		r.To = to
+	}
+	return nil
+}
+
+// tenthLimit is how many posts are looked through for an author's newest public ones:
+// those of an author who shows them to strangers but posts for few.
+const tenthLimit = kv.MaxScan
+
+// tenth gives the oldest of an author's newest public posts that strangers may see.
+func (s *Service) tenth(ctx context.Context, author id.User) (oldest id.Post, err error) {
+	items, _, err := s.store.Scan(ctx, kv.SlotOf(author[:]), kv.Prefix(albumPrefix(author), tenthLimit), kv.Linearizable)
+	if err != nil {
+		return oldest, problem.Store("scan album", err)
+	}
+	oldest = id.Post(bytes.Repeat([]byte{0xff}, len(oldest))) // without any, none is as new
+	found := 0
+	for _, it := range items {
+		if len(it.Value) > 0 {
+			continue // not public
+		}
+		oldest = albumPost(it.Key)
+		if found++; found == privacy.OpenPosts {
+			break
+		}
+	}
+	return oldest, nil
 }
 
 // albumCursors is the kind of the cursors of Album.
@@ -213,18 +287,26 @@ func (s *Service) ListAlbum(ctx context.Context, req *momentsv1.ListAlbumRequest
 	return res, nil
 }
 
-// bodies reads records in the order of ids; nil stands for what is not there.
+// bodies reads records in the order of ids; nil stands for what is not there. They are
+// shared: nobody changes them.
 func (s *Service) bodies(ctx context.Context, ids []id.Post) ([]*momentsv1.PostRecord, error) {
 	recs := make([]*momentsv1.PostRecord, len(ids))
 	key := make([]byte, 17)
 	for i, p := range ids {
+		slot := slotOf(p)
+		stamp, stamped := s.stampOf(slot)
+		had := s.records.Get(p)
+		if stamped && had.Ver != 0 && had.Stamp == stamp {
+			recs[i] = had.Value
+			continue
+		}
 		key[0] = tableBody
 		copy(key[1:], p[:])
-		it, err := s.store.Get(ctx, slotOf(p), key, kv.Local)
+		it, err := s.store.Get(ctx, slot, key, kv.Local)
 		if err == nil && it.Ver == 0 {
 			// A member that lags may not have it yet; ids come from indexes and links, so
 			// this is rare.
-			it, err = s.store.Get(ctx, slotOf(p), key, kv.Linearizable)
+			it, err = s.store.Get(ctx, slot, key, kv.Linearizable)
 		}
 		if err != nil {
 			return nil, problem.Store("read post", err)
@@ -232,12 +314,22 @@ func (s *Service) bodies(ctx context.Context, ids []id.Post) ([]*momentsv1.PostR
 		if it.Ver == 0 {
 			continue
 		}
-		if recs[i], err = parseBody(it); err != nil {
-			return nil, err
+		if had.Ver != it.Ver {
+			had = versions.Entry[*momentsv1.PostRecord]{Ver: it.Ver, Size: recordCost + 2*len(it.Value)}
+			if had.Value, err = parseBody(it); err != nil {
+				return nil, err
+			}
+		}
+		recs[i], had.Stamp = had.Value, stamp
+		if stamped {
+			s.records.Put(p, had)
 		}
 	}
 	return recs, nil
 }
+
+// recordCost is about what a record takes in memory beside its texts and lists.
+const recordCost = 400
 
 // view is how somebody looks at posts.
 type view struct {
@@ -245,38 +337,78 @@ type view struct {
 	now       time.Time
 	headsOnly bool
 	timeline  bool
+	index     bool // settings do not count: see MergeAlbumsRequest.for_index
+}
+
+// facts gives how the viewer stands to the authors of records. For a timeline they are
+// kept by version; else they are asked for in one call, whoever the authors are, and
+// for what never existed too, so that nobody can tell the two apart by what is done.
+func (s *Service) facts(ctx context.Context, v view, ids []id.Post, recs []*momentsv1.PostRecord) (relations.Set, error) {
+	authors := make([]id.User, len(recs))
+	for i, r := range recs {
+		switch {
+		case !gone(r):
+			authors[i] = id.User(r.GetAuthorId())
+		case !v.timeline:
+			authors[i] = id.User(ids[i]) // nobody's id, and so a stranger's
+		}
+	}
+	if v.timeline {
+		return s.relations.Get(ctx, v.viewer, authors)
+	}
+	slices.SortFunc(authors, id.User.Compare)
+	authors = slices.Compact(authors)
+	if len(authors) == 0 {
+		return relations.Set{}, nil
+	}
+	return s.relations.Fresh(ctx, v.viewer, authors)
 }
 
 // see gives those of the records that the viewer may see. Texts are their ids as text,
 // if somebody has them already.
-func (s *Service) see(ctx context.Context, v view, recs []*momentsv1.PostRecord, texts []string) ([]*momentsv1.Post, error) {
+func (s *Service) see(
+	ctx context.Context, v view, facts relations.Set, recs []*momentsv1.PostRecord, texts []string,
+) ([]*momentsv1.Post, error) {
 	if len(recs) == 0 {
 		return nil, nil
 	}
-	authors := make([]id.User, len(recs))
-	for i, r := range recs {
-		if !gone(r) {
-			authors[i] = id.User(r.GetAuthorId())
-		}
-	}
-	facts, err := s.relations.Get(ctx, v.viewer, authors)
-	if err != nil {
-		return nil, err
-	}
+	var tenths map[id.User]id.Post // of authors who are open to the viewer as a stranger
 	posts := make([]*momentsv1.Post, 0, len(recs))
+	room := make([]momentsv1.Post, len(recs)) // one allocation for all
 	for i, r := range recs {
 		if gone(r) {
 			continue
 		}
-		if f := facts.Of(authors[i]); visible(r, f, v) {
-			p := show(r, f, v)
-			if texts != nil {
-				p.Id = texts[i]
-			} else {
-				p.Id = id.Post(r.GetPostId()).String()
-			}
-			posts = append(posts, p)
+		author := id.User(r.GetAuthorId())
+		f, p := facts.Of(author), aspects(r, v.viewer)
+		if v.index {
+			f = privacy.Facts{Self: f.Self, Friends: f.Friends}
 		}
+		if !v.timeline && !f.Friends && f.Open && p.Public && privacy.SeesSome(f) {
+			tenth, known := tenths[author]
+			if !known {
+				var err error
+				if tenth, err = s.tenth(ctx, author); err != nil {
+					return nil, err
+				}
+				if tenths == nil {
+					tenths = make(map[id.User]id.Post, 1)
+				}
+				tenths[author] = tenth
+			}
+			p.Newest = id.Post(r.GetPostId()).Compare(tenth) >= 0
+		}
+		if !visible(f, p, v) {
+			continue
+		}
+		post := &room[i]
+		show(post, r, f, v)
+		if texts != nil {
+			post.Id = texts[i]
+		} else {
+			post.Id = id.Post(r.GetPostId()).String()
+		}
+		posts = append(posts, post)
 	}
 	return posts, nil
 }
@@ -284,27 +416,137 @@ func (s *Service) see(ctx context.Context, v view, recs []*momentsv1.PostRecord,
 // gone holds for what nobody sees any more: absent and deleted posts.
 func gone(r *momentsv1.PostRecord) bool { return r == nil || r.GetDeleted() }
 
-// visible decides whether the viewer may see a post.
-func visible(r *momentsv1.PostRecord, f privacy.Facts, v view) bool {
-	if v.timeline && !privacy.SeesInTimeline(f) || !privacy.SeesPost(f) {
-		return false
+// aspects gives what a post says of who may see it.
+func aspects(r *momentsv1.PostRecord, viewer id.User) privacy.Post {
+	p := privacy.Post{Time: time.UnixMilli(r.GetTimeMs())}
+	switch momentsv1.Audience(r.GetAudience()) {
+	case momentsv1.Audience_AUDIENCE_FRIENDS:
+		p.Public, p.Granted = true, true
+	case momentsv1.Audience_AUDIENCE_ALLOW:
+		p.Granted = named(r.GetAllowIds(), viewer) && !named(r.GetDenyIds(), viewer)
+	case momentsv1.Audience_AUDIENCE_DENY:
+		p.Granted = !named(r.GetDenyIds(), viewer)
+	case momentsv1.Audience_AUDIENCE_ONLY_ME, momentsv1.Audience_AUDIENCE_UNSPECIFIED:
 	}
-	// An audience this version does not know is nobody's but the author's.
-	return f.Self || momentsv1.Audience(r.GetAudience()) == momentsv1.Audience_AUDIENCE_FRIENDS
+	return p // an audience this version does not know is nobody's but the author's
 }
 
-// show gives a post as the viewer sees it, but for its id.
-func show(r *momentsv1.PostRecord, f privacy.Facts, v view) *momentsv1.Post {
-	p := &momentsv1.Post{
-		AuthorId: id.User(r.GetAuthorId()).String(),
-		TimeMs:   r.GetTimeMs(),
+// visible decides whether the viewer may see a post.
+func visible(f privacy.Facts, p privacy.Post, v view) bool {
+	if v.timeline {
+		return privacy.SeesInTimeline(f, p, v.now)
 	}
+	return privacy.SeesPost(f, p, v.now)
+}
+
+// show makes p the post as the viewer sees it, but for its id.
+func show(p *momentsv1.Post, r *momentsv1.PostRecord, f privacy.Facts, v view) {
+	p.AuthorId, p.TimeMs = id.User(r.GetAuthorId()).String(), r.GetTimeMs()
 	if v.headsOnly {
-		return p
+		return
 	}
-	p.Text = r.GetText()
+	p.Text, p.Location = r.GetText(), r.GetLocation()
 	if f.Self {
 		p.Audience = momentsv1.Audience(r.GetAudience())
 	}
-	return p
+	for _, m := range r.GetMedia() {
+		p.Media = append(p.Media, &momentsv1.Attachment{
+			MediaId: id.Media(m.GetMediaId()).String(), ContentType: m.GetContentType(),
+			Width: m.GetWidth(), Height: m.GetHeight(), DurationMs: m.GetDurationMs(),
+		})
+	}
+	if l := r.GetLink(); l != nil {
+		p.Link = &momentsv1.LinkCard{Url: l.GetUrl(), Title: l.GetTitle()}
+		if len(l.GetMediaId()) == 16 {
+			p.Link.MediaId = id.Media(l.GetMediaId()).String()
+		}
+	}
+	for b := range slices.Chunk(r.GetRemindIds(), 16) {
+		if u := id.User(b); f.Self || u == v.viewer {
+			p.RemindIds = append(p.RemindIds, u.String())
+		}
+	}
+}
+
+// MergeAlbums gives the newest posts of several authors; see the contract.
+func (s *Service) MergeAlbums(ctx context.Context, req *momentsv1.MergeAlbumsRequest) (*momentsv1.MergeAlbumsResponse, error) {
+	viewer, err := problem.User("viewer_id", req.GetViewerId())
+	if err != nil {
+		return nil, err
+	}
+	if n := len(req.GetAuthorIds()); n > maxMerge {
+		return nil, problem.Invalid("author_ids", "has %d ids, at most %d", n, maxMerge)
+	}
+	if n := req.GetLimit(); n == 0 || n > maxGet {
+		return nil, problem.Invalid("limit", "is %d, want 1 to %d", n, maxGet)
+	}
+	limit := int(req.GetLimit())
+	var before id.Post
+	if text := req.GetBeforeId(); text != "" {
+		if before, err = id.ParsePost(text); err != nil {
+			return nil, problem.Invalid("before_id", "%v", err)
+		}
+	}
+	newest := newestPosts{limit: limit}
+	for _, text := range req.GetAuthorIds() {
+		author, err := problem.User("author_ids", text)
+		if err != nil {
+			return nil, err
+		}
+		r := kv.Prefix(albumPrefix(author), limit)
+		if !before.IsZero() {
+			r.From = kv.Next(albumKey(author, before))
+		}
+		if !newest.oldest.IsZero() { // only what is newer can still come in
+			r.To = albumKey(author, newest.oldest)
+		}
+		if bytes.Compare(r.From, r.To) >= 0 {
+			continue
+		}
+		items, _, err := s.store.Scan(ctx, kv.SlotOf(author[:]), r, kv.Linearizable)
+		if err != nil {
+			return nil, problem.Store("scan album", err)
+		}
+		for _, it := range items {
+			newest.add(albumPost(it.Key))
+		}
+	}
+	ids := newest.sorted()
+	recs, err := s.bodies(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	v := view{viewer: viewer, headsOnly: req.GetHeadsOnly(), timeline: true, index: req.GetForIndex(), now: s.now()}
+	facts, err := s.facts(ctx, v, ids, recs)
+	if err != nil {
+		return nil, err
+	}
+	res := new(momentsv1.MergeAlbumsResponse)
+	if res.Posts, err = s.see(ctx, v, facts, recs, nil); err != nil {
+		return nil, err
+	}
+	if len(ids) == limit {
+		res.ReachedId = ids[len(ids)-1].String()
+	}
+	return res, nil
+}
+
+// newestPosts keeps the newest of many posts.
+type newestPosts struct {
+	limit  int
+	ids    []id.Post // at most twice the limit
+	oldest id.Post   // of those kept, once there were more than the limit
+}
+
+func (n *newestPosts) add(p id.Post) {
+	if n.ids = append(n.ids, p); len(n.ids) >= 2*n.limit {
+		n.oldest = n.sorted()[n.limit-1]
+	}
+}
+
+// sorted gives the newest, newest first.
+func (n *newestPosts) sorted() []id.Post {
+	slices.SortFunc(n.ids, func(a, b id.Post) int { return b.Compare(a) })
+	n.ids = n.ids[:min(len(n.ids), n.limit)]
+	return n.ids
 }

@@ -10,10 +10,10 @@ package relations
 import (
 	"context"
 	"maps"
-	"sync"
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/privacy"
+	"github.com/sluice-rpc/sluice/app/versions"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
@@ -26,16 +26,31 @@ type Account interface {
 // maxAuthors is what one call of Relations may ask for, by its contract.
 const maxAuthors = 1000
 
+// tries is how often several pages are asked for that are to be of one version; each is
+// lost to a change of the viewer's relations between two of them.
+const tries = 5
+
+var errTooFast = rpc.Errorf(rpc.Unavailable, "the viewer's relations change too fast; try again")
+
 // Set holds the facts of one viewer. It is immutable.
 type Set struct {
-	viewer id.User
-	facts  map[id.User]privacy.Facts
+	viewer  id.User
+	version uint64
+	facts   map[id.User]privacy.Facts
+	friends people // of a Friends, which has no facts
 }
+
+// Version gives the version of the viewer's relations that a Cache's Get found during the
+// call and took the facts of; 0 if it needed none.
+func (s Set) Version() uint64 { return s.version }
 
 // Of gives the facts of somebody that the set was asked for; others are strangers.
 func (s Set) Of(other id.User) privacy.Facts {
 	if other == s.viewer {
 		return privacy.Facts{Self: true}
+	}
+	if s.facts == nil {
+		return privacy.Facts{Friends: s.friends.has(other)}
 	}
 	return s.facts[other]
 }
@@ -43,59 +58,47 @@ func (s Set) Of(other id.User) privacy.Facts {
 // Cache keeps the facts of the latest viewers. It may be used concurrently.
 type Cache struct {
 	account Account
-	limit   int
-
-	mu      sync.Mutex
-	viewers map[id.User]entry // guarded by mu
-	kept    int               // guarded by mu; facts of all viewers
-}
-
-// entry holds facts of one viewer and version. Its map is never changed.
-type entry struct {
-	version uint64
-	facts   map[id.User]privacy.Facts
+	kept    *versions.Cache[id.User, map[id.User]privacy.Facts]
 }
 
 // NewCache makes a Cache that keeps at most limit facts.
 func NewCache(account Account, limit int) *Cache {
-	return &Cache{account: account, limit: limit, viewers: make(map[id.User]entry)}
+	return &Cache{account: account, kept: versions.New[id.User, map[id.User]privacy.Facts](limit)}
 }
 
 // Get gives the viewer's facts of all others, which may repeat and may be zero.
 func (c *Cache) Get(ctx context.Context, viewer id.User, others []id.User) (Set, error) {
-	c.mu.Lock()
-	had := c.viewers[viewer]
-	c.mu.Unlock()
-	ask := missing(had.facts, viewer, others)
+	had := c.kept.Get(viewer)
+	ask := missing(had.Value, viewer, others)
 	if len(ask) == 0 {
-		if had.version == 0 {
+		if had.Ver == 0 {
 			return Set{viewer: viewer}, nil // nobody but the viewer
 		}
-		res, err := c.account.Relations(ctx, &momentsv1.RelationsRequest{ViewerId: viewer.String(), KnownVersion: had.version})
+		res, err := c.account.Relations(ctx, &momentsv1.RelationsRequest{ViewerId: viewer.String(), KnownVersion: had.Ver})
 		if err != nil {
 			return Set{}, err
 		}
 		if res.GetUnchanged() {
-			return Set{viewer: viewer, facts: had.facts}, nil
+			return Set{viewer: viewer, version: had.Ver, facts: had.Value}, nil
 		}
-		ask, had = missing(nil, viewer, others), entry{}
+		ask, had = missing(nil, viewer, others), versions.Entry[map[id.User]privacy.Facts]{}
 	}
-	got, err := c.fetch(ctx, viewer, ask)
+	facts, version, err := c.fetch(ctx, viewer, ask)
 	if err != nil {
 		return Set{}, err
 	}
-	if len(ask) < len(others) && got.version != had.version && len(had.facts) > 0 {
+	if len(ask) < len(others) && version != had.Ver && len(had.Value) > 0 {
 		// What was known is of another version: ask for all.
 		if all := missing(nil, viewer, others); len(all) > len(ask) {
-			if got, err = c.fetch(ctx, viewer, all); err != nil {
+			if facts, version, err = c.fetch(ctx, viewer, all); err != nil {
 				return Set{}, err
 			}
 		}
-	} else if got.version == had.version {
-		maps.Copy(got.facts, had.facts) // both of one version, and ours alone so far
+	} else if version == had.Ver {
+		maps.Copy(facts, had.Value) // both of one version, and ours alone so far
 	}
-	c.keep(viewer, got)
-	return Set{viewer: viewer, facts: got.facts}, nil
+	c.kept.Put(viewer, versions.Entry[map[id.User]privacy.Facts]{Value: facts, Ver: version, Size: len(facts) + 1})
+	return Set{viewer: viewer, version: version, facts: facts}, nil
 }
 
 // missing gives, once each, those of others that facts lacks.
@@ -121,10 +124,9 @@ func missing(facts map[id.User]privacy.Facts, viewer id.User, others []id.User) 
 }
 
 // fetch asks for facts that are all of one version.
-func (c *Cache) fetch(ctx context.Context, viewer id.User, ask []id.User) (entry, error) {
-	const tries = 5 // each lost to a change of the viewer's relations between two pages
+func (c *Cache) fetch(ctx context.Context, viewer id.User, ask []id.User) (facts map[id.User]privacy.Facts, version uint64, err error) {
 	for range tries {
-		e := entry{facts: make(map[id.User]privacy.Facts, len(ask))}
+		facts, version = make(map[id.User]privacy.Facts, len(ask)), 0
 		torn := false
 		for at := 0; at < len(ask) && !torn; at += maxAuthors {
 			part := ask[at:min(at+maxAuthors, len(ask))]
@@ -134,46 +136,71 @@ func (c *Cache) fetch(ctx context.Context, viewer id.User, ask []id.User) (entry
 			}
 			res, err := c.account.Relations(ctx, req)
 			if err != nil {
-				return entry{}, err
+				return nil, 0, err
 			}
 			if res.GetUnchanged() { // version 0: the viewer has no relations at all
-				return e, nil
+				return facts, version, nil
 			}
 			if len(res.GetRelations()) != len(part) {
-				return entry{}, rpc.Errorf(rpc.Internal, "account answered %d relations of %d", len(res.GetRelations()), len(part))
+				return nil, 0, rpc.Errorf(rpc.Internal, "account answered %d relations of %d", len(res.GetRelations()), len(part))
 			}
-			torn = at > 0 && res.GetVersion() != e.version
-			e.version = res.GetVersion()
+			torn = at > 0 && res.GetVersion() != version
+			version = res.GetVersion()
 			for i, r := range res.GetRelations() {
-				e.facts[part[i]] = privacy.Facts{Friends: r.GetFriends(), AuthorHides: r.GetAuthorHides(), ViewerHides: r.GetViewerHides()}
+				facts[part[i]] = factsOf(r)
 			}
 		}
 		if !torn {
-			return e, nil
+			return facts, version, nil
 		}
 	}
-	return entry{}, rpc.Errorf(rpc.Unavailable, "the viewer's relations change too fast; try again")
+	return nil, 0, errTooFast
 }
 
-func (c *Cache) keep(viewer id.User, e entry) {
-	if e.version == 0 {
-		return
+// Fresh gives the viewer's facts of all others as they are now, with what those who are
+// no friends of his let strangers see; that changes without a new version, so none of
+// it is kept. It is one call whatever is known and whoever they are, so its time tells
+// nothing of them. There may be 1,000 of them at most.
+func (c *Cache) Fresh(ctx context.Context, viewer id.User, others []id.User) (Set, error) {
+	req := &momentsv1.RelationsRequest{ViewerId: viewer.String(), AuthorIds: make([]string, len(others)), Strangers: true}
+	for i := range others {
+		req.AuthorIds[i] = others[i].String()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	old := c.viewers[viewer]
-	if old.version > e.version || old.version == e.version && len(old.facts) > len(e.facts) {
-		return // another call was faster, or learnt more
+	res, err := c.account.Relations(ctx, req)
+	if err != nil {
+		return Set{}, err
 	}
-	c.viewers[viewer] = e
-	c.kept += len(e.facts) - len(old.facts)
-	for other, o := range c.viewers { // whom the map names first, which is chance
-		if c.kept <= c.limit {
-			break
+	set := Set{viewer: viewer, facts: make(map[id.User]privacy.Facts, len(others))}
+	if res.GetUnchanged() { // version 0: the viewer has no relations at all
+		return set, nil
+	}
+	if len(res.GetRelations()) != len(others) {
+		return Set{}, rpc.Errorf(rpc.Internal, "account answered %d relations of %d", len(res.GetRelations()), len(others))
+	}
+	for i, r := range res.GetRelations() {
+		set.facts[others[i]] = factsOf(r)
+	}
+	return set, nil
+}
+
+// windows are the facts' words for those of the contract. One that is not known here
+// reaches nothing.
+var windows = map[momentsv1.AlbumWindow]privacy.Window{
+	momentsv1.AlbumWindow_ALBUM_WINDOW_THREE_DAYS: privacy.ThreeDays,
+	momentsv1.AlbumWindow_ALBUM_WINDOW_MONTH:      privacy.Month,
+	momentsv1.AlbumWindow_ALBUM_WINDOW_HALF_YEAR:  privacy.HalfYear,
+}
+
+func factsOf(r *momentsv1.Relation) privacy.Facts {
+	f := privacy.Facts{
+		Friends: r.GetFriends(), AuthorHides: r.GetAuthorHides(), ViewerHides: r.GetViewerHides(),
+		Off: r.GetOff(), Open: r.GetOpenToStrangers(),
+	}
+	if w := r.GetAlbumWindow(); w != momentsv1.AlbumWindow_ALBUM_WINDOW_ALL {
+		var ok bool
+		if f.Window, ok = windows[w]; !ok {
+			f.Window = 1<<8 - 1
 		}
-		if other != viewer {
-			c.kept -= len(o.facts)
-			delete(c.viewers, other)
-		}
 	}
+	return f
 }

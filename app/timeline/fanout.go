@@ -3,17 +3,19 @@
 package timeline
 
 import (
+	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/app/problem"
+	"github.com/sluice-rpc/sluice/app/relations"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
@@ -43,15 +45,22 @@ func (s *Service) FanOut(ctx context.Context, req *momentsv1.FanOutRequest) (*mo
 		// The list is read after all posts of the request were made, so that nobody who
 		// was a friend by then is missing.
 		if author != last {
-			if readers, err = s.friends.of(ctx, author); err != nil {
+			// One that is not steady will do once: who became a friend meanwhile is filled in
+			// by Backfill.
+			if readers, _, err = s.friends.Of(ctx, author); err != nil {
 				return nil, err
 			}
 			last = author
 		}
-		if err := w.add(ctx, recipient{author, kv.SlotOf(author[:])}, p); err != nil {
-			return nil, err
+		if s.keeps(author) {
+			if err := w.add(ctx, recipient{author, kv.SlotOf(author[:])}, p); err != nil {
+				return nil, err
+			}
 		}
 		for _, r := range readers {
+			if !s.keeps(r.user) || !isFor(fp, r.user) {
+				continue
+			}
 			if err := w.add(ctx, r, p); err != nil {
 				return nil, err
 			}
@@ -61,6 +70,33 @@ func (s *Service) FanOut(ctx context.Context, req *momentsv1.FanOutRequest) (*mo
 		return nil, err
 	}
 	return &momentsv1.FanOutResponse{Deliveries: w.written}, nil
+}
+
+// keeps reports whether somebody's timeline is kept in this region: every region fans a
+// post out to its own users.
+func (s *Service) keeps(u id.User) bool { return s.home == 0 || s.homes.Of(u).Keeps(s.home) }
+
+// isFor reports whether a friend of its author gets a post into his timeline. Fan-out
+// goes by whom a post is for alone: settings can be taken back, so they are looked at
+// when a timeline is read.
+func isFor(fp *momentsv1.FanOutPost, u id.User) bool {
+	switch fp.GetAudience() {
+	case momentsv1.Audience_AUDIENCE_UNSPECIFIED, momentsv1.Audience_AUDIENCE_FRIENDS:
+		return true
+	case momentsv1.Audience_AUDIENCE_ALLOW:
+		return named(fp.GetAllowIds(), u) && !named(fp.GetDenyIds(), u)
+	case momentsv1.Audience_AUDIENCE_DENY:
+		return !named(fp.GetDenyIds(), u)
+	case momentsv1.Audience_AUDIENCE_ONLY_ME:
+	}
+	return false
+}
+
+// named reports whether a person is in a sorted list of persons of 16 bytes each.
+func named(list []byte, u id.User) bool {
+	n := len(list) / 16
+	i := sort.Search(n, func(i int) bool { return bytes.Compare(list[16*i:16*i+16], u[:]) >= 0 })
+	return i < n && bytes.Equal(list[16*i:16*i+16], u[:])
 }
 
 // Backfill puts an author's newest posts into one timeline; see the contract.
@@ -75,22 +111,28 @@ func (s *Service) Backfill(ctx context.Context, req *momentsv1.BackfillRequest) 
 	if err := s.awaitBothSides(ctx, req.GetReaderId(), req.GetAuthorId()); err != nil {
 		return nil, err
 	}
-	album, err := s.post.Album(ctx, &momentsv1.AlbumRequest{
-		ViewerId: req.GetReaderId(), AuthorId: req.GetAuthorId(), Limit: backfill, HeadsOnly: true,
-	})
-	if err != nil {
-		return nil, err
-	}
 	w := newBulk(s)
 	defer w.release()
-	for _, post := range album.GetPosts() {
-		p, err := id.ParsePost(post.GetId())
+	left := backfill
+	for before, more := "", true; more && left > 0; more = before != "" {
+		// What settings hide now is filled in too, as by fan-out: they can be taken back.
+		res, err := s.post.MergeAlbums(ctx, &momentsv1.MergeAlbumsRequest{
+			ViewerId: req.GetReaderId(), AuthorIds: []string{req.GetAuthorId()}, BeforeId: before, Limit: backfill, HeadsOnly: true, ForIndex: true,
+		})
 		if err != nil {
 			return nil, err
 		}
-		if err := w.add(ctx, recipient{reader, kv.SlotOf(reader[:])}, p); err != nil {
-			return nil, err
+		for _, post := range res.GetPosts()[:min(left, len(res.GetPosts()))] {
+			p, err := id.ParsePost(post.GetId())
+			if err != nil {
+				return nil, err
+			}
+			if err := w.add(ctx, recipient{reader, kv.SlotOf(reader[:])}, p); err != nil {
+				return nil, err
+			}
+			left--
 		}
+		before = res.GetReachedId()
 	}
 	if err := w.flush(ctx); err != nil {
 		return nil, err
@@ -106,7 +148,7 @@ func (s *Service) awaitBothSides(ctx context.Context, reader, author string) err
 	for pause := 10 * time.Millisecond; ; pause *= 2 {
 		var on [2]bool
 		for i, side := range [2][2]string{{reader, author}, {author, reader}} {
-			res, err := s.friends.account.Relations(ctx, &momentsv1.RelationsRequest{ViewerId: side[0], AuthorIds: side[1:]})
+			res, err := s.account.Relations(ctx, &momentsv1.RelationsRequest{ViewerId: side[0], AuthorIds: side[1:]})
 			if err != nil {
 				return err
 			}
@@ -204,8 +246,16 @@ func (s *Service) trim(ctx context.Context, r recipient) error {
 		if len(items) > left {
 			first := items[left].Key
 			b := new(kv.Batch).DeleteRange(first, rng.To)
-			p := indexPost(first)
-			b.Put(readerKey(tableTrimmed, r.user), p[:])
+			// A post can have come in below an earlier cut, with a new friend; then the cut
+			// stays where it is.
+			cut, err := s.cutOf(ctx, r.user)
+			if err != nil {
+				return err
+			}
+			if p := indexPost(first); p.Compare(cut) > 0 {
+				cut = p
+			}
+			b.Put(readerKey(tableTrimmed, r.user), cut[:]) // even if it stays: who rebuilds must notice
 			if _, err := s.store.Apply(ctx, r.slot, b); err != nil {
 				return problem.Store("trim timeline", err)
 			}
@@ -225,113 +275,17 @@ type recipient struct {
 	slot kv.Slot
 }
 
-// friends keeps friend lists by version. It may be used concurrently.
-type friends struct {
-	account Account
-	limit   int
-
-	mu    sync.Mutex
-	lists map[id.User]friendList // guarded by mu
-	kept  int                    // guarded by mu; total over lists
-}
-
-// friendList is never changed.
-type friendList struct {
-	version uint64
-	readers []recipient
-}
-
-func newFriends(account Account, limit int) *friends {
-	return &friends{account: account, limit: limit, lists: make(map[id.User]friendList)}
-}
-
-// of gives an author's friends as they are now or later. The slice is shared.
-func (f *friends) of(ctx context.Context, author id.User) ([]recipient, error) {
-	f.mu.Lock()
-	had := f.lists[author]
-	f.mu.Unlock()
-	text := author.String()
-	if had.version != 0 {
-		res, err := f.account.Relations(ctx, &momentsv1.RelationsRequest{ViewerId: text, KnownVersion: had.version})
-		if err != nil && rpc.CodeOf(err) != rpc.NotFound {
-			return nil, err
+// newFriends keeps the friends of authors as recipients, in the order of the store: an
+// embedded engine finds the place of a key faster from that of the key before it.
+func newFriends(account Account, limit int) *relations.Lists[[]recipient] {
+	return relations.NewLists(account, limit, func(friends []id.User) []recipient {
+		readers := make([]recipient, len(friends))
+		for i, u := range friends {
+			readers[i] = recipient{u, kv.SlotOf(u[:])}
 		}
-		if res.GetUnchanged() {
-			return had.readers, nil
-		}
-	}
-	list, steady, err := f.read(ctx, text)
-	if err != nil {
-		if rpc.CodeOf(err) == rpc.NotFound {
-			return nil, nil // the account is gone: nobody is left to tell
-		}
-		return nil, err
-	}
-	if steady {
-		f.keep(author, list)
-	}
-	return list.readers, nil
-}
-
-// read pages through a friend list. Steady says that it did not change meanwhile;
-// a list that did holds everyone who was a friend all the time, which is enough to
-// use it once, as who became one is filled in by Backfill.
-func (f *friends) read(ctx context.Context, author string) (list friendList, steady bool, err error) {
-	req := &momentsv1.ListFriendsRequest{UserId: author, Limit: 500}
-	steady = true
-	for {
-		res, err := f.account.ListFriends(ctx, req)
-		if err != nil {
-			return list, false, err
-		}
-		if req.GetCursor() == "" {
-			list.version = res.GetVersion()
-			list.readers = make([]recipient, 0, len(res.GetUserIds()))
-		}
-		steady = steady && res.GetVersion() == list.version
-		for _, v := range res.GetUserIds() {
-			u, err := id.ParseUser(v)
-			if err != nil {
-				return list, false, err
-			}
-			list.readers = append(list.readers, recipient{u, kv.SlotOf(u[:])})
-		}
-		switch next := res.GetNextCursor(); next {
-		case "":
-			// In the order of the store: an embedded engine finds the place of a key faster
-			// from that of the key before it.
-			slices.SortFunc(list.readers, func(a, b recipient) int {
-				return cmp.Or(cmp.Compare(a.slot, b.slot), a.user.Compare(b.user))
-			})
-			return list, steady, nil
-		case req.GetCursor():
-			return list, false, errors.New("timeline: account lists friends in a circle")
-		default:
-			req = &momentsv1.ListFriendsRequest{UserId: author, Limit: 500, Cursor: next}
-		}
-	}
-}
-
-func (f *friends) keep(author id.User, list friendList) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	old, had := f.lists[author]
-	if had && old.version > list.version {
-		return
-	}
-	// A list costs its friends and about as much as one more for itself.
-	f.kept += len(list.readers) - len(old.readers)
-	if !had {
-		f.kept++
-	}
-	f.lists[author] = list
-	for other, l := range f.lists { // whom the map names first, which is chance
-		if f.kept <= f.limit {
-			break
-		}
-		if other != author {
-			f.kept -= len(l.readers) + 1
-			delete(f.lists, other)
-		}
-	}
+		slices.SortFunc(readers, func(a, b recipient) int {
+			return cmp.Or(cmp.Compare(a.slot, b.slot), a.user.Compare(b.user))
+		})
+		return readers
+	})
 }

@@ -77,13 +77,13 @@ func rebuild(t tb, cfg houseConfig, account *relationstest.Account, posts, timel
 	h.Comment = momentsv1.NewCommentServiceClient(conn)
 	var err error
 	h.service, err = post.New(t.Context(), post.Config{
-		Store: posts, Region: 1, Account: accounts, Timeline: h.Timeline, Log: log, Now: cfg.now, CachedFacts: cfg.cacheSize,
+		Store: posts, Region: 1, Account: accounts, Timeline: h.Timeline, Log: log, Now: cfg.now, CachedFacts: cfg.cacheSize, CachedBytes: cfg.cacheSize,
 	})
 	if err != nil {
 		t.Fatalf("post: %v", err)
 	}
 	tl, err := timeline.New(timeline.Config{
-		Store: timelines, Account: accounts, Post: h.Post, Comment: h.Comment, Cap: cfg.cap, CachedFriends: cfg.cacheSize,
+		Store: timelines, Account: accounts, Post: h.Post, Comment: h.Comment, Near: cfg.bare, Cap: cfg.cap, CachedFriends: cfg.cacheSize,
 	})
 	if err != nil {
 		t.Fatalf("timeline: %v", err)

@@ -6,8 +6,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-
-	"golang.org/x/sync/errgroup"
+	"slices"
+	"sync"
 
 	"github.com/sluice-rpc/sluice/app/cursor"
 	"github.com/sluice-rpc/sluice/app/id"
@@ -36,12 +36,6 @@ func (s *Service) Home(ctx context.Context, req *momentsv1.HomeRequest) (*moment
 		if res.NextCursor, err = cursorAt(viewer, res.Items[limit-1]); err != nil {
 			return nil, err
 		}
-	} else {
-		it, err := s.store.Get(ctx, kv.SlotOf(viewer[:]), readerKey(tableTrimmed, viewer), kv.Local)
-		if err != nil {
-			return nil, problem.Store("read timeline's end", err)
-		}
-		res.Truncated = it.Ver != 0
 	}
 	if len(res.Items) > 0 {
 		if res.NewestCursor, err = cursorAt(viewer, res.Items[0]); err != nil {
@@ -119,30 +113,141 @@ func (t stretch) keys(limit int) kv.Range {
 
 // page gives the newest want items of a stretch that the viewer may see; fewer only
 // if there are no more.
+//
+// Down to where trimming has cut it, the index has every post; from there on albums are
+// merged. A cut is looked for only where one can be: it has at least a cap of entries
+// above it.
 func (s *Service) page(ctx context.Context, t stretch, want int) ([]*momentsv1.TimelineItem, error) {
 	items := make([]*momentsv1.TimelineItem, 0, want)
+	var cut id.Post // the newest post that may be missing in the index; zero if none is
+	known := false
+	deepest := 0                            // entries read so far
 	for n := want; ; n = min(2*n, maxGet) { // more each time: much may be hidden
-		ids, more, err := s.scan(ctx, t, n)
+		if deepest += n; !known && (!t.before.IsZero() || deepest > s.cap) {
+			var err error
+			if cut, err = s.cutOf(ctx, t.viewer); err != nil {
+				return nil, err
+			}
+			known = true
+		}
+		part := t
+		if cut.Compare(part.after) > 0 {
+			part.after = cut
+		}
+		ids, more, err := s.scan(ctx, part, n)
 		if err != nil {
 			return nil, err
 		}
-		part := t
+		if !more && !known {
+			if cut, err = s.cutOf(ctx, t.viewer); err != nil {
+				return nil, err
+			}
+			known = true
+			if cut.Compare(part.after) > 0 {
+				part.after = cut
+				ids = slices.DeleteFunc(ids, func(p id.Post) bool { return p.Compare(cut) <= 0 })
+			}
+		}
 		if more {
 			part.after = ids[len(ids)-1]
 		}
-		got, err := s.load(ctx, part, ids, n)
-		if err != nil {
-			return nil, err
+		if more || cut.IsZero() || t.before.IsZero() || t.before.Compare(cut) > 0 {
+			got, err := s.load(ctx, part, ids, n)
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, got...)
 		}
-		items = append(items, got...)
 		if len(items) >= want {
 			return items[:want], nil
 		}
 		if !more {
+			if cut.Compare(t.after) > 0 {
+				return s.mergePage(ctx, t, cut, items, want)
+			}
 			return items, nil
 		}
 		t.before = part.after
 	}
+}
+
+// cutOf gives the newest post that trimming has removed from a reader's index.
+func (s *Service) cutOf(ctx context.Context, reader id.User) (p id.Post, err error) {
+	it, err := s.store.Get(ctx, kv.SlotOf(reader[:]), readerKey(tableTrimmed, reader), kv.Local)
+	if err != nil {
+		return p, problem.Store("read timeline's end", err)
+	}
+	if it.Ver != 0 && len(it.Value) == len(p) {
+		p = id.Post(it.Value)
+	}
+	return p, nil
+}
+
+// mergePage fills a page with posts from the albums of the viewer and his friends that
+// are not newer than the cut of his index.
+func (s *Service) mergePage(ctx context.Context, t stretch, cut id.Post, items []*momentsv1.TimelineItem, want int) ([]*momentsv1.TimelineItem, error) {
+	authors, err := s.circle(ctx, t.viewer)
+	if err != nil {
+		return nil, err
+	}
+	before := successor(cut)
+	if !t.before.IsZero() && t.before.Compare(before) < 0 {
+		before = t.before
+	}
+	viewer := t.viewer.String()
+	for n := want; ; n = min(2*n, maxGet) {
+		res, err := s.post.MergeAlbums(ctx, &momentsv1.MergeAlbumsRequest{
+			ViewerId: viewer, AuthorIds: authors, BeforeId: before.String(), Limit: uint32(n),
+		})
+		if err != nil {
+			return nil, err
+		}
+		got := res.GetPosts()
+		if !t.after.IsZero() {
+			after := t.after.String() // ids sort as texts too
+			got = slices.DeleteFunc(got, func(p *momentsv1.Post) bool { return p.GetId() <= after })
+		}
+		if got = got[:min(len(got), want-len(items))]; len(got) > 0 {
+			threads := make(map[string]*momentsv1.Thread, len(got))
+			if err := s.threads(ctx, viewer, textsOf(got), 0, threads); err != nil {
+				return nil, err
+			}
+			items = appendItems(items, got, threads)
+		}
+		if len(items) == want || res.GetReachedId() == "" {
+			return items, nil
+		}
+		if before, err = id.ParsePost(res.GetReachedId()); err != nil {
+			return nil, err
+		}
+		if before.Compare(t.after) <= 0 {
+			return items, nil
+		}
+	}
+}
+
+// circle gives the ids, as texts, of all whose posts may be in a reader's timeline.
+func (s *Service) circle(ctx context.Context, reader id.User) ([]string, error) {
+	friends, _, err := s.friends.Of(ctx, reader)
+	if err != nil {
+		return nil, err
+	}
+	authors := make([]string, 0, 1+len(friends))
+	authors = append(authors, reader.String())
+	for _, f := range friends {
+		authors = append(authors, f.user.String())
+	}
+	return authors, nil
+}
+
+// successor gives the id that directly follows p.
+func successor(p id.Post) id.Post {
+	for i := len(p) - 1; i >= 0; i-- {
+		if p[i]++; p[i] != 0 {
+			break
+		}
+	}
+	return p
 }
 
 // scan gives the newest n ids of a stretch of the index, and whether it has more.
@@ -170,10 +275,7 @@ func (s *Service) scan(ctx context.Context, t stretch, n int) ([]id.Post, bool, 
 // there yet. It gives at least n items if there are as many.
 func (s *Service) load(ctx context.Context, t stretch, ids []id.Post, n int) ([]*momentsv1.TimelineItem, error) {
 	viewer := t.viewer.String()
-	texts := make([]string, len(ids))
-	for i, p := range ids {
-		texts[i] = p.String()
-	}
+	texts := id.Texts(ids)
 	own := &momentsv1.OwnWindow{Limit: uint32(n)}
 	if !t.before.IsZero() {
 		own.BeforeId = t.before.String()
@@ -181,45 +283,70 @@ func (s *Service) load(ctx context.Context, t stretch, ids []id.Post, n int) ([]
 	if !t.after.IsZero() {
 		own.AfterId = t.after.String()
 	}
-	var posts *momentsv1.GetPostsResponse
+	get := &momentsv1.GetPostsRequest{ViewerId: viewer, Ids: texts, Own: own, Timeline: true}
 	threads := make(map[string]*momentsv1.Thread, len(ids))
-	g, gctx := errgroup.WithContext(ctx)
-	if len(texts) > 0 {
-		g.Go(func() error { return s.threads(gctx, viewer, texts, threads) })
+	if s.near {
+		posts, err := s.post.GetMany(ctx, get)
+		if err != nil {
+			return nil, err
+		}
+		merged := merge(posts.GetPosts(), posts.GetOwn())
+		if err := s.threads(ctx, viewer, textsOf(merged), posts.GetRelationsVersion(), threads); err != nil {
+			return nil, err
+		}
+		return appendItems(make([]*momentsv1.TimelineItem, 0, len(merged)), merged, threads), nil
 	}
-	posts, err := s.post.GetMany(gctx, &momentsv1.GetPostsRequest{ViewerId: viewer, Ids: texts, Own: own, Timeline: true})
-	if werr := g.Wait(); err == nil {
-		err = werr
+	// Of the two the first to fail does not end the other: both end with the call, and a
+	// context of their own costs more than that.
+	var g sync.WaitGroup
+	var failed error
+	g.Go(func() { failed = s.threads(ctx, viewer, texts, 0, threads) })
+	posts, err := s.post.GetMany(ctx, get)
+	if g.Wait(); err == nil {
+		err = failed
 	}
 	if err != nil {
 		return nil, err
 	}
-	merged := merge(posts.GetPosts(), posts.GetOwn())
-	if mine := posts.GetOwn(); len(mine) > 0 { // seldom: fan-out is quick
-		texts := make([]string, len(mine))
-		for i, p := range mine {
-			texts[i] = p.GetId()
-		}
-		if err := s.threads(ctx, viewer, texts, threads); err != nil {
-			return nil, err
-		}
+	// There are own ones seldom: fan-out is quick.
+	if err := s.threads(ctx, viewer, textsOf(posts.GetOwn()), 0, threads); err != nil {
+		return nil, err
 	}
-	items := make([]*momentsv1.TimelineItem, len(merged))
-	for i, p := range merged {
+	merged := merge(posts.GetPosts(), posts.GetOwn())
+	return appendItems(make([]*momentsv1.TimelineItem, 0, len(merged)), merged, threads), nil
+}
+
+func textsOf(posts []*momentsv1.Post) []string {
+	texts := make([]string, len(posts))
+	for i, p := range posts {
+		texts[i] = p.GetId()
+	}
+	return texts
+}
+
+// appendItems adds posts with what stands under them.
+func appendItems(items []*momentsv1.TimelineItem, posts []*momentsv1.Post, threads map[string]*momentsv1.Thread) []*momentsv1.TimelineItem {
+	room := make([]momentsv1.TimelineItem, len(posts)) // one allocation for all
+	for i, p := range posts {
 		th := threads[p.GetId()]
 		if th == nil {
 			th = &momentsv1.Thread{PostId: p.GetId()}
 		}
-		items[i] = &momentsv1.TimelineItem{Post: p, Thread: th}
+		room[i].Post, room[i].Thread = p, th
+		items = append(items, &room[i])
 	}
-	return items, nil
+	return items
 }
 
 // threads adds what the viewer sees under posts. Whether he may see the posts is
-// checked meanwhile, by asking for them; threads of others are dropped.
-func (s *Service) threads(ctx context.Context, viewer string, posts []string, into map[string]*momentsv1.Thread) error {
+// checked before, or meanwhile by asking for them; threads of others are dropped. The
+// version is that of the viewer's relations if this call has found it, else 0.
+func (s *Service) threads(ctx context.Context, viewer string, posts []string, version uint64, into map[string]*momentsv1.Thread) error {
+	if len(posts) == 0 {
+		return nil
+	}
 	res, err := s.comment.ListMany(ctx, &momentsv1.ListCommentsRequest{
-		ViewerId: viewer, PostIds: posts, Limit: perThread, PostsChecked: true,
+		ViewerId: viewer, PostIds: posts, Limit: perThread, PostsChecked: true, RelationsVersion: version,
 	})
 	if err != nil {
 		return err

@@ -11,10 +11,13 @@ package timeline
 import (
 	"context"
 	"errors"
+	"time"
 
+	"github.com/sluice-rpc/sluice/app/homes"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/app/problem"
+	"github.com/sluice-rpc/sluice/app/relations"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
@@ -28,12 +31,21 @@ type Config struct {
 	Post Post
 	// Comment gives what stands under posts.
 	Comment Comment
+	// Near says that Post and Comment run in this process. They answer from memory then,
+	// and to ask one after the other costs less than a goroutine for the second.
+	Near bool
+	// Home is the region whose users' timelines are kept here; 0 keeps everybody's.
+	Home id.Region
+	// Homes knows who has moved his home; nil means that nobody has.
+	Homes *homes.Table
 	// Cap is how many posts a timeline keeps at least; older ones are trimmed now and
 	// then. 0 means 2,000.
 	Cap int
 	// CachedFriends bounds the cache of friend lists, in friendships; 0 means
 	// 1,000,000, about 40 MB.
 	CachedFriends int
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
 }
 
 // Account is the part of the account service's client that is used here.
@@ -45,7 +57,7 @@ type Account interface {
 // Post is the part of the post service's client that is used here.
 type Post interface {
 	GetMany(context.Context, *momentsv1.GetPostsRequest) (*momentsv1.GetPostsResponse, error)
-	Album(context.Context, *momentsv1.AlbumRequest) (*momentsv1.AlbumResponse, error)
+	MergeAlbums(context.Context, *momentsv1.MergeAlbumsRequest) (*momentsv1.MergeAlbumsResponse, error)
 }
 
 // Comment is the part of the comment service's client that is used here.
@@ -69,10 +81,15 @@ type Service struct {
 	momentsv1.UnimplementedTimelineServiceServer
 
 	store   kv.Store
+	account Account
 	post    Post
 	comment Comment
-	friends *friends
+	friends *relations.Lists[[]recipient]
+	near    bool
+	home    id.Region // 0: everybody's
+	homes   *homes.Table
 	cap     int
+	now     func() time.Time
 }
 
 // New makes the service.
@@ -86,8 +103,11 @@ func New(cfg Config) (*Service, error) {
 	if cfg.CachedFriends <= 0 {
 		cfg.CachedFriends = 1_000_000
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	return &Service{
-		store: cfg.Store, post: cfg.Post, comment: cfg.Comment, cap: cfg.Cap,
+		now: cfg.Now, store: cfg.Store, account: cfg.Account, post: cfg.Post, comment: cfg.Comment, near: cfg.Near, home: cfg.Home, homes: cfg.Homes, cap: cfg.Cap,
 		friends: newFriends(cfg.Account, cfg.CachedFriends),
 	}, nil
 }
@@ -96,7 +116,8 @@ func New(cfg Config) (*Service, error) {
 //
 //	s reader       -> post      newest post that the reader has refreshed to
 //	t reader ^post -> nothing   index; ^ inverts all bits: newest first
-//	x reader       -> post      newest post that trimming removed
+//	x reader       -> post      the cut: the newest post that trimming removed; below it
+//	                            the index may lack any post
 const (
 	tableSeen    = 's'
 	tableIndex   = 't'

@@ -155,6 +155,31 @@ func (h *house) head(viewer id.User) *momentsv1.HeadResponse {
 	return res
 }
 
+// TestForget: of a reader whose account is deleted nothing stays, and nothing of others
+// goes.
+func TestForget(t *testing.T) {
+	h := friendly(t)
+	h.publish(john, "one")
+	h.publish(rose, "two")
+	h.drain()
+	at := h.page(mary, "", 5).GetNewestCursor()
+	if _, err := h.Timeline.MarkSeen(t.Context(), &momentsv1.MarkSeenRequest{ViewerId: mary.String(), Cursor: at}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		dry  bool
+		want uint32
+	}{{true, 3}, {false, 3}, {true, 0}, {false, 0}} { // two posts, and how far she has seen
+		res, err := h.Timeline.Forget(t.Context(), &momentsv1.ForgetRequest{UserId: mary.String(), DryRun: c.dry})
+		if err != nil || res.GetFound() != c.want {
+			t.Errorf("dry %v: found %d, %v, want %d", c.dry, res.GetFound(), err, c.want)
+		}
+	}
+	if len(h.index(mary)) != 0 || len(h.index(john)) == 0 {
+		t.Errorf("indexes of %v and %v, want hers empty alone", h.index(mary), h.index(john))
+	}
+}
+
 func TestRedDot(t *testing.T) {
 	h := friendly(t)
 	see := func(fresh bool, p string, author id.User) {
@@ -258,7 +283,7 @@ func TestPagesAreFilledAfterFiltering(t *testing.T) {
 	want(t, "nobody is left", h.home(mary, 5), []string{})
 }
 
-func TestCapIsTrimmedAndSaidSo(t *testing.T) {
+func TestCapIsTrimmedAndAlbumsGoOn(t *testing.T) {
 	h := build(t, houseConfig{cap: 20})
 	h.account.Befriend(mary, john)
 	var all []string
@@ -272,10 +297,65 @@ func TestCapIsTrimmedAndSaidSo(t *testing.T) {
 		t.Errorf("index holds %d posts, want 20 and some", len(stored))
 	}
 	want(t, "index", stored, all[:len(stored)])
-	want(t, "timeline", h.home(mary, 7), all[:len(stored)])
-	if !h.page(mary, "", 100).GetTruncated() && len(stored) <= 100 {
-		t.Error("the end does not say that older posts have left the index")
+	for _, limit := range []int{1, 7, 19, 50, 100} {
+		want(t, fmt.Sprintf("timeline by %d", limit), h.home(mary, limit), all)
 	}
+	newer, err := h.Timeline.Newer(t.Context(), &momentsv1.NewerRequest{ViewerId: mary.String(), Limit: 100, Cursor: h.place(mary, all, 90)})
+	if err != nil || len(newer.GetItems()) != 90 || newer.GetItems()[89].GetPost().GetId() != all[89] {
+		t.Errorf("newer than the 90th: %d items, %v", len(newer.GetItems()), err)
+	}
+}
+
+// place gives the cursor of the nth post of a timeline, by paging to it.
+func (h *house) place(viewer id.User, all []string, n int) string {
+	h.t.Helper()
+	for cursor := ""; ; {
+		res := h.page(viewer, cursor, 1)
+		if res.GetItems()[0].GetPost().GetId() == all[n] {
+			return res.GetNewestCursor()
+		}
+		cursor = res.GetNextCursor()
+	}
+}
+
+// TestPagesGoOnOverACut: a reader pages on while posts are made and the index is cut
+// behind and before him, with a new friend's old posts and own posts among them.
+func TestPagesGoOnOverACut(t *testing.T) {
+	h := build(t, houseConfig{cap: 10})
+	h.account.Befriend(mary, john)
+	var old []string
+	for i := range 80 {
+		author := john
+		switch i % 3 {
+		case 1:
+			author = mary
+		case 2:
+			author = rose // no friend yet
+		}
+		old = append(old, h.publish(author, fmt.Sprint(i)))
+	}
+	h.drain()
+	h.account.Befriend(mary, rose)
+	if _, err := h.Timeline.Backfill(t.Context(), &momentsv1.BackfillRequest{ReaderId: mary.String(), AuthorId: rose.String()}); err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(old)
+	want(t, "all", h.home(mary, 9), old)
+	var got []string
+	for cursor, page := "", 0; ; page++ {
+		res := h.page(mary, cursor, 6)
+		for _, it := range res.GetItems() {
+			got = append(got, it.GetPost().GetId())
+		}
+		if cursor = res.GetNextCursor(); cursor == "" {
+			break
+		}
+		for range 15 {
+			h.publish(john, "meanwhile")
+		}
+		h.drain()
+	}
+	want(t, "while posts are made", got, old)
 }
 
 func TestThreadsOnThePage(t *testing.T) {

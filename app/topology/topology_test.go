@@ -3,10 +3,12 @@
 package topology_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-rpc/sluice/app/topology"
 	"github.com/sluice-rpc/sluice/qos"
@@ -43,6 +45,48 @@ gateway:
 		t.Errorf("gateway %+v", got.Gateway)
 	case got.Service(topology.Gateway) != nil:
 		t.Error("the gateway is no service")
+	}
+}
+
+func TestRegions(t *testing.T) {
+	const region = `region: {number: 1, name: sh, clock: -1h}
+line: {ca: a, cert: b, key: c, comment: "127.0.0.1:7203"}
+`
+	const peer = `{number: %d, name: %s, account: "h:1", post: "h:2", comment: "h:3", gateway: "h:8081", edge: ""}`
+	for _, tt := range []struct{ name, text, want string }{
+		{"two peers", region + "regions:\n- " + fmt.Sprintf(peer, 2, "hk") + "\n- " + fmt.Sprintf(peer, 3, "ca"), ""},
+		{"the own number", region + "regions:\n- " + fmt.Sprintf(peer, 1, "hk"), "of this one"},
+		{"the own name", region + "regions:\n- " + fmt.Sprintf(peer, 2, "sh"), "of this one"},
+		{"one number twice", region + "regions:\n- " + fmt.Sprintf(peer, 2, "hk") + "\n- " + fmt.Sprintf(peer, 2, "ca"), "of another one"},
+		{"no certificates", "regions:\n- " + fmt.Sprintf(peer, 2, "hk"), "moments certs"},
+		{"a name that cannot be", region + "regions:\n- " + fmt.Sprintf(peer, 2, "HK"), "lower-case"},
+		{"no address", region + "regions:\n- {number: 2, name: hk}", "account"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "region.yaml")
+			if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := topology.Load(file, nil)
+			if tt.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("error %v, want one with %q", err, tt.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got.Regions) != 2 || got.Regions[1].ID() != 3 || got.Regions[1].Addr(topology.Post) != "h:2" || got.Regions[0].Addr(topology.Notify) != "" {
+				t.Errorf("regions: %+v", got.Regions)
+			}
+			if got.Line.Addr(topology.Comment) != "127.0.0.1:7203" || got.Line.Addr(topology.Post) != "127.0.0.1:0" {
+				t.Errorf("line: %+v", got.Line)
+			}
+			if late := time.Since(got.Region.Now()()); late < time.Hour || late > time.Hour+time.Minute {
+				t.Errorf("the clock is late by %v", late)
+			}
+		})
 	}
 }
 

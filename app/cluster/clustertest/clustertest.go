@@ -10,22 +10,27 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/cluster"
 	"github.com/sluice-rpc/sluice/app/topology"
+	"github.com/sluice-rpc/sluice/framework"
 )
 
 // Start runs all of Moments in this process, on a directory of the test and until it
-// ends, and gives the address of its page.
-func Start(t testing.TB) string {
+// ends, and gives the address of its page. Nobody is refused for overload, unless the test
+// changes that: the processors belong to other tests, too.
+func Start(t testing.TB, change ...func(*cluster.Config)) string {
 	t.Helper()
 	data, err := cluster.OpenData(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	top := topology.Default()
-	top.Gateway.Listen = "127.0.0.1:0"
-	top.Gateway.Limits = false
-	node, err := cluster.Start(t.Context(), cluster.Config{
+	top.Gateway.Listen, top.Gateway.Limits, top.Gateway.Admission = "127.0.0.1:0", false, framework.AdmissionOff
+	cfg := cluster.Config{
 		Topology: top, Roles: topology.Roles(), Data: data, Log: slog.New(slog.DiscardHandler), CheapPasswords: true,
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	node, err := cluster.Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func ensureDemo(ctx context.Context, accounts momentsv1.AccountServiceClient, da
 	ctx, cancel := context.WithTimeout(ctx, demoTime)
 	defer cancel()
 	ctx = rpc.WithCall(ctx, &rpc.Call{Header: rpc.Header{
-		Entry: tracing.EntryOf("job moments.demo"), Class: qos.Background, Trace: tracing.NewTraceID(),
+		Entry: framework.NameEntry("job moments.demo"), Class: qos.Background, Trace: tracing.NewTraceID(),
 	}})
 	d := demo{name: demoName, file: filepath.Join(data.Dir(), demoFile)}
 	kept, err := os.ReadFile(d.file)

@@ -60,6 +60,7 @@ func newRootCmd() *cobra.Command {
 post, and what their friends say to it.`,
 		Example: `  moments up                      # everything in one process, page on http://127.0.0.1:8080
   moments up --split              # each service a process of its own, two gateways
+  moments up --regions SH,HK,CA   # three regions, and the ocean between them
   moments status                  # what runs, and how it is`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -76,20 +77,29 @@ post, and what their friends say to it.`,
 		return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	root.AddCommand(newUpCmd(), newRunCmd(), newStatusCmd(), newBackupCmd(), newRestoreCmd(),
-		newSeedCmd(), newLoadCmd(), newAuditCmd())
+		newSeedCmd(), newLoadCmd(), newAuditCmd(), newRebuildCmd(), newCheckCmd(), newCertsCmd(), newLineCmd(), newQueueCmd(), newRehomeCmd(), newRegionCmd())
 	for _, cmd := range root.Commands() {
-		args := cmd.Args
-		cmd.Args = func(cmd *cobra.Command, given []string) error {
-			if args == nil {
-				args = cobra.NoArgs
-			}
-			if err := args(cmd, given); err != nil {
-				return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
-			}
-			return nil
-		}
+		checkArgs(cmd)
 	}
 	return root
+}
+
+// checkArgs lets a command and those below it take no more words than they know, and has
+// a wrong number of them told as a fault of the command line.
+func checkArgs(cmd *cobra.Command) {
+	args := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, given []string) error {
+		if args == nil {
+			args = cobra.NoArgs
+		}
+		if err := args(cmd, given); err != nil {
+			return &usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		}
+		return nil
+	}
+	for _, below := range cmd.Commands() {
+		checkArgs(below)
+	}
 }
 
 // defaultData is where data is kept if nobody says.

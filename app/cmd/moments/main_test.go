@@ -122,8 +122,8 @@ func until(t *testing.T, what string, so func() bool) {
 
 func TestUp(t *testing.T) {
 	cmd, _, data := start(t, "up")
-	if code, out, errs := moments(t, "status", "--data", data); code != 0 || strings.Count(out, " ok") != 5 {
-		t.Errorf("status: %d, %s%s, want 5 roles that are ok", code, out, errs)
+	if code, out, errs := moments(t, "status", "--data", data); code != 0 || strings.Count(out, " ok") != len(topology.Roles()) {
+		t.Errorf("status: %d, %s%s, want %d roles that are ok", code, out, errs, len(topology.Roles()))
 	}
 	if code, _, errs := moments(t, "up", "--data", data, "--addr", "127.0.0.1:0"); code != 1 || !strings.Contains(errs, "in use") {
 		t.Errorf("a second one on the directory: %d, %s", code, errs)
@@ -157,8 +157,8 @@ func TestUp(t *testing.T) {
 
 func TestUpSplit(t *testing.T) {
 	cmd, state, data := start(t, "up", "--split")
-	if len(state.Gateways) != 2 || len(state.Services) != 4 || !state.Split {
-		t.Fatalf("state %+v, want 2 gateways and 4 services", state)
+	if len(state.Gateways) != 2 || len(state.Services) != len(topology.Placed()) || !state.Split {
+		t.Fatalf("state %+v, want 2 gateways and %d services", state, len(topology.Placed()))
 	}
 	for _, g := range state.Gateways { // each its own page
 		res, err := http.Get("http://" + g.Admin + "/admin/qos")
@@ -170,6 +170,10 @@ func TestUpSplit(t *testing.T) {
 		if err != nil || !strings.Contains(string(page), "service gateway: admission on") {
 			t.Errorf("%v, %s: %s", err, res.Status, page)
 		}
+	}
+	goldenItems(t, "gateway", state.Gateways[0].Admin)
+	for role, at := range state.Services {
+		goldenItems(t, string(role), at.Admin)
 	}
 	post := state.Services[topology.Post]
 	if err := syscall.Kill(post.PID, syscall.SIGKILL); err != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -144,7 +145,7 @@ func (f *seedFlags) populate(ctx context.Context, town *load.Town, report func(l
 	}
 	defer conn.Close()
 	accounts := momentsv1.NewAccountServiceClient(conn)
-	dial := func() (load.Founder, error) { return &bulkFounder{town: town, accounts: accounts}, nil }
+	dial := func() (*bulkFounder, error) { return &bulkFounder{town: town, accounts: accounts}, nil }
 	return load.Populate(toolContext(ctx, "moments seed"), town.Graph, f.workers, dial, report)
 }
 
@@ -208,17 +209,26 @@ func (b *bulkFounder) Register(ctx context.Context, person int) error {
 	return nil
 }
 
+// Follow makes one half of a friendship; Import makes many.
 func (b *bulkFounder) Follow(ctx context.Context, who, whom int) error {
-	me, other, key := b.town.ID(who), b.town.ID(whom), "seed-"+strconv.Itoa(who)+"-"+strconv.Itoa(whom)
-	if who < whom {
-		_, err := b.accounts.RequestFriend(ctx, &momentsv1.RequestFriendRequest{UserId: me, OtherId: other, IdempotencyKey: key})
-		return err
+	return b.Import(ctx, who, []int32{int32(whom)}) // people are far fewer
+}
+
+var _ load.Importer = (*bulkFounder)(nil)
+
+// Import implements load.Importer.
+func (b *bulkFounder) Import(ctx context.Context, person int, others []int32) error {
+	const most = 500 // of a call, by its contract
+	for part := range slices.Chunk(others, most) {
+		req := &momentsv1.ImportFriendsRequest{UserId: b.town.ID(person)}
+		for _, other := range part {
+			req.OtherIds = append(req.OtherIds, b.town.ID(int(other)))
+		}
+		if _, err := b.accounts.ImportFriends(ctx, req); err != nil {
+			return err
+		}
 	}
-	res, err := b.accounts.AcceptFriend(ctx, &momentsv1.AcceptFriendRequest{UserId: me, OtherId: other, IdempotencyKey: key})
-	if err == nil && res.GetState() != momentsv1.FriendState_FRIEND_STATE_FRIENDS {
-		return fmt.Errorf("%s and %s are not friends after accepting but %v", b.town.Name(who), b.town.Name(whom), res.GetState())
-	}
-	return err
+	return nil
 }
 
 // gatewaysOf gives the gateways named, or else those that run on the data directory.

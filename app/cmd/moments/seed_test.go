@@ -8,12 +8,32 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
+// screen is where a command and its services write, who do not wait for each other.
+type screen struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+// Write implements io.Writer.
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
 // tool runs the command line until ctx ends.
 func tool(ctx context.Context, args ...string) (string, error) {
-	var out bytes.Buffer
+	var out screen
 	root := newRootCmd()
 	root.SetArgs(args)
 	root.SetOut(&out)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/cluster"
 	"github.com/sluice-rpc/sluice/app/topology"
+	"github.com/sluice-rpc/sluice/framework/config"
 )
 
 // upFlags are the flags of up.
@@ -25,7 +26,12 @@ type upFlags struct {
 	limits, cost    string
 	tlsCert, tlsKey string
 	table           string
+	access          string
 	console         string
+	file            string // configuration that the flags are over
+	untilStdinEnds  bool
+	drain           bool
+	regions         regionFlags
 	trace           traceFlags
 }
 
@@ -39,10 +45,25 @@ finish. Nothing acknowledged is lost by ending it in any other way.`,
 		Example: `  moments up
   moments up --addr 127.0.0.1:9000 --data /var/lib/moments
   moments up --split              # gateways on 8080 and 8081
+  moments up --regions SH,HK,CA   # three regions on this machine, pages on 8080 to 8082
+  moments up --regions SH,HK,CA --clock CA=+1h --delay 150ms
+  moments up --config sg.yaml --drain   # before SG leaves: see moments region
   moments up --tls-cert cert.pem --tls-key key.pem`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			tuneGC()
-			return up(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			if f.regions.names != "" {
+				if !cmd.Flags().Changed("data") {
+					f.data = defaultSea
+				}
+				return upRegions(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
+			ctx := cmd.Context()
+			if f.untilStdinEnds {
+				var stop context.CancelFunc
+				ctx, stop = whileInput(ctx, cmd.InOrStdin())
+				defer stop()
+			}
+			return up(ctx, f, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	flags := cmd.Flags()
@@ -54,16 +75,24 @@ finish. Nothing acknowledged is lost by ending it in any other way.`,
 	flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM file of a certificate: serve HTTPS only")
 	flags.StringVar(&f.tlsKey, "tls-key", "", "PEM file of the certificate's key")
 	flags.StringVar(&f.table, "qos-table", "", "YAML file with other classes of routes than their contracts say, read again when it changes")
+	flags.StringVar(&f.access, "access-log", "", "file that gets a JSON line for each request that has ended; - for standard error")
 	flags.StringVar(&f.console, "console", "", "host:port of the console, or off (default "+cluster.DefaultConsole+", or a free port if that is taken)")
+	flags.StringVar(&f.file, "config", "", "YAML file with the region and its peers in other regions")
+	flags.BoolVar(&f.drain, "drain", false, "run the services without a gateway, in one process: a region that leaves takes no writes, and tells the others what they have not")
+	f.regions.add(cmd)
 	f.trace.add(cmd)
+	addUntilStdinEnds(cmd, &f.untilStdinEnds)
 	return cmd
 }
 
 // config turns the flags into what a cluster takes.
 func (f *upFlags) config(stderr io.Writer) (_ topology.Config, cheap bool, _ error) {
-	t := topology.Default()
+	t, err := topology.Load(f.file, nil)
+	if err != nil {
+		return t, false, err
+	}
 	t.Gateway.Listen, t.Gateway.TLSCert, t.Gateway.TLSKey, t.Gateway.QoSTable = f.addr, f.tlsCert, f.tlsKey, f.table
-	var err error
+	t.Gateway.AccessLog = f.access
 	if t.Gateway.Limits, err = parseLimits(f.limits); err != nil {
 		return t, false, err
 	}
@@ -118,10 +147,13 @@ func up(ctx context.Context, f upFlags, stdout, stderr io.Writer) (err error) {
 		printUp(stdout, f, data, s, d, view.url)
 		return nil
 	}
-	if f.split {
+	if f.drain {
+		view.addr = "off"
+	}
+	if f.split && !f.drain {
 		err = upSplit(ctx, f, t, data, say, stderr)
 	} else {
-		err = upOne(ctx, f.trace, t, cheap, data, say)
+		err = upOne(ctx, f, t, cheap, data, say)
 	}
 	return errors.Join(err, view.wait())
 }
@@ -136,10 +168,14 @@ type shown struct {
 // open serves the console until ctx ends. What goes wrong with it later is told, and
 // harms nothing else.
 func (v *shown) open(ctx context.Context, s *cluster.State) error {
+	return v.run(ctx, func() (*cluster.Console, error) { return cluster.OpenConsole(ctx, v.addr, s, slog.Default()) })
+}
+
+func (v *shown) run(ctx context.Context, open func() (*cluster.Console, error)) error {
 	if v.addr == "off" {
 		return nil
 	}
-	c, err := cluster.OpenConsole(ctx, v.addr, s, slog.Default())
+	c, err := open()
 	if err != nil {
 		return err
 	}
@@ -162,13 +198,17 @@ func (v *shown) wait() error {
 }
 
 // upOne runs everything in this process.
-func upOne(ctx context.Context, trace traceFlags, t topology.Config, cheap bool, data *cluster.Data, say func(context.Context, *cluster.State, demo) error) error {
-	flush, err := trace.begin(ctx, "moments")
+func upOne(ctx context.Context, f upFlags, t topology.Config, cheap bool, data *cluster.Data, say func(context.Context, *cluster.State, demo) error) error {
+	flush, err := f.trace.begin(ctx, "moments")
 	if err != nil {
 		return err
 	}
 	defer flush()
-	node, err := cluster.Start(ctx, cluster.Config{Topology: t, Roles: topology.Roles(), Data: data, CheapPasswords: cheap})
+	roles := topology.Roles()
+	if f.drain {
+		roles = topology.Services()
+	}
+	node, err := cluster.Start(ctx, cluster.Config{Topology: t, Source: config.Source{File: f.file}, Roles: roles, Data: data, CheapPasswords: cheap})
 	if err != nil {
 		return err
 	}
@@ -178,13 +218,18 @@ func upOne(ctx context.Context, trace traceFlags, t topology.Config, cheap bool,
 	go func() { ended <- node.Run(ctx) }() // waited for on every way out
 	state := cluster.State{
 		PID: os.Getpid(), Started: time.Now().UTC(), Region: t.Region.Number,
-		Gateways: []cluster.GatewayState{{URL: node.URL(), Admin: node.GatewayAdmin(), PID: os.Getpid()}},
 		Services: map[topology.Role]cluster.Running{},
 	}
-	for _, r := range topology.Services() {
+	if !f.drain {
+		state.Gateways = []cluster.GatewayState{{URL: node.URL(), Admin: node.GatewayAdmin(), Line: node.GatewayLine(), PID: os.Getpid()}}
+	}
+	for _, r := range topology.Placed() {
 		state.Services[r], _ = node.Running(r)
 	}
-	d, err := ensureDemo(ctx, node.Accounts(), data)
+	var d demo
+	if !t.Abroad() && !f.drain { // the name would be that of one region's, by chance
+		d, err = ensureDemo(ctx, node.Accounts(), data)
+	}
 	if err == nil {
 		err = data.WriteState(state)
 	}
@@ -205,7 +250,7 @@ func upSplit(ctx context.Context, f upFlags, t topology.Config, data *cluster.Da
 		return fmt.Errorf("find this program to start it again for each service: %w", err)
 	}
 	split, err := cluster.NewSplit(ctx, cluster.SplitConfig{
-		Topology: t, Data: data, Binary: binary, Stderr: stderr,
+		Topology: t, Source: config.Source{File: f.file}, Data: data, Binary: binary, Stderr: stderr,
 		Flags: append([]string{"--password-cost", f.cost}, f.trace.args()...),
 	})
 	if err != nil {
@@ -217,15 +262,21 @@ func upSplit(ctx context.Context, f upFlags, t topology.Config, data *cluster.Da
 			return err
 		}
 		defer func() { _ = conn.Close() }()
-		d, err := ensureDemo(ctx, accounts, data)
-		if err != nil {
-			return err
+		var d demo
+		if !t.Abroad() {
+			if d, err = ensureDemo(ctx, accounts, data); err != nil {
+				return err
+			}
 		}
 		return say(ctx, state, d)
 	})
 }
 
 func printUp(w io.Writer, f upFlags, data *cluster.Data, s *cluster.State, d demo, console string) {
+	if f.drain {
+		_, _ = fmt.Fprintf(w, "The services are up without a gateway (data in %s).\n\nSee how far the others are: moments queue --data %[1]s\nStop with Ctrl-C.\n", data.Dir())
+		return
+	}
 	how := "one process"
 	if s.Split {
 		how = fmt.Sprintf("%d processes", 1+len(s.Services)+len(s.Gateways))
@@ -242,7 +293,7 @@ func printUp(w io.Writer, f upFlags, data *cluster.Data, s *cluster.State, d dem
 	if console != "" {
 		_, _ = fmt.Fprintf(w, "  %-13s %s\n", "console", console)
 	}
-	for _, r := range topology.Services() {
+	for _, r := range topology.Placed() {
 		_, _ = fmt.Fprintf(w, "  %-13s %s, admin http://%s\n", string(r), s.Services[r].Addr, s.Services[r].Admin)
 	}
 	for _, g := range s.Gateways {

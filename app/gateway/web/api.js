@@ -6,11 +6,16 @@ const kept = 'moments.session';
 export let session = read();
 
 function read() {
-  try { return JSON.parse(localStorage.getItem(kept)); } catch { return null; }
+  try {
+    const s = JSON.parse(localStorage.getItem(kept));
+    if (s) { delete s.user.avatar_url; delete s.user.cover_url; } // they hold for ten minutes only
+    return s;
+  } catch { return null; }
 }
 
 export function keepSession(s) {
   session = s;
+  document.documentElement.classList.toggle('in', !!s);
   try {
     if (s) localStorage.setItem(kept, JSON.stringify(s));
     else localStorage.removeItem(kept);
@@ -33,6 +38,92 @@ export function newKey() {
 
 let sessionToken = ''; // Moments-Session: opaque, goes back as it came
 
+const wentThrough = (yes) => dispatchEvent(new CustomEvent('moments:net', { detail: yes }));
+
+function ended(doc) {
+  if (doc.status !== 401 || !session || doc.type !== 'unauthenticated') return;
+  keepSession(null);
+  dispatchEvent(new Event('moments:session'));
+}
+
+/** Sends bytes and tells how far it is; fetch cannot. */
+export function send(method, path, blob, headers, onProgress, signal) {
+  return new Promise((resolve, reject) => {
+    const x = new XMLHttpRequest();
+    const stop = () => x.abort();
+    x.open(method, path);
+    if (session) x.setRequestHeader('Authorization', `Bearer ${session.token}`);
+    x.setRequestHeader('Content-Type', 'application/octet-stream');
+    for (const [name, value] of Object.entries(headers)) x.setRequestHeader(name, value);
+    x.timeout = 120000;
+    x.upload.onprogress = (e) => { if (e.lengthComputable) onProgress(e.loaded / e.total); };
+    x.onload = () => {
+      wentThrough(true);
+      if (x.status < 300) return resolve();
+      let doc;
+      try { doc = JSON.parse(x.responseText); } catch { doc = { type: 'internal', status: x.status }; }
+      ended(doc);
+      return reject(new Problem(doc));
+    };
+    x.onerror = x.ontimeout = () => { wentThrough(false); reject(new Problem({ type: 'offline' })); };
+    x.onabort = () => reject(signal.reason);
+    x.onloadend = () => signal.removeEventListener('abort', stop);
+    signal.addEventListener('abort', stop);
+    x.send(blob);
+  });
+}
+
+/** Reads server-sent events until the line ends. An EventSource sends no header, and a
+ *  token does not belong into an address. */
+export async function stream(path, signal, onEvent) {
+  const res = await fetch(path, {
+    headers: { Accept: 'text/event-stream', Authorization: `Bearer ${session.token}` }, cache: 'no-store', credentials: 'omit', signal,
+  });
+  if (!res.ok) throw new Problem({ type: 'internal', status: res.status });
+  const lines = res.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ''; ;) {
+    const { value, done } = await lines.read();
+    if (done) return;
+    const events = (rest + value).split(/\r?\n\r?\n/);
+    rest = events.pop();
+    for (const e of events) {
+      let name = 'message';
+      let data = '';
+      for (const line of e.split(/\r?\n/)) {
+        if (line.startsWith('event:')) name = line.slice(6).trim();
+        if (line.startsWith('data:')) data += line.slice(5);
+      }
+      if (data) onEvent(name, JSON.parse(data));
+    }
+  }
+}
+
+function takeFirst(path) {
+  const first = window.momentsFirst;
+  window.momentsFirst = null;
+  return first && first.path === path && session && first.token === session.token ? first : null;
+}
+
+function take(got) {
+  sessionToken = got.session || sessionToken;
+  return got;
+}
+
+/** What first.js has asked for before this file was here: {page, people}, once. */
+export async function early(path) {
+  const first = takeFirst(path);
+  try {
+    return first && take(await first.answer);
+  } catch { return null; }
+}
+
+/** As early, if it has come already. */
+export function arrived(path) {
+  if (!window.momentsFirst || !window.momentsFirst.got) return null;
+  const first = takeFirst(path);
+  return first && take(first.got);
+}
+
 export async function api(method, path, body, key) {
   const headers = {};
   if (session) headers.Authorization = `Bearer ${session.token}`;
@@ -47,18 +138,15 @@ export async function api(method, path, body, key) {
       signal: AbortSignal.timeout(15000),
     });
   } catch {
-    dispatchEvent(new CustomEvent('moments:net', { detail: false }));
+    wentThrough(false);
     throw new Problem({ type: 'offline' });
   }
-  dispatchEvent(new CustomEvent('moments:net', { detail: true }));
+  wentThrough(true);
   sessionToken = res.headers.get('Moments-Session') || sessionToken;
   if (res.status === 204) return null;
   let doc;
   try { doc = await res.json(); } catch { doc = { type: 'internal', status: res.status }; }
   if (res.ok) return doc;
-  if (res.status === 401 && session && doc.type === 'unauthenticated') {
-    keepSession(null);
-    dispatchEvent(new Event('moments:session'));
-  }
+  ended({ ...doc, status: res.status });
   throw new Problem(doc);
 }

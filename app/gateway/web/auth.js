@@ -2,7 +2,7 @@
 import { useState } from './vendor/htm-preact-3.1.1.js';
 import { api, keepSession, newKey } from './api.js';
 import { explain, t } from './i18n.js';
-import { html } from './ui.js';
+import { html, icon } from './ui.js';
 
 export function Auth({ notice, onDone }) {
   const [making, setMaking] = useState(false);
@@ -20,7 +20,7 @@ export function Auth({ notice, onDone }) {
       if (making) {
         await api('POST', '/accounts', { name, password, display_name: form.get('display_name').trim() }, newKey());
       }
-      const s = await api('POST', '/sessions', { name, password, device: 'web' });
+      const s = await api('POST', '/sessions', { name, password });
       keepSession({ token: s.token, user: s.user });
       onDone();
     } catch (p) {
@@ -32,7 +32,7 @@ export function Auth({ notice, onDone }) {
   const bad = (field) => (problem && problem.field === field ? 'true' : undefined);
   return html`<main class="auth">
     <form onSubmit=${submit} aria-labelledby="auth-title">
-      <img src="/assets/icon.svg" width="72" height="72" alt="" />
+      <img src=${icon} width="72" height="72" alt="" />
       <h1 id="auth-title">${t.app}</h1>
       <p class="dim">${t.tagline}</p>
       ${notice && !problem && html`<p class="hint" role="status">${notice}</p>`}

@@ -1,40 +1,80 @@
-// Lists of posts: the timeline and an album, both without end.
+// Lists of posts: the timeline, without end, and a single post.
 import { useCallback, useEffect, useRef, useState } from './vendor/htm-preact-3.1.1.js';
-import { api, newKey, session } from './api.js';
+import { api, arrived, early, session } from './api.js';
 import { explain, t } from './i18n.js';
-import { meet, named, person } from './people.js';
+import { known, learn, meet, named, person } from './people.js';
 import { Post } from './post.js';
-import { Avatar, html, Icon, Modal, say, useMinutes } from './ui.js';
+import { usePull } from './pull.js';
+import { Avatar, html, Icon, lazy, say, useMinutes } from './ui.js';
+
+const Composer = lazy(() => import('./compose.js'), 'Composer');
 
 const pageSize = 10;
-const maxText = 2000;
 
-/** Pages of posts from path, which the next pages continue by cursor. */
-function usePosts(path) {
-  const [list, setList] = useState({ path, items: [], next: null, state: 'loading' });
+// The first page of the timeline is kept, so that the page shows something at once
+// while the line is slow. Links to pictures in it end after ten minutes.
+const keptFeed = 'moments.feed';
+const keptFor = 8 * 60 * 1000;
+
+function recall() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(keptFeed));
+    if (!kept || kept.user !== session.user.id || Date.now() - kept.at > keptFor) return null;
+    learn(...kept.people);
+    return kept.items;
+  } catch { return null; }
+}
+
+function keepFeed(items) {
+  try {
+    const people = [...new Set(named(items))].map((id) => known.get(id)).filter(Boolean);
+    localStorage.setItem(keptFeed, JSON.stringify({ user: session.user.id, at: Date.now(), items, people }));
+  } catch { /* the next start is only slower */ }
+}
+
+export function forgetFeed() { try { localStorage.removeItem(keptFeed); } catch { /* nothing is kept */ } }
+
+const firstOf = (path) => `${path}${path.includes('?') ? '&' : '?'}limit=${pageSize}`;
+
+/** Pages of posts from path, which the next pages continue by cursor. Of a list that is
+ *  kept first.current is the first page, if it was here before the list was drawn. */
+export function usePosts(path, kept) {
   const turn = useRef(0); // an answer that comes after a newer question is dropped
   const cursor = useRef('');
+  const first = useRef(null);
+  const [list, setList] = useState(() => {
+    const had = kept && arrived(firstOf(path));
+    if (!had) return { path, items: (kept && recall()) || [], state: 'loading' };
+    learn(...had.people);
+    first.current = had.page;
+    cursor.current = had.page.next_cursor || '';
+    return { path, items: had.page.items, state: cursor.current ? 'more' : 'end' };
+  });
 
-  const load = useCallback(async (first) => {
+  const load = useCallback(async (fresh) => {
     const mine = ++turn.current;
-    if (first) cursor.current = '';
+    if (fresh) cursor.current = '';
     setList((l) => ({ ...l, state: 'loading' }));
     try {
       const after = cursor.current ? `&cursor=${encodeURIComponent(cursor.current)}` : '';
-      const page = await api('GET', `${path}?limit=${pageSize}${after}`);
+      const ask = `${firstOf(path)}${after}`;
+      const had = fresh && await early(ask);
+      if (had) learn(...had.people);
+      const page = had ? had.page : await api('GET', ask);
       await meet(named(page.items));
       if (mine !== turn.current) return null;
       cursor.current = page.next_cursor || '';
+      if (fresh && kept) keepFeed(page.items);
       setList((l) => {
-        const had = new Set(first ? [] : l.items.map((p) => p.id));
-        return { path, items: [...(first ? [] : l.items), ...page.items.filter((p) => !had.has(p.id))], state: page.next_cursor ? 'more' : 'end' };
+        const had = new Set(fresh ? [] : l.items.map((p) => p.id));
+        return { path, items: [...(fresh ? [] : l.items), ...page.items.filter((p) => !had.has(p.id))], state: page.next_cursor ? 'more' : 'end' };
       });
       return page;
     } catch (p) {
       if (mine === turn.current) setList((l) => ({ ...l, state: 'failed', problem: p }));
       return null;
     }
-  }, [path]);
+  }, [path, kept]);
 
   const change = useCallback((id, post) => setList((l) => ({
     ...l, items: post ? l.items.map((p) => (p.id === id ? post : p)) : l.items.filter((p) => p.id !== id),
@@ -44,10 +84,16 @@ function usePosts(path) {
     return { ...l, items: [...posts.filter((p) => !had.has(p.id)), ...l.items] };
   }), []);
   const shown = list.path === path ? list : { path, items: [], state: 'loading' };
-  return { ...shown, load, change, prepend };
+  return { ...shown, load, change, prepend, first };
 }
 
-function Posts({ list, empty }) {
+/** Grey boxes in the form of posts, until the first have come. */
+function Skeleton() {
+  return html`<div class="bones" aria-hidden="true">${[0, 1, 2].map((i) => html`<div class="post" key=${i}><span class="avatar bone"></span>
+    <div class="body"><span class="bone short"></span><span class="bone"></span><span class="bone half"></span></div></div>`)}</div>`;
+}
+
+export function Posts({ list, empty }) {
   const now = useMinutes();
   const end = useRef();
   const more = list.state === 'more';
@@ -58,8 +104,11 @@ function Posts({ list, empty }) {
     return () => seen.disconnect();
   }, [more, list.items.length, list.load]);
 
-  return html`<div role="feed" aria-busy=${list.state === 'loading'} class="posts">
-    ${list.items.map((p) => html`<${Post} key=${p.id} post=${p} now=${now} onChange=${(q) => list.change(p.id, q)} />`)}
+  return html`
+    ${list.state === 'loading' && list.items.length === 0 && html`<${Skeleton} />`}
+    ${list.items.length > 0 && html`<div role="feed" aria-busy=${list.state === 'loading'} class="posts">
+      ${list.items.map((p, i) => html`<${Post} key=${p.id} post=${p} now=${now} near=${i < 2} onChange=${(q) => list.change(p.id, q)} />`)}
+    </div>`}
     ${list.state === 'end' && list.items.length === 0 && empty}
     <div class="foot" ref=${end}>
       ${list.state === 'loading' && html`<span class="spin" role="status" aria-label=${t.loading}></span>`}
@@ -67,98 +116,47 @@ function Posts({ list, empty }) {
       ${list.state === 'end' && list.items.length > 0 && html`<span class="dim">${t.end}</span>`}
       ${list.state === 'failed' && html`<p class="error" role="alert">${explain(list.problem)}</p>
         <button type="button" class="plain" onClick=${() => list.load(list.items.length === 0)}>${t.retry}</button>`}
-    </div>
-  </div>`;
+    </div>`;
 }
 
-/** What is being written stays when the dialog is closed or sending fails. */
-const draft = { text: '', key: '' };
-
-function Composer({ onPosted, onClose }) {
-  const [text, setText] = useState(draft.text);
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState(null);
-  const length = [...text.trim()].length;
-  const ok = length > 0 && length <= maxText;
-
-  async function submit(e) {
-    e.preventDefault();
-    if (!ok || busy) return;
-    setBusy(true);
-    draft.key = draft.key || newKey(); // the same words sent again are one post
-    try {
-      const post = await api('POST', '/posts', { text: text.trim() }, draft.key);
-      draft.text = draft.key = '';
-      onPosted(post);
-    } catch (p) {
-      setProblem(p);
-      setBusy(false);
-    }
-  }
-
-  return html`<${Modal} label=${t.newPost} onClose=${onClose}>
-    <form class="composer" onSubmit=${submit}>
-      <div class="row">
-        <button type="button" class="plain small" onClick=${onClose}>${t.cancel}</button>
-        <h2 class="grow">${t.newPost}</h2>
-        <button class="primary small" disabled=${!ok || busy} data-test="publish">${t.post}</button>
-      </div>
-      <textarea autofocus rows="7" placeholder=${t.placeholder} aria-label=${t.placeholder} value=${text} data-test="text"
-        onInput=${(e) => { draft.text = e.target.value; draft.key = ''; setText(e.target.value); }}
-        onKeyDown=${(e) => { if (e.key === 'Enter' && (e.ctrlKey || e.metaKey)) submit(e); }}></textarea>
-      <div class="row">
-        ${problem && html`<span class="error" role="alert">${explain(problem)}</span>`}
-        <span class="grow"></span>
-        ${length > maxText - 200 && html`<span class=${ok ? 'dim' : 'error'}>${ok ? t.left(maxText - length) : t.over(length - maxText)}</span>`}
-      </div>
-    </form>
-  <//>`;
-}
-
-function Cover({ who, children }) {
-  return html`<header class="cover">${children}
-    <div class="who"><strong>${who.display_name}</strong><a href="#/u/${who.id}" aria-label=${who.display_name}><${Avatar} who=${who} size="big" /></a></div>
+/** title is what the page is, for who does not see it. */
+export function Cover({ who, title, children }) {
+  const picture = who.cover_url;
+  return html`<header class="cover ${picture ? 'own' : ''}">
+    ${picture && html`<img class="backdrop" src=${picture} alt="" decoding="async" />`}
+    ${children}
+    <div class="who"><h1><span class="sr">${title ? `${title}: ` : ''}</span>${who.display_name}</h1><a href="#/u/${who.id}" aria-label=${t.albumOf(who.display_name)}><${Avatar} who=${who} size="big" /></a></div>
   </header>`;
 }
 
-export function Timeline() {
-  const list = usePosts('/timeline');
+export function Timeline({ friends, head, onSeen, unread, active }) {
+  const list = usePosts('/timeline', true);
   const [writing, setWriting] = useState(false);
-  const [fresh, setFresh] = useState(null); // who posted something new
   const newest = useRef('');
 
   const reached = useCallback((cursor) => {
     if (!cursor) return;
     newest.current = cursor;
-    setFresh(null);
+    onSeen();
     api('PUT', '/timeline/seen', { cursor }).catch(() => {}); // the dot only comes back
-  }, []);
+  }, [onSeen]);
   const start = useCallback(async () => {
-    const page = await list.load(true);
+    const here = list.first.current;
+    list.first.current = null;
+    if (here) {
+      await meet(named(here.items)); // who was too many for first.js
+      keepFeed(here.items);
+    }
+    const page = here || await list.load(true);
     if (page) reached(page.newest_cursor);
   }, [list.load, reached]);
   useEffect(() => { start(); }, [start]);
 
-  useEffect(() => { // the red dot: one small question now and then
-    const look = async () => {
-      if (document.hidden) return;
-      try {
-        const head = await api('GET', '/timeline/head');
-        if (head.fresh) await meet([head.author_id]);
-        setFresh(head.fresh ? person(head.author_id) : null);
-      } catch { /* the notice above says that we are offline */ }
-    };
-    const timer = setInterval(look, 10000);
-    document.addEventListener('visibilitychange', look);
-    return () => { clearInterval(timer); document.removeEventListener('visibilitychange', look); };
-  }, []);
-
-  async function refresh() {
-    scrollTo({ top: 0 });
+  const refresh = useCallback(async () => {
     if (!newest.current) return start();
     try {
       const page = await api('GET', `/timeline/newer?limit=50&cursor=${encodeURIComponent(newest.current)}`);
-      if (page.more) return start(); // so much is new that the list begins anew
+      if (page.more) return await start(); // so much is new that the list begins anew
       await meet(named(page.items));
       list.prepend(page.items);
       reached(page.newest_cursor);
@@ -166,36 +164,67 @@ export function Timeline() {
       say(explain(p), true);
     }
     return undefined;
+  }, [start, reached, list.prepend]);
+  const up = () => { scrollTo({ top: 0, behavior: 'smooth' }); return refresh(); };
+  const { pulled, busy } = usePull(refresh, active);
+
+  /** Shows a post at once, and takes it back if it cannot be stored. */
+  async function post({ body, key, media, onDone, onFailed }) {
+    setWriting(false);
+    scrollTo({ top: 0 });
+    const id = `local-${key}`;
+    list.prepend([{
+      id, pending: true, author_id: session.user.id, created_at: new Date().toISOString(), text: body.text, audience: body.audience,
+      media, link: body.link, location: body.location, remind_ids: body.remind, liked: false, like_count: 0, like_ids: [], comment_count: 0, comments: [],
+    }]);
+    try {
+      const real = await api('POST', '/posts', body, key);
+      onDone();
+      list.change(id, { like_ids: [], comments: [], like_count: 0, comment_count: 0, liked: false, ...real });
+      say(t.posted);
+    } catch (p) {
+      list.change(id, null);
+      onFailed();
+      say(explain(p), true);
+      setWriting(true);
+    }
   }
 
   return html`<section class="feed" aria-label=${t.feed}>
-    <${Cover} who=${session.user}>
+    <div class="pull ${busy ? 'busy' : ''}" style=${{ transform: `translateY(${pulled}px) rotate(${pulled * 4}deg)`, opacity: String(Math.min(1, pulled / 60)) }} aria-hidden="true"><${Icon} name="aperture" /></div>
+    <${Cover} who=${session.user} title=${t.feed}>
       <div class="tools">
-        <button type="button" class="round" aria-label=${t.refresh} title=${t.refresh} onClick=${refresh} data-test="refresh"><${Icon} name="refresh" /></button>
+        <button type="button" class="round" aria-label=${t.refresh} title=${t.refresh} onClick=${up} data-test="refresh"><${Icon} name="refresh" /></button>
         <button type="button" class="round" aria-label=${t.newPost} title=${t.newPost} onClick=${() => setWriting(true)} data-test="compose"><${Icon} name="camera" /></button>
       </div>
     <//>
-    ${fresh && html`<button type="button" class="fresh" onClick=${refresh} data-test="fresh"><${Avatar} who=${fresh} size="tiny" />${t.fresh(fresh.display_name)}</button>`}
+    ${unread > 0 && html`<a class="fresh" href="#/notices" data-test="new-notices"><${Icon} name="bell" />${t.newNotices(unread)}</a>`}
+    ${head && html`<button type="button" class="fresh" onClick=${up} data-test="fresh"><${Avatar} who=${head} size="tiny" />${t.fresh(head.display_name)}</button>`}
     <${Posts} list=${list} empty=${html`<div class="empty"><${Icon} name="aperture" /><h2>${t.emptyFeed}</h2><p>${t.emptyFeedHint}</p>
       <button type="button" class="primary" onClick=${() => setWriting(true)}>${t.newPost}</button></div>`} />
-    ${writing && html`<${Composer} onClose=${() => setWriting(false)} onPosted=${(post) => {
-      setWriting(false);
-      list.prepend([post]);
-      say(t.posted);
-    }} />`}
+    ${writing && html`<${Composer} friends=${friends} onClose=${() => setWriting(false)} onPost=${post} />`}
   </section>`;
 }
 
-export function Album({ id, children }) {
-  const list = usePosts(`/users/${id}/album`);
-  const [who, setWho] = useState(person(id));
-  useEffect(() => {
-    meet([id]).then(() => setWho(person(id)));
-    list.load(true);
-  }, [id, list.load]);
-  return html`<section class="feed" aria-label=${who.display_name}>
-    <${Cover} who=${who}><a class="round" href="#/" aria-label=${t.back} title=${t.back}><${Icon} name="back" /></a><//>
-    ${children}
-    <${Posts} list=${list} empty=${html`<div class="empty"><${Icon} name="aperture" /><p>${t.emptyAlbum}</p></div>`} />
+/** One post with all that is said about it. */
+export function Detail({ id }) {
+  const [post, setPost] = useState(null);
+  const [problem, setProblem] = useState(null);
+  const now = useMinutes();
+  const load = useCallback(async () => {
+    setProblem(null);
+    try {
+      const whole = await api('GET', `/posts/${id}`);
+      await meet(named([whole]));
+      setPost(whole);
+    } catch (p) { setProblem(p); }
+  }, [id]);
+  useEffect(() => { load(); }, [load]);
+  return html`<section class="feed detail" aria-label=${t.detail}>
+    <header class="bar"><button type="button" class="round" aria-label=${t.back} onClick=${() => history.back()} data-test="back"><${Icon} name="back" /></button><h1>${t.detail}</h1></header>
+    ${post && html`<${Post} post=${post} now=${now} near=${true} onChange=${(p) => (p ? setPost(p) : history.back())} />`}
+    ${!post && !problem && html`<${Skeleton} />`}
+    ${problem && html`<div class="foot"><p class="error" role="alert">${explain(problem)}</p>
+      ${problem.type !== 'not-found' && html`<button type="button" class="plain" onClick=${load}>${t.retry}</button>`}</div>`}
   </section>`;
 }

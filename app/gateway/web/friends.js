@@ -33,15 +33,15 @@ export function useFriends() {
   return { ...state, reload };
 }
 
-function Person({ who, note, children }) {
+function Person({ who, children }) {
   return html`<li class="person" data-test="person">
     <a href="#/u/${who.id}" class="grow who-line"><${Avatar} who=${who} size="mid" />
-      <span><b>${who.display_name}</b><small>${note || who.name}</small></span></a>
+      <span><b>${who.display_name}</b><small>${who.name}</small></span></a>
     ${children}
   </li>`;
 }
 
-export function Friends({ friends, requests, ready, reload, onChanged }) {
+export function Friends({ heading, friends, requests, ready, reload, onChanged }) {
   const [found, setFound] = useState(null); // null; false: nobody; {user, state}
   const [busy, setBusy] = useState(false);
 
@@ -82,6 +82,7 @@ export function Friends({ friends, requests, ready, reload, onChanged }) {
   });
 
   return html`<section class="friends" aria-label=${t.friends}>
+    ${heading && html`<h1 class="sr">${t.friends}</h1>`}
     <form class="search" role="search" onSubmit=${search}>
       <input name="name" type="search" placeholder=${t.find} aria-label=${t.find} maxlength="32" autocomplete="off" autocapitalize="none" spellcheck="false" />
       <button class="primary small" disabled=${busy} data-test="search">${t.search}</button>
@@ -96,7 +97,7 @@ export function Friends({ friends, requests, ready, reload, onChanged }) {
       <//></ul>`}
     </div>
     ${requests.length > 0 && html`<h2>${t.requests}</h2>
-      <ul class="card">${requests.map(({ user }) => html`<${Person} key=${user.id} who=${user} note=${t.asks}>
+      <ul class="card">${requests.map(({ user }) => html`<${Person} key=${user.id} who=${user}>
         <button type="button" class="plain small" disabled=${busy} onClick=${() => answer(user, 'decline')}>${t.decline}</button>
         <button type="button" class="primary small" disabled=${busy} onClick=${() => answer(user, 'accept')} data-test="accept">${t.accept}</button>
       <//>`)}</ul>`}

@@ -8,6 +8,8 @@
     document.documentElement.dataset.theme = theme;
     document.querySelector('meta[name=theme-color]').content = theme === 'dark' ? '#111111' : '#ededed';
   };
+  // Who is logged in sees the form of the page before its script has run.
+  try { document.documentElement.classList.toggle('in', !!localStorage.getItem('moments.session')); } catch { /* nobody is */ }
   dark.addEventListener('change', apply);
   addEventListener('moments:theme', apply);
   apply();

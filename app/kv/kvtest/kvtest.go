@@ -39,6 +39,8 @@ func Run(t *testing.T, open func(t testing.TB) kv.Store) {
 		{"slots are apart", slots},
 		{"scans are ordered, bounded and paged", scans},
 		{"a scan stops at its byte limit", scanBytes},
+		{"a sweep goes through all slots", sweeps},
+		{"a sweep stops at its byte limit", sweepBytes},
 		{"ranges are deleted", deleteRange},
 		{"bulk puts reach all slots", bulkPut},
 		{"calls outside the limits are refused and change nothing", limits},
@@ -47,6 +49,7 @@ func Run(t *testing.T, open func(t testing.TB) kv.Store) {
 		{"counters under contention lose nothing", counters},
 		{"batches are seen whole", atomicity},
 		{"bulk puts and conditions agree", bulkAndConditions},
+		{"a stamp that holds says that nothing has changed", stamps},
 		{"acknowledged writes survive a reopening", reopen},
 		{"random calls agree with a model", model},
 	}
@@ -265,6 +268,96 @@ func scanBytes(t *testing.T, s kv.Store) {
 	}
 }
 
+func sweeps(t *testing.T, s kv.Store) {
+	ctx := t.Context()
+	var puts []kv.SlotPut
+	for slot := range kv.Slot(kv.Slots) {
+		switch {
+		case slot >= 1000 && slot < 2000: // nothing is in them
+		case slot%2 == 0:
+			puts = append(puts, kv.SlotPut{Slot: slot, Key: []byte("a")})
+		default:
+			puts = append(puts, kv.SlotPut{Slot: slot, Key: []byte("z")})
+		}
+	}
+	var want []kv.Place
+	for _, slot := range []kv.Slot{0, 1, 2, 255, 256, 999, 1500, 3000, kv.Slots - 1} {
+		for _, key := range []string{"k", "k\x00", "l"} {
+			at := kv.Place{Slot: slot, Key: []byte(key)}
+			puts = append(puts, kv.SlotPut{Slot: slot, Key: at.Key, Value: at.Encode()})
+			want = append(want, at)
+		}
+		puts = append(puts, kv.SlotPut{Slot: slot, Key: []byte("j\xff")}, kv.SlotPut{Slot: slot, Key: []byte("m")})
+	}
+	if err := s.BulkPut(ctx, puts); err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, at kv.Place, r kv.Range, mode kv.ReadMode, want []kv.Place) {
+		t.Helper()
+		for calls := 0; at.Slot < kv.Slots; calls++ {
+			items, next, err := kv.ScanSlots(ctx, s, at, r, mode)
+			if err != nil || r.Limit > 0 && len(items) > r.Limit || calls > kv.Slots {
+				t.Fatalf("%s: call %d from %v = %d items, %v", what, calls, at, len(items), err)
+			}
+			for _, it := range items {
+				if len(want) == 0 || it.Slot != want[0].Slot || !bytes.Equal(it.Key, want[0].Key) || !bytes.Equal(it.Value, want[0].Encode()) || it.Ver == 0 {
+					t.Fatalf("%s: %+v, want %v", what, it, want)
+				}
+				want = want[1:]
+			}
+			at = next
+		}
+		if len(want) > 0 {
+			t.Errorf("%s: %v is left out", what, want)
+		}
+	}
+	r := kv.Range{From: []byte("k"), To: []byte("m")}
+	for _, mode := range []kv.ReadMode{kv.Linearizable, kv.Local} {
+		check("in one page", kv.Place{}, r, mode, want)
+		r.Limit = 2
+		check("by two", kv.Place{}, r, mode, want)
+		r.Limit = 1
+		check("one by one", kv.Place{}, r, mode, want)
+		check("from a slot", kv.Place{Slot: 2}, r, mode, want[6:])
+		check("from a key", kv.Place{Slot: 2, Key: []byte("k\x00")}, r, mode, want[7:])
+		check("from a key before the range", kv.Place{Slot: 2, Key: []byte("a")}, r, mode, want[6:])
+		check("from a key behind the range", kv.Place{Slot: 2, Key: []byte("y")}, r, mode, want[9:])
+		check("from an empty slot", kv.Place{Slot: 1501, Key: []byte("k")}, r, mode, want[21:])
+		check("from the end", kv.Place{Slot: kv.Slots}, r, mode, nil)
+		check("an empty range", kv.Place{}, kv.Range{From: []byte("k"), To: []byte("k")}, mode, nil)
+		check("nothing there", kv.Place{}, kv.Range{From: []byte("b"), To: []byte("c")}, mode, nil)
+		r.Limit = 0
+	}
+	var swept []kv.Place
+	stop := errors.New("stop")
+	err := kv.Sweep(ctx, s, r, kv.Local, func(slot kv.Slot, it kv.Item) error {
+		if slot == kv.Slots-1 {
+			return stop
+		}
+		swept = append(swept, kv.Place{Slot: slot, Key: it.Key})
+		return nil
+	})
+	if !errors.Is(err, stop) || len(swept) != len(want)-3 {
+		t.Errorf("Sweep = %v after %d items, want what do returned after %d", err, len(swept), len(want)-3)
+	}
+}
+
+func sweepBytes(t *testing.T, s kv.Store) {
+	const n = kv.MaxScanBytes/kv.MaxValue + 2
+	value := make([]byte, kv.MaxValue)
+	for i := range n {
+		mustApply(t, s, kv.Slot(i/4), new(kv.Batch).Put([]byte{byte(i)}, value))
+	}
+	items, next, err := kv.ScanSlots(t.Context(), s, kv.Place{}, kv.Range{}, kv.Linearizable)
+	if err != nil || len(items) >= n || len(items) == 0 || next.Slot == kv.Slots {
+		t.Fatalf("a sweep = %d of %d items, on at slot %d, %v; want it to stop at about %d bytes", len(items), n, next.Slot, err, kv.MaxScanBytes)
+	}
+	rest, next, err := kv.ScanSlots(t.Context(), s, next, kv.Range{}, kv.Linearizable)
+	if err != nil || len(items)+len(rest) != n {
+		t.Fatalf("the rest is %d items, on at slot %d, %v; want %d", len(rest), next.Slot, err, n-len(items))
+	}
+}
+
 func deleteRange(t *testing.T, s kv.Store) {
 	for _, test := range []struct {
 		name     string
@@ -349,6 +442,10 @@ func limits(t *testing.T, s kv.Store) {
 		_, _, err := s.Scan(ctx, slot, r, kv.Linearizable)
 		return err
 	}
+	sweep := func(at kv.Place, r kv.Range) error {
+		_, _, err := kv.ScanSlots(ctx, s, at, r, kv.Linearizable)
+		return err
+	}
 	for _, test := range []struct {
 		name string
 		err  error
@@ -380,6 +477,10 @@ func limits(t *testing.T, s kv.Store) {
 		{"backward range to scan", scan(1, kv.Range{From: []byte("b"), To: []byte("a")}), kv.ErrInvalid},
 		{"negative limit", scan(1, kv.Range{Limit: -1}), kv.ErrInvalid},
 		{"too high limit", scan(1, kv.Range{Limit: kv.MaxScan + 1}), kv.ErrInvalid},
+		{"backward range to sweep", sweep(kv.Place{}, kv.Range{From: []byte("b"), To: []byte("a")}), kv.ErrInvalid},
+		{"too high limit of a sweep", sweep(kv.Place{}, kv.Range{Limit: kv.MaxScan + 1}), kv.ErrInvalid},
+		{"slot to sweep from", sweep(kv.Place{Slot: kv.Slots + 1}, kv.Range{}), kv.ErrInvalid},
+		{"too long key to sweep from", sweep(kv.Place{Key: append(tooLong, 0)}, kv.Range{}), kv.ErrInvalid},
 		{"slot to get", get(kv.Slots, k), kv.ErrInvalid},
 		{"slot to scan", scan(kv.Slots, kv.Range{}), kv.ErrInvalid},
 		{"slot to apply", apply(kv.Slots, new(kv.Batch).Put(k, nil)), kv.ErrInvalid},
@@ -418,6 +519,8 @@ func endedContext(t *testing.T, s kv.Store) {
 	check("Get", err)
 	_, _, err = s.Scan(ctx, 0, kv.Range{}, kv.Linearizable)
 	check("Scan", err)
+	_, _, err = kv.ScanSlots(ctx, s, kv.Place{}, kv.Range{}, kv.Linearizable)
+	check("ScanSlots", err)
 	_, err = s.Apply(ctx, 0, new(kv.Batch).Put([]byte("k"), nil))
 	check("Apply", err)
 	check("BulkPut", s.BulkPut(ctx, []kv.SlotPut{{Key: []byte("k")}}))
@@ -456,6 +559,8 @@ func closed(t *testing.T, s kv.Store) {
 	check("Get", err)
 	_, _, err = s.Scan(ctx, 0, kv.Range{}, kv.Local)
 	check("Scan", err)
+	_, _, err = kv.ScanSlots(ctx, s, kv.Place{}, kv.Range{}, kv.Local)
+	check("ScanSlots", err)
 	_, err = s.Apply(ctx, 0, new(kv.Batch).Put([]byte("k"), nil))
 	check("Apply", err)
 	check("BulkPut", s.BulkPut(ctx, []kv.SlotPut{{Key: []byte("k")}}))
@@ -499,7 +604,7 @@ func counters(t *testing.T, s kv.Store) {
 	}
 }
 
-// atomicity: writers replace all of a group of keys at once, readers scan them.
+// atomicity: writers replace all of a group of keys at once, readers scan them or sweep.
 func atomicity(t *testing.T, s kv.Store) {
 	const keys, rounds = 20, 40
 	ctx := t.Context()
@@ -527,7 +632,18 @@ func atomicity(t *testing.T, s kv.Store) {
 			}
 		})
 	}
-	for range 2 {
+	scan := func() ([]kv.Item, error) {
+		items, _, err := s.Scan(ctx, 12, kv.Range{}, kv.Local)
+		return items, err
+	}
+	sweep := func() (items []kv.Item, err error) {
+		found, _, err := kv.ScanSlots(ctx, s, kv.Place{Slot: 11}, kv.Range{}, kv.Local)
+		for _, it := range found {
+			items = append(items, it.Item)
+		}
+		return items, err
+	}
+	for _, read := range []func() ([]kv.Item, error){scan, sweep} {
 		readers.Go(func() {
 			for {
 				select {
@@ -535,9 +651,9 @@ func atomicity(t *testing.T, s kv.Store) {
 					return
 				default:
 				}
-				items, _, err := s.Scan(ctx, 12, kv.Range{}, kv.Local)
+				items, err := read()
 				if err != nil {
-					t.Errorf("Scan: %v", err)
+					t.Errorf("read: %v", err)
 					return
 				}
 				if len(items) != keys && len(items) != keys/2 {

@@ -34,7 +34,9 @@ type machine struct {
 }
 
 var (
-	anySlot = rapid.SampledFrom([]kv.Slot{0, 1, 255, 256, kv.Slots - 1})
+	usedSlots = []kv.Slot{0, 1, 255, 256, kv.Slots - 1}
+
+	anySlot = rapid.SampledFrom(usedSlots)
 	anyKey  = rapid.SampledFrom([]string{"a", "a\x00", "aa", "b", "b\xff", "c", "\xff", "\xff\xff"})
 	anyVal  = rapid.SampledFrom([]string{"", "1", "two", string(make([]byte, 5000))})
 	anyEnd  = rapid.SampledFrom([]string{"", "a", "a\x00", "aa", "ab", "b", "c", "\xff"})
@@ -43,13 +45,14 @@ var (
 func model(t *testing.T, s kv.Store) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &machine{t: t, store: s, want: map[modelKey]modelItem{}}
-		for _, slot := range []kv.Slot{0, 1, 255, 256, kv.Slots - 1} {
+		for _, slot := range usedSlots {
 			mustApply(t, s, slot, new(kv.Batch).DeleteRange(nil, nil))
 		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"Apply":   m.apply,
 			"BulkPut": m.bulkPut,
 			"Scan":    m.scan,
+			"Sweep":   m.sweep,
 			"Get":     m.get,
 		})
 	})
@@ -158,6 +161,45 @@ func (m *machine) scan(rt *rapid.T) {
 			rt.Fatalf("Scan slot %d: %q has version %d, want %d", slot, item.Key, item.Ver, w.ver)
 		}
 	}
+}
+
+// sweep reads some pages of all slots from a place on.
+func (m *machine) sweep(rt *rapid.T) {
+	start := kv.Place{Slot: anySlot.Draw(rt, "slot"), Key: []byte(anyEnd.Draw(rt, "at"))}
+	from, to := anyEnd.Draw(rt, "from"), anyEnd.Draw(rt, "to")
+	if to != "" && from > to {
+		from, to = to, from
+	}
+	r := kv.Range{From: []byte(from), To: []byte(to), Limit: rapid.IntRange(1, 9).Draw(rt, "limit")}
+	type row struct {
+		slot kv.Slot
+		modelItem
+	}
+	want, got, at := []row{}, []row{}, start
+	for range rapid.IntRange(1, 3).Draw(rt, "pages") {
+		items, next, err := kv.ScanSlots(m.t.Context(), m.store, at, r, kv.Linearizable)
+		if err != nil || len(items) > r.Limit || !before(at.Slot, string(at.Key), next) && at.Slot < kv.Slots {
+			rt.Fatalf("ScanSlots from %v = %d items, on at %v, %v; want at most %d", at, len(items), next, err, r.Limit)
+		}
+		for _, it := range items {
+			got = append(got, row{it.Slot, modelItem{string(it.Value), it.Ver}})
+		}
+		at = next
+	}
+	for _, slot := range usedSlots {
+		for _, k := range m.keys(slot, from, to) {
+			if !before(slot, k, start) && before(slot, k, at) {
+				want = append(want, row{slot, m.want[modelKey{slot, k}]})
+			}
+		}
+	}
+	if !slices.Equal(got, want) {
+		rt.Fatalf("a sweep from %v to %v of %q to %q = %v, want %v", start, at, from, to, got, want)
+	}
+}
+
+func before(slot kv.Slot, key string, at kv.Place) bool {
+	return slot < at.Slot || slot == at.Slot && key < string(at.Key)
 }
 
 // keys gives the keys of the model in a range, in order; nil if there are none.

@@ -25,14 +25,15 @@ type Store struct {
 	faults func(Call) Fault
 }
 
-var _ kv.Store = (*Store)(nil)
+var _ kv.Stamper = (*Store)(nil)
 
 // disk outlives the Store that has it open, as a directory outlives a process.
 type disk struct {
 	mu      sync.RWMutex
 	tree    *btree.BTreeG[entry]
 	ver     uint64 // of the latest write; never goes back, in a crash neither
-	held    bool   // syncs wait
+	stamps  map[kv.Slot]uint64
+	held    bool // syncs wait
 	pending []*write
 	owner   *Store // who has it open, nil for nobody
 }
@@ -61,7 +62,7 @@ type write struct {
 
 // New makes an empty store.
 func New() *Store {
-	d := &disk{tree: btree.NewG(32, less)}
+	d := &disk{tree: btree.NewG(32, less), stamps: make(map[kv.Slot]uint64)}
 	d.owner = &Store{disk: d}
 	return d.owner
 }
@@ -105,6 +106,13 @@ func (s *Store) Scan(ctx context.Context, slot kv.Slot, r kv.Range, mode kv.Read
 		return true
 	})
 	return items, more, nil
+}
+
+// Stamp implements kv.Stamper.
+func (s *Store) Stamp(slot kv.Slot) (uint64, bool) {
+	s.disk.mu.RLock()
+	defer s.disk.mu.RUnlock()
+	return s.disk.stamps[slot], !s.closed
 }
 
 // startRead lets a read begin, holding the disk for reading until unlock is called.
@@ -289,6 +297,7 @@ func (d *disk) del(w *write, e entry) {
 
 // remember notes what a crash has to bring back.
 func (d *disk) remember(w *write, old entry, existed bool, now entry) {
+	d.stamps[now.slot]++
 	if !d.held {
 		return
 	}
@@ -313,6 +322,7 @@ func (d *disk) settle(err error) {
 
 func (d *disk) revert(w *write) {
 	for i := len(w.undo) - 1; i >= 0; i-- {
+		d.stamps[w.undo[i].slot]++
 		if old := w.undo[i]; old.ver == 0 {
 			d.tree.Delete(old)
 		} else {

@@ -190,7 +190,7 @@ type Metrics struct {
 	DiskBytes     uint64 // all files of the store
 	LogBytes      uint64 // of these, the log
 	MemTableBytes uint64 // memory of recent writes
-	CacheBytes    int64  // memory of cached blocks
+	CacheBytes    int64  // memory of cached blocks, as the next two of all stores that share them
 	CacheHits     int64
 	CacheMisses   int64
 	RowBytes      int64 // memory of cached rows

@@ -3,8 +3,10 @@
 package pebblekv
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -105,6 +107,7 @@ func TestUpgrade(t *testing.T) {
 // TestPowerLoss takes the power away under load: all that was not synced is lost, and
 // a part of it in pieces. What was acknowledged or seen by a linearizable read stays.
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	disk := vfs.NewCrashableMem()
 	for round := range 5 {
@@ -128,7 +131,7 @@ func TestPowerLoss(t *testing.T) {
 func powerLossRound(t *testing.T, s *Store, disk *vfs.MemFS, round int) (promised map[string]bool, crashed *vfs.MemFS) {
 	var mu sync.Mutex // guards promised
 	promised = map[string]bool{}
-	snapshot := map[string]bool{}
+	var snapshot map[string]bool // guarded by mu
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	running := func() bool {
@@ -139,9 +142,15 @@ func powerLossRound(t *testing.T, s *Store, disk *vfs.MemFS, round int) (promise
 			return true
 		}
 	}
+	enough := make(chan struct{})
 	promise := func(key string) {
 		mu.Lock()
 		promised[key] = true
+		if len(promised) > 200 && crashed == nil {
+			// Promises are made under this lock: the clone has at least these.
+			crashed, snapshot = disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 30, RNG: rand.New(rand.NewPCG(1, uint64(round)))}), maps.Clone(promised)
+			close(enough)
+		}
 		mu.Unlock()
 	}
 	for w := range 4 {
@@ -163,34 +172,33 @@ func powerLossRound(t *testing.T, s *Store, disk *vfs.MemFS, round int) (promise
 					t.Errorf("Get: %v", err)
 					return
 				}
-				item, err := s.Get(t.Context(), 1, []byte(key), kv.Linearizable)
+				found, err := there(t.Context(), s, key, w%2 == 0)
 				if err != nil {
-					t.Errorf("Get: %v", err)
+					t.Errorf("read: %v", err)
 					return
 				}
-				if item.Ver != 0 {
+				if found {
 					promise(key)
 					n++
 				}
 			}
 		})
 	}
-	for {
-		mu.Lock()
-		if len(promised) > 200 {
-			// Promises are made under this lock: the clone has at least these.
-			for key := range promised {
-				snapshot[key] = true
-			}
-			crashed = disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 30, RNG: rand.New(rand.NewPCG(1, uint64(round)))})
-			mu.Unlock()
-			break
-		}
-		mu.Unlock()
-	}
+	<-enough
 	close(stop)
 	wg.Wait()
 	return snapshot, crashed
+}
+
+// there reports whether a linearizable read shows a key of slot 1.
+func there(ctx context.Context, s *Store, key string, sweep bool) (bool, error) {
+	if !sweep {
+		item, err := s.Get(ctx, 1, []byte(key), kv.Linearizable)
+		return item.Ver != 0, err
+	}
+	r := kv.Range{From: []byte(key), To: kv.Next([]byte(key))}
+	items, _, err := s.ScanSlots(ctx, kv.Place{Slot: 1}, r, kv.Linearizable)
+	return len(items) > 0, err
 }
 
 // TestCachedRowIsNotTakenForDurable holds the sync of the log back: a row, and an
@@ -240,8 +248,15 @@ func TestCachedRowIsNotTakenForDurable(t *testing.T) {
 				get(kv.Local)
 			}
 			hits = s.Metrics().RowHits
-			read := make(chan string, 1)
+			read, swept := make(chan string, 1), make(chan bool, 1)
 			go func() { read <- get(kv.Linearizable) }()
+			go func() {
+				found, err := there(t.Context(), s, "k", true)
+				if err != nil {
+					t.Errorf("ScanSlots: %v", err)
+				}
+				swept <- found
+			}()
 			for s.Metrics().RowHits == hits { // until the cache has answered
 				runtime.Gosched()
 			}
@@ -249,6 +264,9 @@ func TestCachedRowIsNotTakenForDurable(t *testing.T) {
 			case v := <-read:
 				t.Errorf("a linearizable Get gave %q before it was on the disk", v)
 				read <- v
+			case found := <-swept:
+				t.Errorf("a linearizable sweep said %v before it was on the disk", found)
+				swept <- found
 			case err := <-acknowledged:
 				t.Fatalf("Apply = %v before the sync", err)
 			case <-time.After(20 * time.Millisecond): // a wrong answer comes sooner
@@ -261,7 +279,27 @@ func TestCachedRowIsNotTakenForDurable(t *testing.T) {
 			if v := <-read; (v == "new") != test.there {
 				t.Errorf("Get = %q", v)
 			}
+			if found := <-swept; found != test.there {
+				t.Errorf("the sweep found it: %v", found)
+			}
 		})
+	}
+}
+
+// TestDamagedRow: what is no row of this driver is never given as one.
+func TestDamagedRow(t *testing.T) {
+	s := mustOpen(t, t.TempDir(), Options{ReserveBytes: -1}, formats)
+	defer mustClose(t, s)
+	if err := s.db.Set(storedKey(7, []byte("k")), []byte("short"), pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	_, get := s.Get(t.Context(), 7, []byte("k"), kv.Local)
+	_, _, scan := s.Scan(t.Context(), 7, kv.Range{}, kv.Local)
+	_, _, sweep := s.ScanSlots(t.Context(), kv.Place{}, kv.Range{}, kv.Local)
+	for _, err := range []error{get, scan, sweep} {
+		if err == nil || !strings.Contains(err.Error(), "has no version") || errors.Is(err, kv.ErrUnavailable) {
+			t.Errorf("read of a damaged row = %v, want an error about its version", err)
+		}
 	}
 }
 

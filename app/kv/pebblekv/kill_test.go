@@ -81,6 +81,7 @@ func child(dir string) int {
 }
 
 func TestKilledProcessLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	var acknowledged []string
 	lastVer := uint64(0)

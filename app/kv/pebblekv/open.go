@@ -71,9 +71,12 @@ func openLocked(dir string, opt Options, known formatTable) (*Store, error) {
 }
 
 func openEngine(dir string, opt Options, options *pebble.Options) (*pebble.DB, error) {
-	cache := pebble.NewCache(opt.CacheBytes)
-	defer cache.Unref() // the database holds its own reference
-	options.Cache = cache
+	cache := opt.Cache
+	if cache == nil {
+		cache = NewCache(opt.CacheBytes)
+		defer cache.Release() // the database holds its own reference
+	}
+	options.Cache = cache.blocks
 	db, err := pebble.Open(dir, options)
 	if err != nil {
 		return nil, fmt.Errorf("open the store in %s: %w; if the files are damaged, restore a backup", dir, err)

@@ -14,8 +14,12 @@ import (
 
 // Options are what an operator may choose. The zero Options are good.
 type Options struct {
-	// CacheBytes is the memory for blocks of data read from the disk. 0 means 32 MiB.
+	// CacheBytes is the memory for blocks of data read from the disk, if Cache is nil.
+	// 0 means 32 MiB.
 	CacheBytes int64
+	// Cache is memory for blocks that stores share: where one has much to read and
+	// another little, it is used by the one that needs it. Nil means one for this store.
+	Cache *Cache
 	// RowCacheBytes is memory for rows that Get read, and for the knowledge that a row
 	// is absent: for stores whose same keys are read again and again. 0 means none.
 	RowCacheBytes int64
@@ -38,6 +42,16 @@ type Options struct {
 
 	fs vfs.FS // of Pebble's own directory; tests take the power away from it
 }
+
+// Cache is memory for blocks of data read from the disk. It may be used concurrently.
+type Cache struct{ blocks *pebble.Cache }
+
+// NewCache makes a Cache of at most so many bytes, which are taken as they are needed.
+func NewCache(bytes int64) *Cache { return &Cache{pebble.NewCache(bytes)} }
+
+// Release gives up the caller's hold of the cache, once: its memory is given back when
+// the last store that uses it is closed. No store is opened with it any more.
+func (c *Cache) Release() { c.blocks.Unref() }
 
 func (o Options) withDefaults() Options {
 	if o.CacheBytes <= 0 {

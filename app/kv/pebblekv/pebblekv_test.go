@@ -55,6 +55,7 @@ type reopener struct {
 func (r reopener) Reopen(t testing.TB) kvtest.Reopener { return reopener{open(t, r.dir), r.dir} }
 
 func TestContract(t *testing.T) {
+	t.Parallel()
 	kvtest.Run(t, func(t testing.TB) kv.Store {
 		dir := filepath.Join(t.TempDir(), "data", "store") // parents are made
 		return reopener{open(t, dir), dir}

@@ -157,6 +157,16 @@ func (c *rowCache) begin(slot kv.Slot) {
 
 func (c *rowCache) end(slot kv.Slot) { c.begin(slot) }
 
+// stamp gives the count of a slot, if no write to it is in flight. It never goes back,
+// and what a read finds that begins after stamp was taken is true while it is the same.
+func (c *rowCache) stamp(slot kv.Slot) (uint64, bool) {
+	if c == nil {
+		return 0, false
+	}
+	n := c.slots[slot].writes.Load()
+	return n, n%2 == 0
+}
+
 // drop forgets a key.
 func (c *rowCache) drop(slot kv.Slot, key []byte) {
 	if c == nil {

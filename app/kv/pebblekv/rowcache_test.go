@@ -30,22 +30,25 @@ func cached(size int64) pebblekv.Options {
 	return pebblekv.Options{RowCacheBytes: size, ScanCacheBytes: 20 * size}
 }
 
+// A cachedReopener is in memory: the same contract without a cache is held against a disk.
 type cachedReopener struct {
 	*pebblekv.Store
 	dir  string
+	disk *pebblekv.Memory
 	size int64
 }
 
 func (r cachedReopener) Reopen(t testing.TB) kvtest.Reopener {
-	r.Store = openWith(t, r.dir, cached(r.size))
+	r.Store = openWith(t, r.dir, cached(r.size).On(r.disk))
 	return r
 }
 
 func TestContractWithRowCache(t *testing.T) {
 	for name, size := range rowCaches {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			kvtest.Run(t, func(t testing.TB) kv.Store {
-				return cachedReopener{dir: filepath.Join(t.TempDir(), "store"), size: size}.Reopen(t)
+				return cachedReopener{dir: filepath.Join(t.TempDir(), "store"), disk: pebblekv.NewMemory(), size: size}.Reopen(t)
 			})
 		})
 	}
@@ -58,7 +61,8 @@ func TestContractWithRowCache(t *testing.T) {
 func TestReadersNeverGoBack(t *testing.T) {
 	for name, size := range rowCaches {
 		t.Run(name, func(t *testing.T) {
-			s := openWith(t, t.TempDir(), cached(size))
+			t.Parallel()
+			s := openWith(t, t.TempDir(), cached(size).On(pebblekv.NewMemory()))
 			const slots = 2
 			key := func(i int) []byte { return []byte{'k', byte('0' + i)} }
 			const keys = 4
@@ -192,7 +196,8 @@ func atoi(it kv.Item) int {
 // TestRowCacheLaw runs random calls against a map: with and without the cache the
 // answers are the same.
 func TestRowCacheLaw(t *testing.T) {
-	s := openWith(t, t.TempDir(), cached(200<<10))
+	t.Parallel()
+	s := openWith(t, t.TempDir(), cached(200<<10).On(pebblekv.NewMemory()))
 	slots := kv.Slot(0) // each run has slots of its own
 	rapid.Check(t, func(rt *rapid.T) {
 		slot := slots
@@ -308,7 +313,7 @@ func TestRowCacheLaw(t *testing.T) {
 // TestRowCacheIsBounded fills a cache with more than it holds, with large rows, then
 // small, then absent ones, and looks at what the process has.
 func TestRowCacheIsBounded(t *testing.T) {
-	const limit = 4 << 20
+	const limit = 2 << 20
 	s := openWith(t, t.TempDir(), pebblekv.Options{RowCacheBytes: limit})
 	heap := func() int64 {
 		runtime.GC()
@@ -319,7 +324,7 @@ func TestRowCacheIsBounded(t *testing.T) {
 	}
 	puts := make([]kv.SlotPut, 0, 100)
 	for n := range 800 {
-		puts = append(puts, kv.SlotPut{Slot: kv.Slot(n), Key: []byte("large"), Value: make([]byte, 10_000)}, kv.SlotPut{Slot: kv.Slot(n), Key: []byte("small"), Value: make([]byte, 100)})
+		puts = append(puts, kv.SlotPut{Slot: kv.Slot(n), Key: []byte("large"), Value: make([]byte, 5_000)}, kv.SlotPut{Slot: kv.Slot(n), Key: []byte("small"), Value: make([]byte, 100)})
 		if len(puts) == cap(puts) {
 			if err := s.BulkPut(t.Context(), puts); err != nil {
 				t.Fatal(err)
@@ -339,7 +344,7 @@ func TestRowCacheIsBounded(t *testing.T) {
 		get  func(n int)
 	}{
 		{"large", 800, func(n int) { read(n, "large") }},
-		{"small", 60_000, func(n int) { read(n%kv.Slots, "small"+strconv.Itoa(n/kv.Slots)) }},
+		{"small", 30_000, func(n int) { read(n%kv.Slots, "small"+strconv.Itoa(n/kv.Slots)) }},
 		{"large again", 800, func(n int) { read(n, "large") }},
 	} {
 		for n := range phase.rows {
@@ -359,7 +364,7 @@ func TestRowCacheIsBounded(t *testing.T) {
 // TestRowCacheKeepsWhatIsUsed: rows that are read again and again survive a stream of
 // rows that are read once.
 func TestRowCacheKeepsWhatIsUsed(t *testing.T) {
-	s := openWith(t, t.TempDir(), pebblekv.Options{RowCacheBytes: 1 << 20})
+	s := openWith(t, t.TempDir(), pebblekv.Options{RowCacheBytes: 1 << 20}.On(pebblekv.NewMemory()))
 	hot := func() {
 		for n := range 100 {
 			if _, err := s.Get(t.Context(), 1, []byte("hot"+strconv.Itoa(n)), kv.Local); err != nil {
@@ -422,7 +427,7 @@ func BenchmarkGet(b *testing.B) {
 // it holds, and looks at what it says it has.
 func TestScanCacheIsBounded(t *testing.T) {
 	const limit = 16 << 20 // 4 KiB a slot
-	s := openWith(t, t.TempDir(), pebblekv.Options{ScanCacheBytes: limit})
+	s := openWith(t, t.TempDir(), pebblekv.Options{ScanCacheBytes: limit}.On(pebblekv.NewMemory()))
 	const slots, readers = 40, 20
 	for round := range 12 {
 		var puts []kv.SlotPut
@@ -449,6 +454,104 @@ func TestScanCacheIsBounded(t *testing.T) {
 		}
 		if m := s.Metrics(); m.ScanBytes > slots*limit/kv.Slots || m.ScanBytes < slots*limit/kv.Slots/4 {
 			t.Fatalf("round %d: the cache has %d bytes in %d slots, want up to %d", round, m.ScanBytes, slots, slots*limit/kv.Slots)
+		}
+	}
+}
+
+// TestScanWithinWhatIsKept: parts of a kept range are answered from it, as the engine
+// would, and only if it says enough.
+func TestScanWithinWhatIsKept(t *testing.T) {
+	key := func(n int) []byte { return fmt.Appendf(nil, "a%02d", n) }
+	whole := kv.Prefix([]byte("a"), 0)
+	for _, c := range []struct {
+		name     string
+		from, to []byte
+		limit    int
+		change   func(*kv.Batch)
+		want     int // rows
+		more     bool
+		hit      bool
+	}{
+		{name: "the same", from: whole.From, to: whole.To, limit: 4, want: 4, more: true, hit: true},
+		{name: "fewer", from: whole.From, to: whole.To, limit: 3, want: 3, more: true, hit: true},
+		{name: "more than is kept", from: whole.From, to: whole.To, limit: 5, want: 5, more: true},
+		{name: "up to a kept one", from: whole.From, to: key(2), limit: 4, want: 2, hit: true},
+		{name: "between kept ones", from: key(1), to: key(3), limit: 4, want: 2, hit: true},
+		{name: "the first between kept ones", from: key(1), to: key(3), limit: 1, want: 1, more: true, hit: true},
+		{name: "from a kept one on", from: key(2), to: whole.To, limit: 2, want: 2, more: true, hit: true},
+		{name: "up to the last kept one", from: whole.From, to: key(3), limit: 3, want: 3, hit: true},
+		{name: "to behind what is kept", from: whole.From, to: key(4), limit: 4, want: 4},
+		{name: "behind what is kept", from: key(7), to: key(9), limit: 2, want: 2},
+		{name: "past its end", from: key(2), to: []byte("c"), limit: 2, want: 2, more: true},
+		{
+			name: "the rest deleted", from: whole.From, to: whole.To, limit: 4, want: 4,
+			change: func(b *kv.Batch) {
+				for n := 4; n < 10; n++ {
+					b.Delete(key(n))
+				}
+			},
+		},
+		{name: "a new first", from: whole.From, to: whole.To, limit: 5, want: 5, more: true, hit: true, change: func(b *kv.Batch) { b.Put([]byte("a"), nil) }},
+		{name: "a new last", from: whole.From, to: whole.To, limit: 4, want: 4, more: true, hit: true, change: func(b *kv.Batch) { b.Put([]byte("az"), nil) }},
+		{name: "one gone", from: whole.From, to: whole.To, limit: 3, want: 3, more: true, hit: true, change: func(b *kv.Batch) { b.Delete(key(1)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := openWith(t, t.TempDir(), pebblekv.Options{ScanCacheBytes: 64 << 20}.On(pebblekv.NewMemory()))
+			b := new(kv.Batch)
+			for n := range 10 {
+				b.Put(key(n), []byte("v"))
+			}
+			b.Put([]byte("b"), nil)
+			apply(t, s, b)
+			if _, _, err := s.Scan(t.Context(), 1, kv.Range{From: whole.From, To: whole.To, Limit: 4}, kv.Local); err != nil {
+				t.Fatal(err)
+			}
+			if c.change != nil {
+				b := new(kv.Batch)
+				c.change(b)
+				apply(t, s, b)
+			}
+			items, more, err := s.Scan(t.Context(), 1, kv.Range{From: c.from, To: c.to, Limit: c.limit}, kv.Local)
+			if err != nil || len(items) != c.want || more != c.more {
+				t.Errorf("%d rows, more %t, %v; want %d, %t", len(items), more, err, c.want, c.more)
+			}
+			if hit := s.Metrics().ScanHits > 0; hit != c.hit {
+				t.Errorf("answered from memory: %t, want %t", hit, c.hit)
+			}
+		})
+	}
+}
+
+func apply(t *testing.T, s *pebblekv.Store, b *kv.Batch) {
+	t.Helper()
+	if _, err := s.Apply(t.Context(), 1, b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSharedCache: a cache serves its stores until the last of them is closed.
+func TestSharedCache(t *testing.T) {
+	cache := pebblekv.NewCache(1 << 20)
+	var stores []*pebblekv.Store
+	for range 2 {
+		s, err := pebblekv.Open(t.TempDir(), pebblekv.Options{Cache: cache}.On(pebblekv.NewMemory()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stores = append(stores, s)
+	}
+	cache.Release()
+	for i, s := range stores {
+		apply(t, s, new(kv.Batch).Put([]byte("k"), []byte{byte(i)}))
+	}
+	for i, s := range stores {
+		it, err := s.Get(t.Context(), 1, []byte("k"), kv.Linearizable)
+		if err != nil || len(it.Value) != 1 || it.Value[0] != byte(i) {
+			t.Errorf("store %d gave %v, %v", i, it.Value, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -45,7 +45,8 @@ type Store struct {
 
 	// slots orders the writes of each slot: whoever holds a lock has its conditions
 	// checked and its versions in the order of the log. It is never held over a sync.
-	slots [kv.Slots]sync.Mutex
+	slots  [kv.Slots]sync.Mutex
+	fences [kv.Slots]fences // guarded by slots
 	// deleting counts the batches with deletes of each slot that are not synced.
 	deleting [kv.Slots]atomic.Int32
 
@@ -55,7 +56,10 @@ type Store struct {
 	broken atomic.Bool
 }
 
-var _ kv.Store = (*Store)(nil)
+var (
+	_ kv.Stamper = (*Store)(nil)
+	_ kv.Sweeper = (*Store)(nil)
+)
 
 // enter lets a call begin; it must leave.
 func (s *Store) enter(ctx context.Context) error {
@@ -94,7 +98,7 @@ func (s *Store) Get(ctx context.Context, slot kv.Slot, key []byte, mode kv.ReadM
 	if err != nil {
 		return kv.Item{}, err
 	}
-	if err := s.settle(slot, item.Ver, mode); err != nil {
+	if err := s.settle(slot, slot, item.Ver, mode); err != nil {
 		return kv.Item{}, err
 	}
 	return item, nil
@@ -129,6 +133,9 @@ func (s *Store) get(slot kv.Slot, key []byte) (kv.Item, error) {
 // version reads the version of a key, 0 if it is absent, for the holder of the slot's
 // lock: with no write to the slot in flight, a cached row is the row of the engine.
 func (s *Store) version(slot kv.Slot, key []byte) (uint64, error) {
+	if ver, ok := s.fences[slot].version(key); ok {
+		return ver, nil
+	}
 	if item, _, ok := s.rows.lookup(slot, key); ok {
 		return item.Ver, nil
 	}
@@ -177,7 +184,7 @@ func (s *Store) Scan(ctx context.Context, slot kv.Slot, r kv.Range, mode kv.Read
 	for i := range items {
 		newest = max(newest, items[i].Ver)
 	}
-	if err := s.settle(slot, newest, mode); err != nil {
+	if err := s.settle(slot, slot, newest, mode); err != nil {
 		return nil, false, err
 	}
 	return items, more, nil
@@ -232,13 +239,24 @@ func (s *Store) scanEngine(ctx context.Context, slot kv.Slot, r kv.Range, limit 
 	return items, false, nil
 }
 
-// settle lets a read return: a linearizable one only when all it saw is on the disk.
-// Newest is the greatest version it saw; deletes leave no version and are counted.
-func (s *Store) settle(slot kv.Slot, newest uint64, mode kv.ReadMode) error {
-	if mode == kv.Local || newest < s.marks.durable() && s.deleting[slot].Load() == 0 {
+// settle lets a read of the slots from first to last return: a linearizable one only when
+// all it saw is on the disk. Newest is the greatest version it saw; deletes leave no
+// version and are counted.
+func (s *Store) settle(first, last kv.Slot, newest uint64, mode kv.ReadMode) error {
+	if mode == kv.Local || newest < s.marks.durable() && !s.deletes(first, last) {
 		return nil
 	}
 	return s.barrier()
+}
+
+// deletes reports whether a delete in the slots from first to last may not be on the disk.
+func (s *Store) deletes(first, last kv.Slot) bool {
+	for slot := first; slot <= last; slot++ {
+		if s.deleting[slot].Load() != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // barrier returns when everything visible before it is on the disk.
@@ -249,6 +267,9 @@ func (s *Store) barrier() (err error) {
 	}
 	return nil
 }
+
+// Stamp implements kv.Stamper. A store without a row cache has no stamps.
+func (s *Store) Stamp(slot kv.Slot) (uint64, bool) { return s.rows.stamp(slot) }
 
 // Apply makes the changes of a batch.
 func (s *Store) Apply(ctx context.Context, slot kv.Slot, b *kv.Batch) (uint64, error) {
@@ -337,6 +358,7 @@ func (s *Store) start(slot kv.Slot, b *kv.Batch, wb *pebble.Batch) (ver uint64, 
 	}
 	if err := s.log(wb); err != nil {
 		s.scans.dropAll(slot) // nobody knows what the engine shows
+		s.fences[slot].clear()
 		s.marks.end(ver)
 		return 0, err
 	}
@@ -350,6 +372,7 @@ func (s *Store) start(slot kv.Slot, b *kv.Batch, wb *pebble.Batch) (ver uint64, 
 			s.scans.dropAll(slot)
 		}
 	}
+	s.fences[slot].written(b, ver)
 	return ver, nil
 }
 
@@ -409,11 +432,13 @@ func (s *Store) startBulk(slots *slotSet, puts []kv.SlotPut, wb *pebble.Batch) (
 	}
 	if err := s.log(wb); err != nil {
 		slots.each(s.scans.dropAll)
+		slots.each(func(i kv.Slot) { s.fences[i].clear() })
 		s.marks.end(ver)
 		return 0, err
 	}
 	for i := range puts {
 		s.scans.put(puts[i].Slot, puts[i].Key, puts[i].Value, ver)
+		s.fences[puts[i].Slot].put(puts[i].Key, ver)
 	}
 	return ver, nil
 }

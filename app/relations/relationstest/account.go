@@ -34,6 +34,11 @@ type person struct {
 	version uint64
 	friends map[id.User]bool
 	hides   map[id.User]bool // whose posts the person does not want in the timeline
+	denies  map[id.User]bool // who does not see the person's posts
+	off     map[id.User]bool // chat-only
+	window  momentsv1.AlbumWindow
+	open    bool
+	tags    map[string][]id.User
 }
 
 func (a *Account) of(u id.User) *person {
@@ -42,7 +47,10 @@ func (a *Account) of(u id.User) *person {
 	}
 	p := a.people[u]
 	if p == nil {
-		p = &person{friends: map[id.User]bool{}, hides: map[id.User]bool{}}
+		p = &person{
+			friends: map[id.User]bool{}, hides: map[id.User]bool{}, denies: map[id.User]bool{}, off: map[id.User]bool{},
+			tags: map[string][]id.User{},
+		}
 		a.people[u] = p
 	}
 	return p
@@ -85,6 +93,64 @@ func (a *Account) Hide(viewer, author id.User, on bool) {
 	p := a.of(viewer)
 	p.version++
 	p.hides[author] = on
+}
+
+// Deny keeps a viewer from seeing an author's posts, or no longer.
+func (a *Account) Deny(author, viewer id.User, on bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.of(author).denies[viewer] = on
+	a.of(viewer).version++
+}
+
+// ChatOnly makes two people see nothing of each other's posts, or no longer.
+func (a *Account) ChatOnly(x, y id.User, on bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range [][2]id.User{{x, y}, {y, x}} {
+		a.of(e[0]).off[e[1]] = on
+		a.of(e[0]).version++
+	}
+}
+
+// Settings sets how far back an author's posts reach and whether he shows some to
+// strangers.
+func (a *Account) Settings(author id.User, window momentsv1.AlbumWindow, open bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.of(author)
+	p.window, p.open = window, open
+	for friend := range p.friends {
+		a.of(friend).version++
+	}
+}
+
+// Tag sets who bears a tag of somebody's.
+func (a *Account) Tag(owner id.User, tag id.Tag, bearers ...id.User) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.of(owner).tags[tag.String()] = bearers
+}
+
+// ResolveTags gives who bears some tags.
+func (a *Account) ResolveTags(_ context.Context, req *momentsv1.ResolveTagsRequest) (*momentsv1.ResolveTagsResponse, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p, err := a.enter(req.GetUserId())
+	if err != nil {
+		return nil, err
+	}
+	res := &momentsv1.ResolveTagsResponse{}
+	for _, tag := range req.GetTagIds() {
+		bearers, ok := p.tags[tag]
+		if !ok {
+			return nil, rpc.Errorf(rpc.NotFound, "no such tag")
+		}
+		for _, u := range bearers {
+			res.UserIds = append(res.UserIds, u.String())
+		}
+	}
+	return res, nil
 }
 
 // Fail makes all calls fail with err until it is nil again.
@@ -139,7 +205,7 @@ func (a *Account) ListFriends(_ context.Context, req *momentsv1.ListFriendsReque
 	return res, nil
 }
 
-// Relations gives who is a friend.
+// Relations gives how a viewer stands to authors.
 func (a *Account) Relations(_ context.Context, req *momentsv1.RelationsRequest) (*momentsv1.RelationsResponse, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -147,16 +213,25 @@ func (a *Account) Relations(_ context.Context, req *momentsv1.RelationsRequest) 
 	if err != nil {
 		return nil, err
 	}
-	if p.version == req.GetKnownVersion() {
+	u, err := id.ParseUser(req.GetViewerId())
+	if err != nil {
+		return nil, rpc.Errorf(rpc.InvalidArgument, "%v", err)
+	}
+	if p.version == req.GetKnownVersion() && !req.GetStrangers() {
 		return &momentsv1.RelationsResponse{Version: p.version, Unchanged: true}, nil
 	}
-	res := &momentsv1.RelationsResponse{Version: p.version}
+	res := &momentsv1.RelationsResponse{Version: p.version, HomeVersion: p.version}
 	for _, v := range req.GetAuthorIds() {
 		author, err := id.ParseUser(v)
 		if err != nil {
 			return nil, rpc.Errorf(rpc.InvalidArgument, "%v", err)
 		}
-		res.Relations = append(res.Relations, &momentsv1.Relation{AuthorId: v, Friends: p.friends[author], ViewerHides: p.hides[author]})
+		r := &momentsv1.Relation{AuthorId: v, Friends: p.friends[author]}
+		if o := a.of(author); r.GetFriends() || req.GetStrangers() {
+			r.ViewerHides, r.AuthorHides, r.Off = p.hides[author], o.denies[u], p.off[author]
+			r.AlbumWindow, r.OpenToStrangers = o.window, o.open && !r.GetFriends()
+		}
+		res.Relations = append(res.Relations, r)
 	}
 	return res, nil
 }
