@@ -71,7 +71,9 @@ type ShopClient interface {
 }
 
 // NewShopClient gives a client that calls through conn.
-func NewShopClient(conn rpc.Invoker) ShopClient { return &shopClient{conn} }
+func NewShopClient(conn rpc.Invoker) ShopClient {
+	return &shopClient{rpc.Expect(conn, ShopDesc)}
+}
 
 type shopClient struct{ conn rpc.Invoker }
 
@@ -189,7 +191,9 @@ type CatalogClient interface {
 }
 
 // NewCatalogClient gives a client that calls through conn.
-func NewCatalogClient(conn rpc.Invoker) CatalogClient { return &catalogClient{conn} }
+func NewCatalogClient(conn rpc.Invoker) CatalogClient {
+	return &catalogClient{rpc.Expect(conn, CatalogDesc)}
+}
 
 type catalogClient struct{ conn rpc.Invoker }
 
@@ -291,7 +295,9 @@ type PriceClient interface {
 }
 
 // NewPriceClient gives a client that calls through conn.
-func NewPriceClient(conn rpc.Invoker) PriceClient { return &priceClient{conn} }
+func NewPriceClient(conn rpc.Invoker) PriceClient {
+	return &priceClient{rpc.Expect(conn, PriceDesc)}
+}
 
 type priceClient struct{ conn rpc.Invoker }
 
@@ -370,7 +376,9 @@ type StockClient interface {
 }
 
 // NewStockClient gives a client that calls through conn.
-func NewStockClient(conn rpc.Invoker) StockClient { return &stockClient{conn} }
+func NewStockClient(conn rpc.Invoker) StockClient {
+	return &stockClient{rpc.Expect(conn, StockDesc)}
+}
 
 type stockClient struct{ conn rpc.Invoker }
 
@@ -449,7 +457,9 @@ type AdviceClient interface {
 }
 
 // NewAdviceClient gives a client that calls through conn.
-func NewAdviceClient(conn rpc.Invoker) AdviceClient { return &adviceClient{conn} }
+func NewAdviceClient(conn rpc.Invoker) AdviceClient {
+	return &adviceClient{rpc.Expect(conn, AdviceDesc)}
+}
 
 type adviceClient struct{ conn rpc.Invoker }
 

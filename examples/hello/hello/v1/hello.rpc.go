@@ -57,7 +57,9 @@ type GreeterClient interface {
 }
 
 // NewGreeterClient gives a client that calls through conn.
-func NewGreeterClient(conn rpc.Invoker) GreeterClient { return &greeterClient{conn} }
+func NewGreeterClient(conn rpc.Invoker) GreeterClient {
+	return &greeterClient{rpc.Expect(conn, GreeterDesc)}
+}
 
 type greeterClient struct{ conn rpc.Invoker }
 

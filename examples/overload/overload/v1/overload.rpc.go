@@ -105,7 +105,9 @@ type MiddleClient interface {
 }
 
 // NewMiddleClient gives a client that calls through conn.
-func NewMiddleClient(conn rpc.Invoker) MiddleClient { return &middleClient{conn} }
+func NewMiddleClient(conn rpc.Invoker) MiddleClient {
+	return &middleClient{rpc.Expect(conn, MiddleDesc)}
+}
 
 type middleClient struct{ conn rpc.Invoker }
 
@@ -255,7 +257,9 @@ type LeafClient interface {
 }
 
 // NewLeafClient gives a client that calls through conn.
-func NewLeafClient(conn rpc.Invoker) LeafClient { return &leafClient{conn} }
+func NewLeafClient(conn rpc.Invoker) LeafClient {
+	return &leafClient{rpc.Expect(conn, LeafDesc)}
+}
 
 type leafClient struct{ conn rpc.Invoker }
 
