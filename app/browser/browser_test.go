@@ -46,8 +46,9 @@ func startBrowser(t *testing.T, base string) *browser {
 	if exe == "" {
 		t.Skip("no Chromium found, so the page is not tried in a browser; install it with: apt-get install --yes chromium")
 	}
+	home := profile(t)
 	opts := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
-		chromedp.ExecPath(exe), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.ExecPath(exe), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(home),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true), chromedp.Flag("no-first-run", true), chromedp.Flag("lang", "en-US"),
 		chromedp.WSURLReadTimeout(60*time.Second),
@@ -59,11 +60,34 @@ func startBrowser(t *testing.T, base string) *browser {
 	// The library logs protocol events that are newer than it; they are no problem of the page.
 	ctx, cancel := chromedp.NewContext(alloc, chromedp.WithErrorf(t.Logf))
 	t.Cleanup(cancel)
+	t.Cleanup(func() { _ = chromedp.Cancel(ctx) }) // asks it to end, and waits until it has
 	b := &browser{t: t, base: base, ctx: ctx}
 	if err := chromedp.Run(ctx); err != nil {
 		t.Fatalf("start %s: %v", exe, err)
 	}
 	return b
+}
+
+// profile is a directory for a browser, removed after it. T.TempDir removes its own once, and
+// processes of Chromium write to theirs for some moments after the one that was started has ended.
+func profile(t *testing.T) string {
+	dir, err := os.MkdirTemp("", "browser-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			err := os.RemoveAll(dir)
+			if err == nil {
+				return
+			}
+			if time.Now().After(end) {
+				t.Logf("the browser's directory stays: %v", err)
+				return
+			}
+		}
+	})
+	return dir
 }
 
 func (b *browser) problem(format string, args ...any) {
