@@ -67,8 +67,9 @@ func NewServer(cfg ServerConfig, opts ...ServerOption) *Server {
 	if s.cfg.Mode == ModeProcess && s.opts.noSignals {
 		s.err = errors.Join(s.err, fmt.Errorf("framework: service %s: WithoutSignals and the mode %s: its processes are steered by signals: leave one out", cfg.Service, ModeProcess))
 	}
+	door := admit.Process() // with or without admission: it gives netpoll's poller a processor
 	if s.cfg.Admission == AdmissionOn {
-		s.admission = admit.Process().NewService(s.cfg.Service)
+		s.admission = door.NewService(s.cfg.Service)
 	}
 	return s
 }
