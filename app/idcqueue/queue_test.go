@@ -138,6 +138,27 @@ func (p *place) crash() {
 	p.start()
 }
 
+// without runs a function on the store as if there never were other regions.
+func (p *place) without(f func()) {
+	p.t.Helper()
+	p.stop()
+	box, alone := p.box, outbox.New(outbox.Config{Store: p.store, Queue: graphs, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(p.t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := alone.Run(ctx); err != nil {
+			p.t.Error(err)
+		}
+	})
+	p.box = alone
+	f()
+	time.Sleep(time.Second) // what is to be kept of it is kept
+	cancel()
+	wg.Wait()
+	p.box = box
+	p.start()
+}
+
 func (p *place) write(slot kv.Slot, text string) {
 	p.t.Helper()
 	turn, err := p.box.Open(p.t.Context(), slot)
@@ -563,4 +584,54 @@ func TestJoinsAndLeaves(t *testing.T) {
 		a.stop()
 		b.stop()
 	})
+}
+
+// TestAlone: what a region has written while it ran as the only one, which has no number in
+// the log, reaches the others when it is back, though they have the log's last record; also
+// if the batch with it fails the first time, or its outcome is not known.
+func TestAlone(t *testing.T) {
+	for name, fault := range map[string]memkv.Fault{"well": memkv.None, "lost": memkv.UnknownLost, "applied": memkv.UnknownApplied} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := pair(t)
+				cut := join(a, b)
+				a.write(7, "before")
+				time.Sleep(time.Second)
+				cut()
+				a.without(func() {
+					a.write(7, "alone")
+					a.write(8, "alone") // of a slot that the other has nothing of
+				})
+				failed := false
+				b.store.SetFaults(func(c memkv.Call) memkv.Fault {
+					if failed || c.Method != memkv.Apply || c.Slot != 7 {
+						return memkv.None
+					}
+					failed = true
+					return fault
+				})
+				cut = join(a, b)
+				time.Sleep(time.Minute)
+				for _, slot := range []kv.Slot{7, 8} {
+					if got, want := b.has(slot, 1), a.has(slot, 1); got != want {
+						t.Errorf("slot %d has %s, want %s", slot, got, want)
+					}
+				}
+				if !failed {
+					t.Error("nothing was applied")
+				}
+				if s := a.queue.Status().Peers[0].Send; s.NeedsSnapshot != 0 || s.Alarm != "" || s.Depth != 0 {
+					t.Errorf("%+v", s)
+				}
+				a.write(7, "once-after")
+				time.Sleep(time.Second)
+				if got, want := b.has(7, 1), a.has(7, 1); got != want {
+					t.Errorf("%s, want %s", got, want)
+				}
+				cut()
+				a.stop()
+				b.stop()
+			})
+		})
+	}
 }

@@ -500,6 +500,7 @@ func (r *receiver) applyPart(ctx context.Context, p *flow.Part, c *cursor) (int,
 		return 1, nil // it is older than what is here
 	}
 	for {
+		before := c.ver
 		more, err := r.tryPart(ctx, p, c)
 		switch {
 		case errors.Is(err, ErrRefused), errors.Is(err, kv.ErrTooLarge), errors.Is(err, kv.ErrInvalid):
@@ -512,7 +513,9 @@ func (r *receiver) applyPart(ctx context.Context, p *flow.Part, c *cursor) (int,
 			if again := r.reload(ctx, p.Slot, c); again != nil {
 				return 0, again
 			}
-			if p.Last && c.present && c.number >= p.Number {
+			// It may end where the cursor was before: then only a cursor that was written says
+			// that it is applied.
+			if p.Last && c.present && c.number >= p.Number && c.ver != before {
 				return 1, nil
 			}
 		}

@@ -197,7 +197,7 @@ func (s *sender) join(h *flow.Hello) error {
 	for _, c := range h.Cursors {
 		st := &s.slots[c.Slot]
 		st.acked, st.has = c.Number, true
-		if head, _, _ := s.out.Slot(c.Slot); c.Number == head.Number {
+		if head, _, _ := s.out.Slot(c.Slot); c.Number == head.Number && !s.m.Whole(c.Slot) {
 			st.known, st.at = true, head
 			s.out.Ack(c.Slot, head, time.Time{})
 		}
@@ -246,12 +246,12 @@ func (s *sender) acked(a *flow.Ack) error {
 	var records uint64
 	for _, c := range a.Applied {
 		st := &s.slots[c.Slot]
-		if st.has && c.Number <= st.acked {
+		if st.has && c.Number < st.acked {
 			continue
 		}
 		records += c.Number - st.acked
 		st.acked, st.has = c.Number, true
-		s.settle(c.Slot)
+		s.settle(c.Slot) // of a snapshot that ends where the peer was, too
 	}
 	s.note(func(st *sendState) {
 		st.acked += records

@@ -162,7 +162,7 @@ func (w *world) session() {
 	for _, c := range answer.Cursors {
 		// Before the end of the log a cursor says nothing: what is sent as a whole moves it
 		// with its last part only.
-		if c.Number == uint64(len(w.log[c.Slot])) {
+		if c.Number == uint64(len(w.log[c.Slot])) && !w.send.Whole(c.Slot) {
 			w.acked(c)
 		}
 	}
@@ -183,6 +183,16 @@ func (w *world) write(slot kv.Slot) {
 	}
 	w.log[slot] = append(w.log[slot], fmt.Sprint(slot, "/", len(w.log[slot])+1))
 	w.send.Grow(w.now, slot, uint64(len(w.log[slot])))
+}
+
+// alone has the sender's region run as the only one for a while: it changes a row, and no
+// record has a number or is kept for anybody.
+func (w *world) alone(slot kv.Slot) {
+	if n := len(w.log[slot]); n > 0 {
+		w.log[slot][n-1] += "'"
+		w.known[slot], w.trimmed[slot] = false, uint64(n)
+	}
+	w.session()
 }
 
 // sender does the machine's next steps.
@@ -351,7 +361,7 @@ func TestExactlyOnceInOrder(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			switch step := rapid.SampledFrom([]string{
 				"write", "write", "send", "send", "arrive", "arrive", "work", "talk", "hear",
-				"lose", "twice", "late", "cut", "crash", "trim", "forget",
+				"lose", "twice", "late", "cut", "crash", "trim", "forget", "alone",
 			}).Draw(t, "step"); step {
 			case "write":
 				slot := rapid.SampledFrom(slots).Draw(t, "slot")
@@ -392,6 +402,8 @@ func TestExactlyOnceInOrder(t *testing.T) {
 			case "forget": // the peer is dropped
 				slot := rapid.SampledFrom(slots).Draw(t, "slot")
 				w.known[slot], w.trimmed[slot] = false, uint64(len(w.log[slot]))
+			case "alone":
+				w.alone(rapid.SampledFrom(slots).Draw(t, "slot"))
 			}
 		}
 		for range 3 { // and then it is quiet
@@ -415,11 +427,47 @@ func TestExactlyOnceInOrder(t *testing.T) {
 			if got, want := strings.Join(w.effects[slot], " "), strings.Join(w.log[slot], " "); got != want {
 				t.Fatalf("slot %d has %q, want %q", slot, got, want)
 			}
+			if len(w.log[slot]) > 0 && !w.known[slot] {
+				t.Fatalf("slot %d is there, and the sender never hears of it", slot)
+			}
 		}
 		if w.take.Backlog() != 0 {
 			t.Fatalf("%d bytes are left over", w.take.Backlog())
 		}
 	})
+}
+
+// TestJoinUnknown: a peer that has the last record gets the slot as a whole nevertheless if
+// how far it was is not known, as after a time in which this region was alone: its writes
+// had no numbers then. In a slot without a record, too.
+func TestJoinUnknown(t *testing.T) {
+	for name, c := range map[string]struct {
+		log   flow.Log
+		has   bool
+		whole bool
+	}{
+		"known, and has all":       {log: flow.Log{Head: 5, Cursor: 5, Known: true}, has: true},
+		"not known, and has all":   {log: flow.Log{Head: 5}, has: true, whole: true},
+		"not known, never met":     {log: flow.Log{Head: 5}, whole: true},
+		"known, no record":         {log: flow.Log{Known: true}, has: true},
+		"not known, no record":     {has: true, whole: true},
+		"never met, and no record": {whole: true},
+	} {
+		s := flow.NewSender(flow.SenderConfig{Service: "test"})
+		h := &flow.Hello{Service: "test", Granted: 1}
+		if c.has {
+			h.Cursors = []flow.Cursor{{Slot: 3, Number: c.log.Head}}
+		}
+		err := s.Join(time.UnixMilli(0), h, flow.Incarnation{1}, func(slot kv.Slot) flow.Log {
+			if slot == 3 {
+				return c.log
+			}
+			return flow.Log{Known: true}
+		})
+		if err != nil || s.Whole(3) != c.whole || s.Wholes() > 1 {
+			t.Errorf("%s: %d as a whole, %v, want %v, %v", name, s.Wholes(), s.Whole(3), c.whole, err)
+		}
+	}
 }
 
 func TestJoinStops(t *testing.T) {

@@ -294,6 +294,7 @@ func (r *Receiver) Next() (Work, bool) {
 func (r *Receiver) Done(now time.Time, slot kv.Slot, items int, cursor uint64, present bool) {
 	st := &r.slots[slot]
 	st.busy = false
+	whole := false // a snapshot may end where the cursor was before: the sender waits for that
 	for range items {
 		it := st.queue[0]
 		st.queue = st.queue[1:]
@@ -301,13 +302,14 @@ func (r *Receiver) Done(now time.Time, slot kv.Slot, items int, cursor uint64, p
 			r.stats.Records++
 		} else {
 			r.stats.Parts++
+			whole = whole || it.part.Last
 		}
 		r.release(now, it.load)
 	}
 	if len(st.queue) == 0 {
 		st.queue = nil
 	}
-	if cursor != st.applied || present != st.present {
+	if whole || cursor != st.applied || present != st.present {
 		st.applied, st.present = cursor, present
 		r.change(now, slot)
 	}

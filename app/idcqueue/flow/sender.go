@@ -117,7 +117,9 @@ func (s *Sender) Join(now time.Time, h *Hello, own Incarnation, log func(kv.Slot
 				return stop("region %d has record %d of slot %d, the log here ends at %d: this store is an older copy of itself; give it a new incarnation", h.Region, n, slot, l.Head)
 			}
 			st.sent = n
-			st.whole = n < l.Head && (!l.Known || l.Cursor > n)
+			// That it has the last record says nothing if how far it was is not known: while a
+			// region was alone, what it wrote had no numbers.
+			st.whole = !l.Known || l.Cursor > n
 		} else {
 			st.whole = h.Again || !l.Known || l.Cursor > 0
 		}
