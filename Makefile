@@ -21,7 +21,7 @@ comma    := ,
 # start hundreds.
 export GORACE ?= atexit_sleep_ms=50
 
-.PHONY: help run test test-long test-soak lint generate generate-check walls vet unit seeds fuzz nested verify-jaeger bench-rpc bench-observe bench-inflight bench-crowd bench-modes bench-moments bench-growth bench-causal bench-overload bench-overload-real drill-midnight drill-hotpost drill-regions drill-rehome drill-faults drill-restart build api clean
+.PHONY: help run test test-long test-soak lint generate generate-check walls vet unit seeds fuzz nested verify-jaeger bench-rpc bench-observe bench-inflight bench-crowd bench-modes bench-moments bench-growth bench-causal bench-overload bench-overload-real drill-midnight drill-hotpost drill-regions drill-rehome drill-faults drill-restart build changes api clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ build: ## build every package, and bin/moments
 test: ## all checks of the project: generated code, lint, race tests, 2 s of each fuzz target
 	@.ci/deps
 	@.ci/s3 >/dev/null || echo "no S3 server could be built; its test is left out"
-	@$(MAKE) generate-check lint walls unit seeds fuzz nested && echo "make test: all passed in $$SECONDS s"
+	@$(MAKE) changes generate-check lint walls unit seeds fuzz nested && echo "make test: all passed in $$SECONDS s"
 
 test-long: ## as test, with 20 s of each fuzz target and 100,000 seeds of the simulation
 	@$(MAKE) test FUZZTIME=20s SEEDS=100000
@@ -54,6 +54,9 @@ generate: ## write the generated code beside its contracts again
 
 generate-check: # generated code says what its contract says
 	@.ci/step "generated code is fresh" .ci/generated
+
+changes: # what other modules can import, and could not before, or can no more; fails for nothing
+	@.ci/step "changes of the exported API" .ci/changes $(BASE)
 
 vet: # go vet over the module; lint has it too
 	@.ci/step "go vet" $(GO) vet ./...
