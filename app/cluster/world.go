@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -21,6 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-rpc/sluice/app/comment"
 	"github.com/sluice-rpc/sluice/app/lockfile"
 	"github.com/sluice-rpc/sluice/app/ocean/emulator"
 	"github.com/sluice-rpc/sluice/app/pki"
@@ -85,11 +87,13 @@ type worldRegion struct {
 	addr string // of the page
 	file string // its configuration
 
-	mu    sync.Mutex
-	pid   int                // guarded by mu
-	drain bool               // guarded by mu; it takes no writes any more
-	stop  context.CancelFunc // guarded by mu; ends its process
-	ended chan struct{}      // guarded by mu; closed when that has ended
+	mu     sync.Mutex
+	pid    int                // guarded by mu
+	coming bool               // guarded by mu; it joins and was not ready yet
+	drain  bool               // guarded by mu; it takes no writes any more
+	stop   context.CancelFunc // guarded by mu; ends its process
+	ended  chan struct{}      // guarded by mu; closed when that has ended
+	failed error              // guarded by mu; why it has ended by itself, while it was coming
 }
 
 // WorldLine is the line between two regions of a World, the one that was named first
@@ -161,7 +165,7 @@ func NewWorld(ctx context.Context, cfg WorldConfig) (_ *World, err error) {
 // add gives a region its number, address and certificate, and makes the lines between it and
 // those that there are.
 func (w *World) add(ctx context.Context, name string) (*worldRegion, error) {
-	if err := pki.CheckName(name); err != nil {
+	if err := checkRegionName(name); err != nil {
 		return nil, err
 	}
 	number, err := w.number(name)
@@ -188,6 +192,13 @@ func (w *World) add(ctx context.Context, name string) (*worldRegion, error) {
 	return r, nil
 }
 
+func checkRegionName(name string) error {
+	if name == certsDir {
+		return fmt.Errorf("region %q: the certificates of the regions are in the directory of that name; use another one", name)
+	}
+	return pki.CheckName(name)
+}
+
 // number gives a region's number, a new one if it has none yet.
 func (w *World) number(name string) (number uint32, err error) {
 	file := filepath.Join(w.cfg.Dir, numbersFile)
@@ -203,6 +214,9 @@ func (w *World) number(name string) (number uint32, err error) {
 		number = max(number, n)
 	}
 	number++
+	if number > comment.MaxRegion {
+		return 0, fmt.Errorf("region %s: all %d numbers of regions have been given, and none is given again", name, comment.MaxRegion)
+	}
 	numbers[name] = number
 	return number, writeNumbers(file, numbers)
 }
@@ -256,6 +270,17 @@ func readNumbers(file string) (map[string]uint32, error) {
 	}
 	if err := json.Unmarshal(b, &numbers); err != nil {
 		return nil, fmt.Errorf("read the numbers of the regions in %s: %w", file, err)
+	}
+	names := map[uint32]string{}
+	for _, name := range slices.Sorted(maps.Keys(numbers)) {
+		n := numbers[name]
+		if n == 0 || n > comment.MaxRegion {
+			return nil, fmt.Errorf("%s gives region %s the number %d: want 1 to %d", file, name, n, comment.MaxRegion)
+		}
+		if other, taken := names[n]; taken {
+			return nil, fmt.Errorf("%s gives the number %d to both %s and %s: each needs one of its own, and keeps it for ever", file, n, other, name)
+		}
+		names[n] = name
 	}
 	return numbers, nil
 }
@@ -459,17 +484,38 @@ func (w *World) start(ctx context.Context, group *errgroup.Group, r *worldRegion
 	ended := make(chan struct{})
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.stop, r.ended = stop, ended
+	r.stop, r.ended, r.failed = stop, ended, nil
 	group.Go(func() error {
 		defer close(ended)
 		defer stop()
-		err := keepRunning(own, w.log, "region "+r.Name, w.wasReady.Load, func(ctx context.Context) error { return w.runOnce(ctx, r) })
-		if err != nil && own.Err() != nil && ctx.Err() == nil { // it alone was stopped
+		wasUp := func() bool { return w.wasReady.Load() && !r.isComing() }
+		err := keepRunning(own, w.log, "region "+r.Name, wasUp, func(ctx context.Context) error { return w.runOnce(ctx, r) })
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return err
+		case own.Err() != nil: // it alone was stopped
 			w.log.WarnContext(ctx, "a region that was stopped has not ended as it should", "name", r.Name, "err", err)
-			return nil
+		case r.isComing(): // for who waits for it
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.failed = err
+		default:
+			return err
 		}
-		return err
+		return nil
 	})
+}
+
+func (r *worldRegion) isComing() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.coming
+}
+
+func (r *worldRegion) setComing(is bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.coming = is
 }
 
 // whenReady returns when all regions are ready, or ctx has ended.
@@ -488,14 +534,20 @@ func (w *World) whenReady(ctx context.Context) error {
 	return nil
 }
 
-// ready waits until a region runs, and a page of it, if any, says that it is ready.
+// ready waits until a region runs, and a page of it, if any, says that it is ready. It fails
+// when its process has ended for good.
 func (r *worldRegion) ready(ctx context.Context, page string) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	r.mu.Lock()
+	ended := r.ended
+	r.mu.Unlock()
 	for {
 		_, err := r.state()
 		if err == nil {
-			err = untilReady(ctx, page)
+			one, cancel := context.WithTimeout(ctx, time.Second)
+			err = untilReady(one, page)
+			cancel()
 		}
 		if err == nil {
 			return nil
@@ -503,6 +555,13 @@ func (r *worldRegion) ready(ctx context.Context, page string) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			return err
+		case <-ended:
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if r.failed != nil {
+				return r.failed
+			}
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,8 @@ const (
 	hearTime = 30 * time.Second       // for the regions to hear of a change
 	lookTime = 100 * time.Millisecond // between two looks at how far it is
 	askTime  = 5 * time.Second        // for one look
+
+	takeBackTime = 30 * time.Second // for the others to hear that a region has not joined after all
 )
 
 // errNotNow: only a World that runs changes.
@@ -27,7 +30,8 @@ var errNotNow = errors.New("the regions are starting or stopping: try again")
 
 // Join brings up one more region while the others run, with a number that none has had, and
 // returns when it serves. The others know it before it starts, so that none misses what it
-// makes; what there was before it comes meanwhile and after that: see Complete.
+// makes; what there was before it comes meanwhile and after that: see Complete. If it fails,
+// or ctx ends before the region serves, everything is as it was, but for the number.
 func (w *World) Join(ctx context.Context, name string) (WorldRegion, error) {
 	w.changing.Lock()
 	defer w.changing.Unlock()
@@ -40,25 +44,83 @@ func (w *World) Join(ctx context.Context, name string) (WorldRegion, error) {
 	case len(all) == maxRegions:
 		return WorldRegion{}, fmt.Errorf("there are %d regions, which is the limit", maxRegions)
 	}
+	if err := checkRegionName(name); err != nil {
+		return WorldRegion{}, err
+	}
+	before, err := w.wasHere(name)
+	if err != nil {
+		return WorldRegion{}, err
+	}
 	r, err := w.add(ctx, name)
 	if err != nil {
 		w.forget(name) // lines may have been made
 		return WorldRegion{}, err
 	}
+	r.setComing(true)
 	if err = w.configure(); err == nil {
 		err = w.heard(ctx, all, r, true)
 	}
+	if err == nil {
+		w.begin(r)
+		limit, cancel := context.WithTimeout(ctx, worldReady)
+		err = r.ready(limit, r.URL+"/readyz")
+		cancel()
+		if err != nil {
+			r.halt(false)
+		}
+	}
 	if err != nil {
-		w.forget(name)
-		return WorldRegion{}, errors.Join(err, w.configure())
+		return WorldRegion{}, errors.Join(fmt.Errorf("region %s has not joined: %w", name, err), w.takeBack(ctx, r, all, before))
 	}
-	w.begin(r)
-	limit, cancel := context.WithTimeout(ctx, worldReady)
-	defer cancel()
-	if err := r.ready(limit, r.URL+"/readyz"); err != nil {
-		return r.WorldRegion, fmt.Errorf("region %s has joined, and is not ready yet; it is started again as the others are: %w", name, err)
-	}
+	r.setComing(false)
 	return r.WorldRegion, nil
+}
+
+// wasHere reports whether a region comes back from an earlier time, with what it had then.
+func (w *World) wasHere(name string) (bool, error) {
+	numbers, err := readNumbers(filepath.Join(w.cfg.Dir, numbersFile))
+	if err != nil {
+		return false, err
+	}
+	dir := filepath.Join(w.cfg.Dir, name)
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if _, known := numbers[name]; !known {
+		return false, fmt.Errorf("%s is there, and is of no region that has a number: use another name, or move it away", dir)
+	}
+	return true, nil
+}
+
+// takeBack undoes a Join that has failed: nobody waits for the region any more, and gets
+// another number if it is tried again. One that was here before keeps its own, and its data.
+func (w *World) takeBack(ctx context.Context, r *worldRegion, others []*worldRegion, before bool) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackTime)
+	defer cancel()
+	w.forget(r.Name)
+	err := errors.Join(w.configure(), os.Remove(r.file))
+	if before {
+		return err
+	}
+	// One that does not answer now hears of both from the others. It is known by none if none
+	// has heard of it; then its number can be given to it again.
+	known := false
+	for _, o := range others {
+		one, cancel := context.WithTimeout(ctx, askTime)
+		known = endNumber(one, o, r) == nil || known
+		cancel()
+	}
+	if !known {
+		return err
+	}
+	return errors.Join(err, w.bury(r))
+}
+
+// endNumber has a region note that another one has left.
+func endNumber(ctx context.Context, at, of *worldRegion) error {
+	return OrderQueue(ctx, at.Dir, topology.Comment, QueueOrder{Do: QueueLeft, Region: strconv.Itoa(int(of.Number))}, nil)
 }
 
 // Complete waits until a region has all that the others had when it was called, and they
@@ -210,7 +272,7 @@ func (w *World) drained(ctx context.Context, r *worldRegion, others []*worldRegi
 	}
 	for _, o := range others {
 		err := untilSo(ctx, func(ctx context.Context) error {
-			return OrderQueue(ctx, o.Dir, topology.Comment, QueueOrder{Do: QueueLeft, Region: strconv.Itoa(int(r.Number))}, nil)
+			return endNumber(ctx, o, r)
 		})
 		if err != nil {
 			return fmt.Errorf("tell %s that it leaves: %w", o.Name, err)
@@ -264,8 +326,8 @@ func (w *World) forget(name string) {
 	})
 }
 
-// bury keeps what a region has left under a name that no region has, and its number for
-// good.
+// bury keeps what a region has left, if anything, under a name that no region has, and its
+// number for good.
 func (w *World) bury(r *worldRegion) error {
 	file := filepath.Join(w.cfg.Dir, numbersFile)
 	numbers, err := readNumbers(file)
@@ -274,11 +336,10 @@ func (w *World) bury(r *worldRegion) error {
 	}
 	left := fmt.Sprintf("%s.left-%d", r.Name, r.Number)
 	// The name is free last: a new number must never come to what the old one has left.
-	if err := errors.Join(
-		os.Rename(r.Dir, filepath.Join(w.cfg.Dir, left)),
-		os.Rename(r.file, filepath.Join(w.cfg.Dir, left+".yaml")),
-	); err != nil {
-		return err
+	for from, to := range map[string]string{r.Dir: left, r.file: left + ".yaml"} {
+		if err := os.Rename(from, filepath.Join(w.cfg.Dir, to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	delete(numbers, r.Name)
 	numbers[left] = r.Number

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/sluice-rpc/sluice/app/homes"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/ocean"
+	"github.com/sluice-rpc/sluice/app/pki"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
@@ -45,14 +48,8 @@ the configurations, and stop it. Its number is never given again.`,
   moments region join SG
   moments region leave SG`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			url, err := readOcean(data)
+			st, err := readSea(cmd.Context(), data)
 			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), oceanTime)
-			defer cancel()
-			var st ocean.State
-			if err := askOcean(ctx, http.MethodGet, url+"/api/state", nil, &st); err != nil {
 				return err
 			}
 			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
@@ -83,10 +80,14 @@ func newJoinCmd(data *string) *cobra.Command {
 		Long: `Join starts one more region beside those that run, with a number that none has had and a
 line to each of them. They hear of it first, and do not stop. It returns when the newcomer
 has all that there was. It is started again with the others by naming it: moments up
---regions SH,HK,CA,SG.`,
+--regions SH,HK,CA,SG. If it does not come up, the others forget it, and it can be tried
+again.`,
 		Example: `  moments region join SG --data ./moments-regions`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := pki.CheckName(strings.ToLower(args[0])); err != nil {
+				return err
+			}
 			began := time.Now()
 			if err := changeRegion(cmd.Context(), *data, args[0], true, wait); err != nil {
 				return err
@@ -95,7 +96,7 @@ has all that there was. It is started again with the others by naming it: moment
 			return err
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "wait", regionTime, "how long to wait for it to have everything; it goes on after that")
+	cmd.Flags().DurationVar(&wait, "wait", regionTime, "how long to wait for it to have everything; if it serves by then it goes on, else it has not joined")
 	return cmd
 }
 
@@ -116,7 +117,14 @@ cut off from their timelines, settings and posting with --anyway.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := strings.ToLower(args[0])
-			if !anyway {
+			st, err := readSea(cmd.Context(), *data)
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(st.Regions, func(r ocean.RegionState) bool { return r.Name == name }) {
+				return fmt.Errorf("there is no region %s", name)
+			}
+			if !anyway && len(st.Regions) > 2 { // else it is refused for that
 				ctx, cancel := context.WithTimeout(cmd.Context(), queueTime)
 				defer cancel()
 				n, err := atHome(ctx, filepath.Join(*data, name))
@@ -131,7 +139,7 @@ cut off from their timelines, settings and posting with --anyway.`,
 			if err := changeRegion(cmd.Context(), *data, name, false, wait); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s has left after %.1f s; the others have all that it had.\n", strings.ToUpper(name), time.Since(began).Seconds())
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s has left after %.1f s; the others have all that it had.\n", strings.ToUpper(name), time.Since(began).Seconds())
 			return err
 		},
 	}
@@ -140,15 +148,27 @@ cut off from their timelines, settings and posting with --anyway.`,
 	return cmd
 }
 
+// readSea asks the process that runs the regions for them and their lines.
+func readSea(ctx context.Context, data string) (st ocean.State, err error) {
+	at, err := readOcean(data)
+	if err != nil {
+		return st, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, oceanTime)
+	defer cancel()
+	err = askOcean(ctx, http.MethodGet, at+"/api/state", nil, &st)
+	return st, err
+}
+
 // changeRegion has the process that runs the regions let one join or leave.
 func changeRegion(ctx context.Context, data, name string, join bool, wait time.Duration) error {
-	url, err := readOcean(data)
+	at, err := readOcean(data)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	err = askOcean(ctx, http.MethodPost, url+"/api/regions/"+strings.ToLower(name), map[string]bool{"join": join}, nil)
+	err = askOcean(ctx, http.MethodPost, at+"/api/regions/"+url.PathEscape(strings.ToLower(name)), map[string]bool{"join": join}, nil)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("it is not over after %v; see moments region and moments queue: %w", wait, err)
 	}
