@@ -232,10 +232,27 @@ func (p *Peer) neededLocked(slot kv.Slot) uint64 {
 // It stops after that many records or bytes, in any case after one record. There are
 // none at the end of what is acknowledged.
 func (p *Peer) Read(ctx context.Context, slot kv.Slot, from Pos, records, size int) ([]Record, Pos, error) {
+	for {
+		head, _ := p.past(slot, &from)
+		out, to, err := p.readTo(ctx, slot, from, head, records, size)
+		if errors.Is(err, ErrGone) {
+			if _, moved := p.past(slot, &from); moved {
+				continue // what has been removed meanwhile was nothing for peers
+			}
+		}
+		return out, to, err
+	}
+}
+
+// past moves a position over what follows it and is for the local consumer alone, as far as
+// the peer's cursor has passed it: such rows may have been removed.
+func (p *Peer) past(slot kv.Slot, at *Pos) (head Pos, moved bool) {
 	p.box.mu.Lock()
-	head := p.box.slots[slot].head
-	p.box.mu.Unlock()
-	return p.readTo(ctx, slot, from, head, records, size)
+	defer p.box.mu.Unlock()
+	if s := &p.slots[slot]; s.known && s.cursor.Number == at.Number && s.cursor.Seq > at.Seq {
+		*at, moved = s.cursor, true
+	}
+	return p.box.slots[slot].head, moved
 }
 
 // A scan looks at so many rows, at least and at most, unless the log ends before.

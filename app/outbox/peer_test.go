@@ -197,6 +197,13 @@ func TestPeers(t *testing.T) {
 		if n := rows(t, store, slot); n >= 64 {
 			t.Errorf("%d records of the own region are kept for peers", n)
 		}
+		// A peer is read for from where it was, though what followed there is removed.
+		write(t, store, b, slot, "peers", "after them")
+		for _, p := range []*outbox.Peer{near, far} {
+			if got, _ := readAll(t, p, slot, to); fmt.Sprint(got) != "[after them]" {
+				t.Errorf("after many records of the own region a peer reads %v", got)
+			}
+		}
 		end()
 	})
 }
