@@ -4,7 +4,6 @@ package timeline
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -180,32 +179,43 @@ type bulk struct {
 // bulkRoom is the memory of a bulk, used again by the next: it is as large as all
 // that fan-out otherwise allocates.
 type bulkRoom struct {
-	puts []kv.SlotPut
-	keys [bulkPuts * indexKeyLen]byte
-	trim []recipient
+	keys  [bulkPuts * indexKeyLen]byte
+	order []place
+	puts  [bulkPuts]kv.SlotPut
+	trim  []recipient
 }
 
-var bulkRooms = sync.Pool{New: func() any { return &bulkRoom{puts: make([]kv.SlotPut, 0, bulkPuts)} }}
+// place says where the key of an entry is, in the order of add.
+type place struct {
+	slot kv.Slot
+	at   uint16
+}
+
+func (m *bulkRoom) key(at uint16) []byte {
+	i := int(at) * indexKeyLen
+	return m.keys[i : i+indexKeyLen : i+indexKeyLen]
+}
+
+var bulkRooms = sync.Pool{New: func() any { return &bulkRoom{order: make([]place, 0, bulkPuts)} }}
 
 func newBulk(s *Service) *bulk { return &bulk{s: s, room: bulkRooms.Get().(*bulkRoom)} }
 
 func (w *bulk) release() {
-	w.room.puts, w.room.trim = w.room.puts[:0], w.room.trim[:0]
+	w.room.order, w.room.trim = w.room.order[:0], w.room.trim[:0]
 	bulkRooms.Put(w.room)
 }
 
 // add puts a post into a timeline, now or with the next flush.
 func (w *bulk) add(ctx context.Context, r recipient, p id.Post) error {
 	m := w.room
-	if len(m.puts) == bulkPuts {
+	if len(m.order) == bulkPuts {
 		if err := w.flush(ctx); err != nil {
 			return err
 		}
 	}
-	at := len(m.puts) * indexKeyLen
-	key := m.keys[at : at+indexKeyLen : at+indexKeyLen]
-	putIndexKey(key, r.user, p)
-	m.puts = append(m.puts, kv.SlotPut{Slot: r.slot, Key: key})
+	at := place{r.slot, uint16(len(m.order))}
+	putIndexKey(m.key(at.at), r.user, p)
+	m.order = append(m.order, at)
 	// Trimming is by chance, so that nobody need count: a timeline is looked at about
 	// twice for each cap of entries, and holds half a cap too much on average.
 	if rand.IntN(max(w.s.cap/2, 1)) == 0 {
@@ -214,17 +224,29 @@ func (w *bulk) add(ctx context.Context, r recipient, p id.Post) error {
 	return nil
 }
 
-// flush writes what was gathered.
+// flush writes what was gathered, in the order of the store: an embedded engine finds the
+// place of a key at once if it follows the one before it, as that of another post for the
+// same reader does.
 func (w *bulk) flush(ctx context.Context) error {
 	m := w.room
-	if len(m.puts) == 0 {
+	if len(m.order) == 0 {
 		return nil
 	}
-	if err := w.s.store.BulkPut(ctx, m.puts); err != nil {
+	slices.SortFunc(m.order, func(a, b place) int {
+		if a.slot != b.slot {
+			return int(a.slot) - int(b.slot)
+		}
+		return bytes.Compare(m.key(a.at), m.key(b.at))
+	})
+	puts := m.puts[:len(m.order)]
+	for i, at := range m.order {
+		puts[i] = kv.SlotPut{Slot: at.slot, Key: m.key(at.at)}
+	}
+	if err := w.s.store.BulkPut(ctx, puts); err != nil {
 		return problem.Store("write timelines", err)
 	}
-	w.written += uint64(len(m.puts))
-	m.puts = m.puts[:0]
+	w.written += uint64(len(puts))
+	m.order = m.order[:0]
 	for _, r := range m.trim {
 		if err := w.s.trim(ctx, r); err != nil {
 			return err
@@ -275,17 +297,13 @@ type recipient struct {
 	slot kv.Slot
 }
 
-// newFriends keeps the friends of authors as recipients, in the order of the store: an
-// embedded engine finds the place of a key faster from that of the key before it.
+// newFriends keeps the friends of authors as recipients.
 func newFriends(account Account, limit int) *relations.Lists[[]recipient] {
 	return relations.NewLists(account, limit, func(friends []id.User) []recipient {
 		readers := make([]recipient, len(friends))
 		for i, u := range friends {
 			readers[i] = recipient{u, kv.SlotOf(u[:])}
 		}
-		slices.SortFunc(readers, func(a, b recipient) int {
-			return cmp.Or(cmp.Compare(a.slot, b.slot), a.user.Compare(b.user))
-		})
 		return readers
 	})
 }
