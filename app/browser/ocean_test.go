@@ -20,10 +20,11 @@ import (
 	"github.com/sluice-rpc/sluice/app/topology"
 )
 
-// startOcean runs three regions, their lines, and the page of both.
-func startOcean(t *testing.T) string {
+// startOcean runs regions, their lines, and the page of both. What it gives has the page
+// show one more, which it does not show at first, or not.
+func startOcean(t *testing.T) (url string, another func(there bool)) {
 	t.Helper()
-	sea := clustertest.StartRegions(t, "sh", "hk", "ca")
+	sea := clustertest.StartRegions(t, "sh", "hk", "ca", "sg")
 	cfg := ocean.Config{Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}
 	for _, r := range sea.Regions {
 		admins := map[string]string{}
@@ -38,11 +39,20 @@ func startOcean(t *testing.T) string {
 		}
 		cfg.Lines = append(cfg.Lines, ocean.Line{A: l.A, B: l.B, Line: l.Line})
 	}
+	regions, lines := cfg.Regions, cfg.Lines
+	three := slices.DeleteFunc(slices.Clone(lines), func(l ocean.Line) bool { return l.B == "sg" })
+	cfg.Regions, cfg.Lines = regions[:3], three
 	page := ocean.New(cfg)
 	server := httptest.NewServer(page.Handler())
 	t.Cleanup(server.Close)
 	background(t, page.Run)
-	return server.URL
+	return server.URL, func(there bool) {
+		if there {
+			page.SetSea(regions, lines)
+		} else {
+			page.SetSea(regions[:3], three)
+		}
+	}
 }
 
 // column is where the comments of a region are.
@@ -80,7 +90,8 @@ func TestOcean(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short")
 	}
-	b := startBrowser(t, startOcean(t))
+	url, another := startOcean(t)
+	b := startBrowser(t, url)
 	p := b.openAt("ocean", b.base, `[data-line="hk-ca"]`)
 	p.do("use a desktop", p.size(1280, 900))
 	p.until(`['sh', 'hk', 'ca'].every((r) => { const i = document.querySelector('[data-region="' + r + '"] input'); return i && !i.disabled; })`, "see the scene set")
@@ -143,7 +154,30 @@ func TestOcean(t *testing.T) {
 		t.Errorf("%d things move for somebody who asked for less motion", moves)
 	}
 	p.looks()
+	p.sees4(another)
 	b.check()
+}
+
+// sees4 has a region join the picture and leave it, while it is looked at and without a
+// reload.
+func (p *person) sees4(another func(there bool)) {
+	p.t.Helper()
+	const is = `document.querySelectorAll('.place').length === %d && document.querySelectorAll('[data-line]').length === %d && document.querySelectorAll('[data-region]').length === %[1]d`
+	p.do("stay", chromedp.Evaluate(`window.stayed = true`, nil))
+	for range 2 {
+		another(true)
+		p.until(fmt.Sprintf(is, 4, 6), "see a region join")
+		p.shows("sg", "As round as a coin") // what was said before
+		p.until(`!document.querySelector('[data-region="sg"] input').disabled && /visit|来访/.test(document.querySelector('[data-region="sg"] h3').innerText)`, "see a visitor there")
+		p.picture("four")
+		another(false)
+		p.until(fmt.Sprintf(is, 3, 3), "see it leave")
+	}
+	another(true)
+	p.until(fmt.Sprintf(is, 4, 6), "see it join again")
+	p.says("sg", "I have come late")
+	p.shows("hk", "I have come late")
+	p.until(`window.stayed`, "see the same page")
 }
 
 // looks takes pictures of the page as it can look, with a line cut, and has each looked at.

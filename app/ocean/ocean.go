@@ -33,7 +33,7 @@ const (
 
 // Config is what a Server is made of.
 type Config struct {
-	Regions []Region // at first: see SetSea; the people of the scene are of these
+	Regions []Region // at first: see SetSea; the people of the scene live in these
 	Lines   []Line
 	// Change lets a region join or leave, and tells what there is then to SetSea; nil means
 	// that none may.
@@ -85,14 +85,18 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// SetSea has the page show these regions and lines, and no others.
+// SetSea has the page show these regions and lines, and no others. In a region that joins
+// somebody of the scene is a visitor.
 func (s *Server) SetSea(regions []Region, lines []Line) {
 	s.sea.Lock()
-	defer s.sea.Unlock()
 	s.regions, s.wires = regions, lines
+	s.scene.sea(regions)
+	s.sea.Unlock()
+	s.forget()
 }
 
-func (s *Server) shown() ([]Region, []Line) {
+// Sea gives what the page shows now. The slices are not to be changed.
+func (s *Server) Sea() ([]Region, []Line) {
 	s.sea.Lock()
 	defer s.sea.Unlock()
 	return s.regions, s.wires
@@ -160,7 +164,7 @@ func (s *Server) State(ctx context.Context) State {
 		s.found.Lines = s.lines() // these are at hand
 		return s.found
 	}
-	regions, _ := s.shown()
+	regions, _ := s.Sea()
 	st := State{Regions: make([]RegionState, len(regions)), Lines: s.lines()}
 	var all errgroup.Group
 	for i, r := range regions {
@@ -182,7 +186,7 @@ func (s *Server) State(ctx context.Context) State {
 }
 
 func (s *Server) lines() []LineState {
-	_, lines := s.shown()
+	_, lines := s.Sea()
 	all := make([]LineState, len(lines))
 	for i, l := range lines {
 		there, back, thereBytes, backBytes := l.Is()
@@ -325,7 +329,7 @@ type Change struct {
 
 // Set changes the line between two regions.
 func (s *Server) Set(a, b string, c Change) error {
-	_, lines := s.shown()
+	_, lines := s.Sea()
 	for _, l := range lines {
 		if (l.A != a || l.B != b) && (l.A != b || l.B != a) {
 			continue

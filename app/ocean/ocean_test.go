@@ -203,6 +203,63 @@ func TestState(t *testing.T) {
 	}
 }
 
+// TestSeaChanges: a region that joins is seen with the eyes of a visitor, who may comment
+// there; one that leaves is seen no more, nor is who lived there; one that comes back later
+// has a visitor.
+func TestSeaChanges(t *testing.T) {
+	s, w, line, url := page(t)
+	ready(t, url)
+	var all []ocean.Region
+	for _, name := range []string{"sh", "hk", "ca"} {
+		server := httptest.NewServer(&shore{world: w, name: name})
+		t.Cleanup(server.Close)
+		all = append(all, ocean.Region{Name: name, URL: server.URL, Admins: func() (map[string]string, error) { return nil, errors.New("it does not run") }})
+	}
+	first, lines := s.Sea()
+	ca := all[2]
+	is := func(when string, want ...string) {
+		t.Helper()
+		st := state(t, url)
+		var got, regions []string
+		for _, v := range st.Scene.Views {
+			who := v.Region + " " + v.Person
+			if v.Guest {
+				who += " on a visit"
+			}
+			got, regions = append(got, who), append(regions, v.Region)
+		}
+		var names []string
+		for _, r := range st.Regions {
+			names = append(names, r.Name)
+		}
+		if slices.Sort(names); !slices.Equal(got, want) || !slices.Equal(names, slices.Sorted(slices.Values(regions))) {
+			t.Errorf("%s: regions %v, views %v, want %v", when, names, got, want)
+		}
+	}
+	is("at first", "sh Wang", "hk Mary")
+	s.SetSea(append(slices.Clone(first), ca), append(slices.Clone(lines), ocean.Line{A: "sh", B: "ca", Line: line}))
+	is("joined", "sh Wang", "hk Mary", "ca Wang on a visit")
+	if status, said := post(t, url+"/api/comments", `{"region":"ca","text":"from afar"}`); status != http.StatusNoContent {
+		t.Errorf("the visitor cannot comment: %d %s", status, said)
+	}
+	if st := state(t, url); len(st.Lines) != 2 || len(st.Scene.Views[2].Comments) != 1 || st.Scene.Views[2].Comments[0].Writer != "Wang" {
+		t.Errorf("%+v", st)
+	}
+	s.SetSea(first, lines)
+	is("left", "sh Wang", "hk Mary")
+	if status, _ := post(t, url+"/api/comments", `{"region":"ca","text":"too late"}`); status != http.StatusNotFound {
+		t.Errorf("somebody comments in a region that has left: %d", status)
+	}
+	s.SetSea(first[1:], nil)
+	is("the first one left", "hk Mary")
+	s.SetSea([]ocean.Region{first[1], all[0]}, nil)
+	is("and is there again", "hk Mary", "sh Mary on a visit")
+	s.SetSea([]ocean.Region{all[0]}, nil)
+	if st := state(t, url); len(st.Scene.Views) != 0 {
+		t.Errorf("nobody is left: %+v", st.Scene.Views)
+	}
+}
+
 func TestSay(t *testing.T) {
 	_, w, _, url := page(t)
 	ready(t, url)

@@ -37,6 +37,7 @@ const (
 // person is one who acts in a region, always against that region.
 type person struct {
 	region Region
+	host   *person // who he is at home: this is him on a visit; nil for who lives in the region
 
 	Display  string `json:"display"`
 	Login    string `json:"name"`
@@ -50,16 +51,17 @@ type person struct {
 
 // scene is a post by the first person on which all others, his friends, comment.
 type scene struct {
-	people []*person
 	file   string
 	client *http.Client
 	log    *slog.Logger
 	wake   chan struct{} // a new post is wanted
 
-	mu    sync.Mutex
-	lacks string // guarded by mu; what the scene waits for, empty if it is set
-	post  string // guarded by mu
-	fresh bool   // guarded by mu; a new post is wanted
+	mu     sync.Mutex
+	people []*person // guarded by mu; replaced, never changed
+	guests []*person // guarded by mu; likewise: of the regions that joined later
+	lacks  string    // guarded by mu; what the scene waits for, empty if it is set
+	post   string    // guarded by mu
+	fresh  bool      // guarded by mu; a new post is wanted
 }
 
 // SceneState is the post as it is seen in each region.
@@ -74,6 +76,7 @@ type SceneState struct {
 type View struct {
 	Region   string    `json:"region"`
 	Person   string    `json:"person"`
+	Guest    bool      `json:"guest,omitempty"`   // he lives in another region
 	Problem  string    `json:"problem,omitempty"` // why it is not known
 	Absent   bool      `json:"absent"`            // the post has not come yet
 	Count    int       `json:"count"`
@@ -98,6 +101,41 @@ func newScene(cfg Config, client *http.Client, log *slog.Logger) *scene {
 		}
 	}
 	return s
+}
+
+// sea has the scene be of these regions. Who lives in one that has left is not seen any more,
+// and what one that has joined shows is looked at by a visitor: nobody is at home there, so
+// it may leave as it came.
+func (s *scene) sea(regions []Region) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := func(people []*person, r Region) int {
+		return slices.IndexFunc(people, func(p *person) bool { return p.region.Name == r.Name && p.region.URL == r.URL })
+	}
+	var people, guests []*person
+	for _, p := range s.people {
+		if slices.ContainsFunc(regions, func(r Region) bool { return r.Name == p.region.Name && r.URL == p.region.URL }) {
+			people = append(people, p)
+		}
+	}
+	for _, r := range regions {
+		if in(people, r) >= 0 || len(people) == 0 {
+			continue
+		}
+		if i := in(s.guests, r); i >= 0 && s.guests[i].host == people[0] {
+			guests = append(guests, s.guests[i]) // with what he has seen there
+			continue
+		}
+		guests = append(guests, &person{region: r, host: people[0], Display: people[0].Display})
+	}
+	s.people, s.guests = people, guests
+}
+
+// home gives who lives in the regions, and all that act in one.
+func (s *scene) home() (people, all []*person) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.people, slices.Concat(s.people, s.guests)
 }
 
 // run sets the scene, as often as something is missing.
@@ -159,7 +197,11 @@ func (s *scene) set(ctx context.Context) (lacks string, err error) {
 	var said struct {
 		ID string `json:"id"`
 	}
-	if err := s.people[0].call(ctx, s.client, http.MethodPost, "/posts", map[string]any{"text": opening}, &said); err != nil {
+	people, _ := s.home()
+	if len(people) == 0 {
+		return "people", errors.New("all regions of the start have left")
+	}
+	if err := people[0].call(ctx, s.client, http.MethodPost, "/posts", map[string]any{"text": opening}, &said); err != nil {
 		return "post", err
 	}
 	s.mu.Lock()
@@ -173,7 +215,8 @@ func (s *scene) meet(ctx context.Context) error {
 	if err := s.remember(); err != nil {
 		return err
 	}
-	for _, p := range s.people {
+	people, _ := s.home()
+	for _, p := range people {
 		if p.loggedIn() {
 			continue
 		}
@@ -216,7 +259,8 @@ func (s *scene) remember() error {
 	if err := json.Unmarshal(b, &known); err != nil {
 		return fmt.Errorf("read the people in %s: %w", s.file, err)
 	}
-	for _, p := range s.people {
+	people, _ := s.home()
+	for _, p := range people {
 		for _, k := range known {
 			if k.Login == p.Login {
 				p.Password = k.Password
@@ -227,7 +271,8 @@ func (s *scene) remember() error {
 }
 
 func (s *scene) keep() error {
-	b, err := json.Marshal(s.people)
+	people, _ := s.home()
+	b, err := json.Marshal(people)
 	if err == nil {
 		err = os.WriteFile(s.file, b, 0o600)
 	}
@@ -241,12 +286,13 @@ func (s *scene) keep() error {
 // can be accepted.
 func (s *scene) befriend(ctx context.Context) error {
 	var waiting []string
-	for i, a := range s.people {
+	people, _ := s.home()
+	for i, a := range people {
 		friends, err := a.friends(ctx, s.client)
 		if err != nil {
 			return err
 		}
-		for j, b := range s.people {
+		for j, b := range people {
 			if i == j || slices.Contains(friends, b.who()) {
 				continue
 			}
@@ -281,6 +327,9 @@ func (p *person) friends(ctx context.Context, client *http.Client) ([]string, er
 }
 
 func (p *person) loggedIn() bool {
+	if p.host != nil {
+		return p.host.loggedIn()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.token != ""
@@ -288,6 +337,9 @@ func (p *person) loggedIn() bool {
 
 // who gives the person's id, empty before he has logged in once.
 func (p *person) who() string {
+	if p.host != nil {
+		return p.host.who()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.id
@@ -295,19 +347,20 @@ func (p *person) who() string {
 
 // state looks at the post with everybody's eyes.
 func (s *scene) state(ctx context.Context) SceneState {
+	_, actors := s.home()
 	s.mu.Lock()
-	st := SceneState{Lacks: s.lacks, Post: s.post, Views: make([]View, len(s.people))}
+	st := SceneState{Lacks: s.lacks, Post: s.post, Views: make([]View, len(actors))}
 	s.mu.Unlock()
 	if st.Post != "" {
 		st.Text = opening
 	}
 	names := map[string]string{}
-	for _, p := range s.people {
+	for _, p := range actors {
 		names[p.who()] = p.Display
 	}
 	var all sync.WaitGroup
-	for i, p := range s.people {
-		st.Views[i] = View{Region: p.region.Name, Person: p.Display, Comments: []Comment{}}
+	for i, p := range actors {
+		st.Views[i] = View{Region: p.region.Name, Person: p.Display, Guest: p.host != nil, Comments: []Comment{}}
 		if st.Post == "" || !p.loggedIn() {
 			continue
 		}
@@ -333,7 +386,8 @@ func (p *person) look(ctx context.Context, client *http.Client, post string, nam
 		Count int `json:"comment_count"`
 	}
 	err := p.call(ctx, client, http.MethodGet, "/posts/"+url.PathEscape(post)+"/comments?limit="+fmt.Sprint(newest), nil, &said)
-	if problem, ok := errors.AsType[*problem](err); ok && problem.Status == http.StatusNotFound {
+	// The log-in of a visitor crosses the sea, too.
+	if problem, ok := errors.AsType[*problem](err); ok && (problem.Status == http.StatusNotFound || p.host != nil && problem.Status == http.StatusUnauthorized) {
 		v.Absent = true
 		return
 	}
@@ -355,7 +409,8 @@ func (s *Server) Say(ctx context.Context, region, text, replyTo string) error {
 	s.scene.mu.Lock()
 	post := s.scene.post
 	s.scene.mu.Unlock()
-	for _, p := range s.scene.people {
+	_, actors := s.scene.home()
+	for _, p := range actors {
 		if p.region.Name != region {
 			continue
 		}
@@ -412,6 +467,11 @@ func (p *person) call(ctx context.Context, client *http.Client, method, path str
 	p.mu.Lock()
 	token, session := p.token, p.session
 	p.mu.Unlock()
+	if p.host != nil {
+		p.host.mu.Lock()
+		token = p.host.token
+		p.host.mu.Unlock()
+	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}

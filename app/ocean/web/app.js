@@ -149,7 +149,7 @@ function showViews() {
   for (const v of views) {
     if (!columns.has(v.region)) { columns.set(v.region, column(v)); $('views').append(columns.get(v.region).node); }
     const p = columns.get(v.region), region = state.regions.find((r) => r.name === v.region);
-    say(p.person, v.person); say(p.region, upper(v.region)); set(p.region, 'href', region ? region.url : null);
+    say(p.person, v.guest ? words.visiting(v.person) : v.person); say(p.region, upper(v.region)); set(p.region, 'href', region ? region.url : null);
     set(p.node, 'aria-label', `${v.person}, ${upper(v.region)}`);
     set(p.node, 'data-region', v.region);
     set(p.list, 'aria-label', words.commentsIn(upper(v.region)));

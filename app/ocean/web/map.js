@@ -109,7 +109,7 @@ export function makeMap(root, toggle) {
   }
 
   return function show(state) {
-    const form = [narrow.matches, ...state.regions.map((r) => r.name)].join();
+    const form = [narrow.matches, ...state.regions.map((r) => r.name), ...state.scene.views.map((v) => v.region + v.person)].join();
     if (form !== drawnFor) { draw(state); drawnFor = form; }
     const words = t();
     for (const line of state.lines) {
