@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/sluice-rpc/sluice/app/cursor"
@@ -208,8 +209,8 @@ func (s *Service) mergePage(ctx context.Context, t stretch, cut id.Post, items [
 			got = slices.DeleteFunc(got, func(p *momentsv1.Post) bool { return p.GetId() <= after })
 		}
 		if got = got[:min(len(got), want-len(items))]; len(got) > 0 {
-			threads := make(map[string]*momentsv1.Thread, len(got))
-			if err := s.threads(ctx, viewer, textsOf(got), 0, threads); err != nil {
+			threads, err := s.threads(ctx, viewer, textsOf(got), 0)
+			if err != nil {
 				return nil, err
 			}
 			items = appendItems(items, got, threads)
@@ -284,14 +285,14 @@ func (s *Service) load(ctx context.Context, t stretch, ids []id.Post, n int) ([]
 		own.AfterId = t.after.String()
 	}
 	get := &momentsv1.GetPostsRequest{ViewerId: viewer, Ids: texts, Own: own, Timeline: true}
-	threads := make(map[string]*momentsv1.Thread, len(ids))
 	if s.near {
 		posts, err := s.post.GetMany(ctx, get)
 		if err != nil {
 			return nil, err
 		}
 		merged := merge(posts.GetPosts(), posts.GetOwn())
-		if err := s.threads(ctx, viewer, textsOf(merged), posts.GetRelationsVersion(), threads); err != nil {
+		threads, err := s.threads(ctx, viewer, textsOf(merged), posts.GetRelationsVersion())
+		if err != nil {
 			return nil, err
 		}
 		return appendItems(make([]*momentsv1.TimelineItem, 0, len(merged)), merged, threads), nil
@@ -299,8 +300,9 @@ func (s *Service) load(ctx context.Context, t stretch, ids []id.Post, n int) ([]
 	// Of the two the first to fail does not end the other: both end with the call, and a
 	// context of their own costs more than that.
 	var g sync.WaitGroup
+	var threads []*momentsv1.Thread
 	var failed error
-	g.Go(func() { failed = s.threads(ctx, viewer, texts, 0, threads) })
+	g.Go(func() { threads, failed = s.threads(ctx, viewer, texts, 0) })
 	posts, err := s.post.GetMany(ctx, get)
 	if g.Wait(); err == nil {
 		err = failed
@@ -308,9 +310,13 @@ func (s *Service) load(ctx context.Context, t stretch, ids []id.Post, n int) ([]
 	if err != nil {
 		return nil, err
 	}
-	// There are own ones seldom: fan-out is quick.
-	if err := s.threads(ctx, viewer, textsOf(posts.GetOwn()), 0, threads); err != nil {
-		return nil, err
+	if len(posts.GetOwn()) > 0 { // seldom: fan-out is quick
+		own, err := s.threads(ctx, viewer, textsOf(posts.GetOwn()), 0)
+		if err != nil {
+			return nil, err
+		}
+		threads = append(threads, own...)
+		slices.SortFunc(threads, func(a, b *momentsv1.Thread) int { return strings.Compare(b.GetPostId(), a.GetPostId()) })
 	}
 	merged := merge(posts.GetPosts(), posts.GetOwn())
 	return appendItems(make([]*momentsv1.TimelineItem, 0, len(merged)), merged, threads), nil
@@ -324,37 +330,35 @@ func textsOf(posts []*momentsv1.Post) []string {
 	return texts
 }
 
-// appendItems adds posts with what stands under them.
-func appendItems(items []*momentsv1.TimelineItem, posts []*momentsv1.Post, threads map[string]*momentsv1.Thread) []*momentsv1.TimelineItem {
+// appendItems adds posts with what stands under them. Both lists are newest first; threads
+// of other posts are left out.
+func appendItems(items []*momentsv1.TimelineItem, posts []*momentsv1.Post, threads []*momentsv1.Thread) []*momentsv1.TimelineItem {
 	room := make([]momentsv1.TimelineItem, len(posts)) // one allocation for all
 	for i, p := range posts {
-		th := threads[p.GetId()]
-		if th == nil {
-			th = &momentsv1.Thread{PostId: p.GetId()}
+		for len(threads) > 0 && threads[0].GetPostId() > p.GetId() {
+			threads = threads[1:]
 		}
-		room[i].Post, room[i].Thread = p, th
+		if room[i].Post = p; len(threads) > 0 && threads[0].GetPostId() == p.GetId() {
+			room[i].Thread = threads[0]
+		} else {
+			room[i].Thread = &momentsv1.Thread{PostId: p.GetId()}
+		}
 		items = append(items, &room[i])
 	}
 	return items
 }
 
-// threads adds what the viewer sees under posts. Whether he may see the posts is
-// checked before, or meanwhile by asking for them; threads of others are dropped. The
-// version is that of the viewer's relations if this call has found it, else 0.
-func (s *Service) threads(ctx context.Context, viewer string, posts []string, version uint64, into map[string]*momentsv1.Thread) error {
+// threads gives what the viewer sees under posts, in their order. Whether he may see the
+// posts is checked before, or meanwhile by asking for them. The version is that of the
+// viewer's relations if this call has found it, else 0.
+func (s *Service) threads(ctx context.Context, viewer string, posts []string, version uint64) ([]*momentsv1.Thread, error) {
 	if len(posts) == 0 {
-		return nil
+		return nil, nil
 	}
 	res, err := s.comment.ListMany(ctx, &momentsv1.ListCommentsRequest{
 		ViewerId: viewer, PostIds: posts, Limit: perThread, PostsChecked: true, RelationsVersion: version,
 	})
-	if err != nil {
-		return err
-	}
-	for _, th := range res.GetThreads() {
-		into[th.GetPostId()] = th
-	}
-	return nil
+	return res.GetThreads(), err
 }
 
 // merge joins two lists that are newest first. Ids sort by time as texts too.
