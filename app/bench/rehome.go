@@ -176,6 +176,7 @@ type rehomeDrill struct {
 	moved, undone                         int
 	posts, refused                        int // of those who were moved
 	twoWriters, lost, duplicated, strange int
+	findings                              int       // of the audit of all regions at the end
 	took, killed                          []float64 // s until all regions know where he is at home
 	pauses                                []float64 // s in which no region took his posts, where nothing was killed
 	answers                               []float64 // s until he was told that his home cannot be reached
@@ -196,8 +197,52 @@ func (d *rehomeDrill) run(ctx context.Context) error {
 			return fmt.Errorf("move %d, %v: %w", n, m, err)
 		}
 	}
+	if err := d.audit(ctx); err != nil {
+		return err
+	}
 	d.tell()
 	return nil
+}
+
+// audit has each region prove that what it stores and shows is what the rules say, with who has come and gone.
+func (d *rehomeDrill) audit(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	if err := d.healAll(ctx); err != nil {
+		return err
+	}
+	for _, region := range regionNames {
+		d.say("%6.1f s  audit of %s", d.now().Seconds(), region)
+		out, err := exec.CommandContext(ctx, d.path, "audit", "--data", filepath.Join(d.data, region)).CombinedOutput()
+		found, err := auditFindings(out, err)
+		if err != nil {
+			return fmt.Errorf("audit of %s: %w", region, err)
+		}
+		for _, f := range found {
+			d.wrong(&d.findings, "%s: %s", region, f)
+		}
+	}
+	return nil
+}
+
+// auditFindings gives the differences that moments audit has printed, and its last word if it has found any. An audit that could not be
+// done is an error.
+func auditFindings(out []byte, err error) (found []string, _ error) {
+	for line := range strings.Lines(string(out)) {
+		if what, ok := strings.CutPrefix(strings.TrimSpace(line), "difference:"); ok {
+			found = append(found, strings.TrimSpace(what))
+		}
+	}
+	clean := bytes.Contains(out, []byte("clean, in "))
+	switch {
+	case err == nil && clean && len(found) == 0:
+		return nil, nil
+	case err != nil && len(found) > 0:
+		return found, nil
+	case err == nil:
+		err = errors.New("it does not say whether all is well")
+	}
+	return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
 }
 
 func (d *rehomeDrill) tell() {
@@ -208,6 +253,7 @@ func (d *rehomeDrill) tell() {
 	add("lost", "1", float64(d.lost), atMost(0))
 	add("duplicated", "1", float64(d.duplicated), atMost(0))
 	add("wrong_answers", "1", float64(d.strange), atMost(0))
+	add("audit_findings", "1", float64(d.findings), atMost(0))
 	add("moved", "1", float64(d.moved), nil)
 	add("called_back", "1", float64(d.undone), nil)
 	add("kills", "1", float64(d.kills), nil)

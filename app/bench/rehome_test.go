@@ -3,6 +3,8 @@
 package main
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,5 +43,26 @@ func TestParseRehome(t *testing.T) {
 				t.Errorf("%d moves, want %d", len(all), tt.moves)
 			}
 		})
+	}
+}
+
+// TestAuditFindings: an audit that found something is told from one that could not be done, or did not end.
+func TestAuditFindings(t *testing.T) {
+	failed := errors.New("exit status 1")
+	for _, tt := range []struct {
+		name, out string
+		err       error
+		want      []string
+		broken    bool
+	}{
+		{"clean", "people 3\nclean, in 2s\n", nil, nil, false},
+		{"found", "people 3\n  difference: a\n  difference: b c\nmoments: 2 differences\n", failed, []string{"a", "b c"}, false},
+		{"not done", "moments: no running Moments\n", failed, nil, true},
+		{"killed", "people 3\n", nil, nil, true},
+	} {
+		got, err := auditFindings([]byte(tt.out), tt.err)
+		if !slices.Equal(got, tt.want) || (err != nil) != tt.broken {
+			t.Errorf("%s: %q, %v, want %q", tt.name, got, err, tt.want)
+		}
 	}
 }

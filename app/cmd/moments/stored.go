@@ -3,10 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"iter"
-	"slices"
-
+	"github.com/sluice-rpc/sluice/app/cluster"
+	"github.com/sluice-rpc/sluice/app/homes"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/load"
 	"github.com/sluice-rpc/sluice/app/privacy"
@@ -14,10 +14,14 @@ import (
 	"github.com/sluice-rpc/sluice/app/topology"
 	"github.com/sluice-rpc/sluice/framework"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
+	"iter"
+	"maps"
+	"slices"
 )
 
 // storedOverRPC reads what the services store and show.
 type storedOverRPC struct {
+	region    id.Region        // whose services these are
 	people    map[string]int32 // of moments seed
 	seeded    int              // people listed that are among them
 	conns     []*framework.Conn
@@ -33,7 +37,11 @@ var _ load.Stored = (*storedOverRPC)(nil)
 
 // dialStored connects with the services that run on a data directory.
 func dialStored(data string) (*storedOverRPC, error) {
-	s := new(storedOverRPC)
+	state, err := cluster.ReadState(data)
+	if err != nil {
+		return nil, err
+	}
+	s := &storedOverRPC{region: id.Region(state.Region)}
 	for _, role := range []topology.Role{topology.Account, topology.Post, topology.Timeline, topology.Comment, topology.Notify, topology.Media} {
 		conn, err := dialService(data, role)
 		if err != nil {
@@ -54,8 +62,26 @@ func (s *storedOverRPC) close() {
 	}
 }
 
+// People gives who is at home in the region. The region in somebody's id keeps his name, so
+// it lists him, also when he has moved to another one, where his timeline is.
 func (s *storedOverRPC) People(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
+		moved := homes.NewTable(s.accounts)
+		if err := moved.Refresh(ctx); err != nil {
+			yield("", err)
+			return
+		}
+		one := func(user string) bool {
+			if _, ok := s.people[user]; ok {
+				s.seeded++
+			}
+			return yield(user, nil)
+		}
+		for _, u := range slices.SortedFunc(maps.Keys(moved.All()), func(a, b id.User) int { return bytes.Compare(a[:], b[:]) }) {
+			if u.Region() != s.region && moved.Of(u).Takes(s.region) && !one(u.String()) {
+				return
+			}
+		}
 		for cursor := ""; ; {
 			res, err := s.accounts.ListUsers(ctx, &momentsv1.ListUsersRequest{Cursor: cursor})
 			if err != nil {
@@ -63,10 +89,15 @@ func (s *storedOverRPC) People(ctx context.Context) iter.Seq2[string, error] {
 				return
 			}
 			for _, p := range res.GetProfiles() {
-				if _, ok := s.people[p.GetUserId()]; ok {
-					s.seeded++
+				u, err := id.ParseUser(p.GetUserId())
+				if err != nil {
+					yield("", err)
+					return
 				}
-				if !yield(p.GetUserId(), nil) {
+				if h, has := moved.All()[u]; has && !h.Keeps(s.region) {
+					continue
+				}
+				if !one(p.GetUserId()) {
 					return
 				}
 			}
