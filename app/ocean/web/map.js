@@ -7,7 +7,7 @@ import { t, time } from './i18n.js';
 // Where regions are drawn, in shares of the picture. Others stand in a row in the middle.
 const places = {
   sh: [.26, .31], shanghai: [.26, .31], sz: [.15, .55], shenzhen: [.15, .55], hk: [.2, .7], 'hong-kong': [.2, .7],
-  ca: [.82, .33], canada: [.82, .33], us: [.86, .6], sg: [.12, .84], jp: [.38, .3], eu: [.93, .2], au: [.4, .84],
+  ca: [.82, .33], canada: [.82, .33], us: [.86, .6], sg: [.44, .8], jp: [.38, .3], eu: [.93, .2], au: [.66, .8],
 };
 const narrow = matchMedia('(max-width: 640px)');
 const still = matchMedia('(prefers-reduced-motion: reduce)');
