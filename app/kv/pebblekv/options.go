@@ -92,7 +92,6 @@ func (o Options) engine() *pebble.Options {
 		FormatMajorVersion:          pebble.FormatValueSeparation,
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       2,
 		LBaseMaxBytes:               64 << 20,
 		BytesPerSync:                512 << 10,
 		WALBytesPerSync:             256 << 10,
