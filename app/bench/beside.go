@@ -26,6 +26,7 @@ type besideConfig struct {
 	duration time.Duration
 	rounds   int
 	runs     string
+	data     string
 	dir      string
 	json     string
 }
@@ -39,6 +40,7 @@ func parseBeside(args []string) (*besideConfig, error) {
 	fs.DurationVar(&c.duration, "duration", 3*time.Second, "length of a turn")
 	fs.IntVar(&c.rounds, "rounds", 8, "turns of each")
 	fs.StringVar(&c.runs, "runs", "R", "what is compared: F, R or both with a comma between them")
+	fs.StringVar(&c.data, "data", "", "data directory of a Moments that has ended, filled by moments seed, that each begins with a copy of, instead of with -people")
 	fs.StringVar(&c.dir, "dir", "", "where both keep their data, removed at the end; on a real disk (default: build in the repository)")
 	fs.StringVar(&c.json, "json", "", "file for the metrics, one JSON object a line")
 	if err := fs.Parse(args); err != nil {
@@ -134,13 +136,24 @@ func (c *besideConfig) bring(ctx context.Context, name, path, dir string, out io
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
+	data := filepath.Join(dir, "moments")
+	if c.data != "" {
+		if err := os.CopyFS(data, os.DirFS(c.data)); err != nil {
+			return nil, err
+		}
+	}
 	sys, err := startMoments(ctx, path, false, dir, graph)
 	if err != nil {
 		return nil, err
 	}
 	sys.name = name
 	b := &build{system: sys, cpu: map[string][]float64{}, rate: map[string][]float64{}}
-	if b.town, err = settle(ctx, path, filepath.Join(dir, "moments"), c.people, out); err != nil {
+	if c.data != "" {
+		b.town, err = load.OpenTown(filepath.Join(data, townFile))
+	} else {
+		b.town, err = settle(ctx, path, data, c.people, out)
+	}
+	if err != nil {
 		return b, err
 	}
 	dial := b.town.Dial(sys.urls...)
@@ -152,9 +165,12 @@ func (c *besideConfig) bring(ctx context.Context, name, path, dir string, out io
 	}
 	clear(b.cpu)
 	clear(b.rate)
+	if !strings.Contains(c.runs, "R") {
+		return b, nil // nobody is going to read
+	}
 	posts, err := load.Talk(ctx, b.town.Graph, remarks, 16, 1, dial, nil)
 	if err == nil {
-		fmt.Fprintf(out, "%s: %d people are there, %d posts got %d comments and likes each\n", name, c.people, posts, remarks)
+		fmt.Fprintf(out, "%s: %d people are there, %d posts got %d comments and likes each\n", name, b.town.Graph.People(), posts, remarks)
 	}
 	return b, err
 }
