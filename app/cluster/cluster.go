@@ -597,6 +597,9 @@ func (n *Node) closeStores() error {
 	for r, line := range n.lines {
 		hideSeams(n.cfg.Topology.Region.Name, r, n.regions(), line)
 	}
+	if n.causality != nil {
+		hideTally(n.cfg.Topology.Region.Name, n.causality)
+	}
 	n.abroad.close()
 	if n.access != nil {
 		errs = append(errs, n.access.Close())

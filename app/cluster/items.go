@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-rpc/sluice/app/comment"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/idcqueue"
 	"github.com/sluice-rpc/sluice/app/idcqueue/path"
@@ -21,7 +22,66 @@ var seams = struct {
 	sync.Mutex
 	prepared bool
 	all      map[seamKey]*seam
-}{all: map[seamKey]*seam{}}
+	tallies  map[string]*tally // by region
+}{all: map[seamKey]*seam{}, tallies: map[string]*tally{}}
+
+// tally is how the comments of a region stand to what others make.
+type tally struct {
+	of *comment.Service // nil when it has ended
+	at comment.Causality
+}
+
+// standings are the items of a tally.
+var standings = []struct {
+	counts bool
+	name   string
+	unit   metrics.Unit
+	help   string
+	value  func(*comment.Causality) float64
+}{
+	{false, "moments.causal.held", "{operation}", "Comments and likes of other regions that are here and wait for their causes.", func(c *comment.Causality) float64 { return float64(c.Held) }},
+	{false, "moments.causal.late", "{post}", "Posts under which something is known to lack.", func(c *comment.Causality) float64 { return float64(c.Late) }},
+	{true, "moments.causal.orphans", "{operation}", "Comments and likes shown although a cause was lost with its region.", func(c *comment.Causality) float64 { return float64(c.Orphans) }},
+	{true, "moments.causal.forks", "{operation}", "Comments and likes that claim a place which another one has: a disk was set back and nobody has told.", func(c *comment.Causality) float64 { return float64(c.Forks) }},
+}
+
+// showTally has the items of a region read how its comments stand, until hideTally.
+func showTally(region string, of *comment.Service) {
+	items := framework.Items()
+	seams.Lock()
+	defer seams.Unlock()
+	prepareSeamsLocked(items)
+	t := seams.tallies[region]
+	if t == nil {
+		t = &tally{}
+		seams.tallies[region] = t
+		for _, f := range standings {
+			register := items.GaugeFunc
+			if f.counts {
+				register = items.CounterFunc
+			}
+			register(metrics.Desc{Name: f.name, Unit: f.unit, Help: f.help}, func() float64 { return f.value(&t.at) }, metrics.Label{Name: "region", Value: region})
+		}
+	}
+	t.of = of
+}
+
+// hideTally ends that, unless another one has come after it.
+func hideTally(region string, of *comment.Service) {
+	seams.Lock()
+	defer seams.Unlock()
+	if t := seams.tallies[region]; t != nil && t.of == of {
+		t.of = nil
+	}
+}
+
+// prepareSeamsLocked has what is shown looked at before it is.
+func prepareSeamsLocked(items *metrics.Registry) {
+	if !seams.prepared {
+		seams.prepared = true
+		items.BeforeRead(lookAtSeams)
+	}
+}
 
 // seamKey is a service of a region and its peer in another one.
 type seamKey struct {
@@ -106,10 +166,7 @@ func showSeams(region string, r topology.Role, peers []topology.Peer, line *path
 	items := framework.Items()
 	seams.Lock()
 	defer seams.Unlock()
-	if !seams.prepared {
-		seams.prepared = true
-		items.BeforeRead(lookAtSeams)
-	}
+	prepareSeamsLocked(items)
 	for _, p := range peers {
 		key := seamKey{region: region, role: r, peer: p.Name}
 		s := seams.all[key]
@@ -153,6 +210,13 @@ func (s *seam) rest() {
 func lookAtSeams() {
 	seams.Lock()
 	defer seams.Unlock()
+	for _, t := range seams.tallies {
+		if t.of != nil {
+			t.at = t.of.Causality()
+		} else {
+			t.at.Held, t.at.Late = 0, 0
+		}
+	}
 	lines, queues := map[*path.Line]path.Status{}, map[*idcqueue.Queue]idcqueue.Status{}
 	for _, s := range seams.all {
 		if s.line == nil {

@@ -51,6 +51,9 @@ func (n *Node) join(ctx context.Context, r topology.Role, svc joined) error {
 		n.met[r] = far
 	}
 	showSeams(t.Region.Name, r, n.regions(), line, queue)
+	if r == topology.Comment && n.causality != nil {
+		showTally(t.Region.Name, n.causality)
+	}
 	n.jobs = append(n.jobs, part{name: string(r) + "'s line", run: func(ctx context.Context) error {
 		return line.Run(ctx, func(ctx context.Context, s *path.Session) error {
 			return queue.Serve(ctx, s.Peer().Region, s.Dialled(), s)

@@ -144,6 +144,10 @@ func TestItemsOfLines(t *testing.T) {
 		`moments_line_up{peer="items-b",region="items-a",service="comment"} 1`,
 		`moments_queue_depth{peer="items-a",region="items-b",service="post"} 0`,
 		`moments_queue_alarm{peer="items-b",region="items-a",service="account"} 0`,
+		`moments_causal_held{region="items-a"} 0`,
+		`moments_causal_late{region="items-b"} 0`,
+		`moments_causal_orphans_total{region="items-a"} 0`,
+		`moments_causal_forks_total{region="items-a"} 0`,
 	}
 	deadline := time.Now().Add(20 * time.Second)
 	for {
