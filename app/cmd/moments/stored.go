@@ -5,6 +5,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"iter"
+	"maps"
+	"slices"
+
 	"github.com/sluice-rpc/sluice/app/cluster"
 	"github.com/sluice-rpc/sluice/app/homes"
 	"github.com/sluice-rpc/sluice/app/id"
@@ -14,9 +18,6 @@ import (
 	"github.com/sluice-rpc/sluice/app/topology"
 	"github.com/sluice-rpc/sluice/framework"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
-	"iter"
-	"maps"
-	"slices"
 )
 
 // storedOverRPC reads what the services store and show.
