@@ -9,6 +9,7 @@ import (
 	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/admin"
 	"github.com/sluice-rpc/sluice/framework/internal/loglevel"
+	"github.com/sluice-rpc/sluice/framework/internal/transport"
 )
 
 // desk gives the pages of the admin port. They show the whole process, whatever else
@@ -23,6 +24,12 @@ func (s *Server) desk(state *admin.State) *admin.Desk {
 	d.Config = func() ([]admin.Setting, []admin.Reload) {
 		now, history := s.reloads.current()
 		all := settingsOf(now)
+		for _, t := range s.opts.transports {
+			if c, ok := t.(transport.Configured); ok {
+				whose, given, standard := c.Settings()
+				all = append(all, beside(whose+": ", given, standard)...)
+			}
+		}
 		for _, set := range s.opts.settings {
 			all = append(all, admin.SettingOf(set))
 		}
@@ -65,6 +72,11 @@ func compared[T any](whose string, cfg, standard T) []admin.Setting {
 	if err != nil {
 		return nil
 	}
+	return beside(whose, given, defaults)
+}
+
+// beside gives settings, of which each is what it is without being given, or not.
+func beside(whose string, given, defaults []config.Setting) []admin.Setting {
 	all := make([]admin.Setting, len(given))
 	for i, s := range given {
 		all[i] = admin.Setting{Name: whose + s.Name, Value: s.Default, Source: "given", Unit: s.Unit, Doc: s.Doc}

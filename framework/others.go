@@ -20,7 +20,7 @@ func (s *Server) serveOthers() *others {
 	o := &others{all: s.opts.transports, failed: make(chan error, 1)}
 	host := &transport.Host{
 		Service: s.cfg.Service, Services: s.served, Log: s.opts.log, Ready: s.opts.ready,
-		Level: s.level, Backlog: s.backlog, DrainTimeout: s.cfg.DrainTimeout,
+		Level: s.level, Backlog: s.backlog, DrainTimeout: s.cfg.DrainTimeout, Note: s.noteOf,
 	}
 	for _, l := range o.all {
 		o.serving.Go(func() error {

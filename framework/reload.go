@@ -31,7 +31,7 @@ const keptReloads = 20
 
 // live are the settings, by their names in the file, that Reload can change.
 var live = []string{
-	"admin_token", "max_frame_bytes", "max_connections", "max_in_flight", "read_timeout",
+	"admin_token", "max_frame_bytes", "max_connections", "max_in_flight", "read_timeout", "idle_timeout",
 	"tls.ca", "tls.cert", "tls.key", "tls.trust_domain", "tls.peers", "allow",
 }
 
@@ -40,7 +40,7 @@ var live = []string{
 // cannot be read, nothing changes and the error says why. Limits and rules count from the
 // next frame and connection on; connections that are open stay, even beyond a lower limit.
 // Without a restart these change: admin_token, max_frame_bytes, max_connections,
-// max_in_flight, read_timeout, what is below tls, and allow. What happened is in the log and
+// max_in_flight, read_timeout, idle_timeout, what is below tls, and allow. What happened is in the log and
 // on /admin/config. It is safe for concurrent use.
 func (s *Server) Reload(cfg ServerConfig) ([]config.Change, error) {
 	s.reloads.mu.Lock()
@@ -123,13 +123,20 @@ func notAmong(list []string, changes []config.Change) (names []string) {
 
 func limitsOf(cfg *ServerConfig) kitexrpc.Limits {
 	return kitexrpc.Limits{
-		MaxFrameBytes: cfg.MaxFrameBytes, MaxConnections: cfg.MaxConnections, MaxInFlight: cfg.MaxInFlight, ReadTimeout: cfg.ReadTimeout,
+		MaxFrameBytes: cfg.MaxFrameBytes, MaxConnections: cfg.MaxConnections, MaxInFlight: cfg.MaxInFlight, ReadTimeout: cfg.ReadTimeout, IdleTimeout: cfg.IdleTimeout,
 	}
 }
 
 // note is called with reloads.mu held.
 func (s *Server) note(changes []config.Change, err error) {
 	s.reloads.history = noted(s.reloads.history, s.opts.log, "", changes, err)
+}
+
+// noteOf is note for a listener of another protocol.
+func (s *Server) noteOf(whose string, changes []config.Change, err error) {
+	s.reloads.mu.Lock()
+	defer s.reloads.mu.Unlock()
+	s.reloads.history = noted(s.reloads.history, s.opts.log, whose, changes, err)
 }
 
 // noted tells the log what became of a configuration, and puts that before the history.

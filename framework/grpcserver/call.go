@@ -50,7 +50,7 @@ func (s *Server) handle(m *method, stream grpc.ServerStream) error {
 
 	defer s.release()
 	defer s.tell(stream)
-	if s.inFlight.Add(1) > int64(s.cfg.MaxInFlight) {
+	if s.inFlight.Add(1) > s.maxInFlight.Load() {
 		s.items.Faults[metrics.FrameOverLimit].Inc()
 		served.TurnAway(admit.Overloaded)
 		return grpcwire.StatusOf(admit.Overloaded).Err()

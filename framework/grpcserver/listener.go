@@ -36,7 +36,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		c := &conn{Conn: raw, listener: l, since: time.Now()}
 		l.mu.Lock()
-		full := len(l.conns) >= l.server.cfg.MaxConnections
+		full := int64(len(l.conns)) >= l.server.maxConnections.Load()
 		if !full {
 			l.conns[c] = struct{}{}
 		}

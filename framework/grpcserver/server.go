@@ -33,6 +33,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
+	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/grpcwire"
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/internal/peers"
@@ -48,12 +49,15 @@ import (
 
 // Server is the listener. It belongs to one framework.Server, which starts and stops it.
 type Server struct {
-	cfg Config
+	cfg Config // but for what reloads change: what it was made with
 	key qos.Key
 	err error // of the configuration
 
-	mu  sync.Mutex
-	lis *listener // guarded by mu
+	maxConnections, maxInFlight atomic.Int64 // in effect
+
+	mu   sync.Mutex
+	lis  *listener                            // guarded by mu
+	told func(string, []config.Change, error) // what became of a Reload; nil before Serve; guarded by mu
 
 	security *transport.Security // nil if the server has no TLS
 	host     *transport.Host
@@ -81,6 +85,7 @@ type method struct {
 func New(cfg Config) *Server {
 	s := &Server{methods: map[string]*method{}, draining: make(chan struct{}), served: make(chan struct{}), idle: make(chan struct{}, 1), items: process.Listeners()}
 	s.cfg, s.err = cfg.withDefaults()
+	s.limit(&s.cfg)
 	if s.key = cfg.Key; s.key == (qos.Key{}) {
 		_, _ = rand.Read(s.key[:]) // never fails, see there
 	}
@@ -123,6 +128,9 @@ func (s *Server) Listen(security *transport.Security) error {
 // Serve implements the server's side of framework.WithTransport.
 func (s *Server) Serve(h *transport.Host) error {
 	s.host = h
+	s.mu.Lock()
+	s.told = h.Note
+	s.mu.Unlock()
 	s.grpc = grpc.NewServer(s.options()...)
 	for _, svc := range h.Services {
 		s.register(svc)

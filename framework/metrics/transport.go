@@ -14,10 +14,11 @@ const (
 	ClosedOnError                     // reading or writing failed
 	ClosedSlow                        // the other side was too slow to send or to take its bytes
 	ClosedMalformed                   // what came was no frame
+	ClosedIdle                        // nothing had come over it for the idle timeout
 	CloseCauses
 )
 
-var closeCauseNames = [CloseCauses]string{"peer", "us", "error", "slow", "malformed"}
+var closeCauseNames = [CloseCauses]string{"peer", "us", "error", "slow", "malformed", "idle"}
 
 // String gives the cause as items show it.
 func (c CloseCause) String() string { return closeCauseNames[min(c, CloseCauses-1)] }
@@ -132,7 +133,7 @@ func (r *Registry) ClientTransport(callee string) *ClientTransport {
 
 func (r *Registry) traffic(prefix string) (t Traffic) {
 	for c := range CloseCauses {
-		t.Closed[c] = r.Counter(Desc{prefix + "closed", "Connections that ended, by why: peer and us are as it should be.", "{connection}"}, Label{"cause", c.String()})
+		t.Closed[c] = r.Counter(Desc{prefix + "closed", "Connections that ended, by why: peer, us and idle are as it should be.", "{connection}"}, Label{"cause", c.String()})
 	}
 	t.Received = r.Counter(Desc{prefix + "received", "Bytes received on connections, headers included.", Bytes})
 	t.Sent = r.Counter(Desc{prefix + "sent", "Bytes sent on connections, headers included.", Bytes})

@@ -54,7 +54,7 @@ func childMain(args []string) error {
 
 // serve tells its address, and what memory it has when it is asked.
 func serve(limit int) error {
-	srv := framework.NewServer(framework.ServerConfig{Service: "crowd", MaxConnections: limit, DrainTimeout: time.Second},
+	srv := framework.NewServer(framework.ServerConfig{Service: "crowd", MaxConnections: limit, IdleTimeout: 24 * time.Hour, DrainTimeout: time.Second},
 		framework.WithLogger(slog.New(slog.DiscardHandler)))
 	testpb.NewServer().Register(srv)
 	if err := srv.Listen(); err != nil {

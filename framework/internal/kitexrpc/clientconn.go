@@ -45,6 +45,7 @@ type clientConn struct {
 	received count                 // by the reader
 	pings    atomic.Uint32         // of the sequence numbers
 	failed   atomic.Pointer[error] // of reading
+	told     atomic.Bool           // the server has asked to leave it
 	unusable chan struct{}         // closed when no more calls may be sent
 	ended    chan struct{}         // closed when the connection is
 }
@@ -306,6 +307,7 @@ func (c *clientConn) readFrame(r source) error {
 	}
 	if f.seq == 0 {
 		if f.reset {
+			c.told.Store(true)
 			c.stopUsing()
 			c.closeIfIdle()
 		}

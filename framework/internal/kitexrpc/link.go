@@ -71,8 +71,13 @@ func (l *link) run(ctx context.Context) {
 				continue
 			}
 			err = errShortLife
+			if conn.told.Load() { // nothing has failed: callers wait for the next one
+				err, backoff = nil, backoffFirst
+			}
 		}
-		l.fail(err)
+		if err != nil {
+			l.fail(err)
+		}
 		t := time.NewTimer(backoff/2 + rand.N(backoff/2))
 		select {
 		case <-t.C:
@@ -82,7 +87,9 @@ func (l *link) run(ctx context.Context) {
 			t.Stop()
 		}
 		backoff = min(2*backoff, backoffLast)
-		l.again()
+		if err != nil {
+			l.again()
+		}
 	}
 	l.fail(balance.ErrClosed)
 }

@@ -64,10 +64,17 @@ type Limits struct {
 	MaxConnections int
 	MaxInFlight    int           // calls being served at once
 	ReadTimeout    time.Duration // longest a peer may take to send the rest of a frame; of new connections
+	IdleTimeout    time.Duration // longest a connection may bring nothing; 0 for ever
 }
 
 // Limit changes the limits.
-func (s *Server) Limit(l Limits) { s.limits.Store(&l) }
+func (s *Server) Limit(l Limits) {
+	s.limits.Store(&l)
+	select {
+	case s.relimited <- struct{}{}:
+	default: // it has not been looked at since the last change
+	}
+}
 
 // Server serves calls on one listener.
 type Server struct {
@@ -88,6 +95,11 @@ type Server struct {
 	shaking  handshakes
 	quiet    atomic.Int64 // no connection's fault is logged before, in ns of Unix
 	unlogged atomic.Int64 // faults since the last that was
+
+	relimited chan struct{}  // pinged when limits change
+	stopped   chan struct{}  // closed by Stop
+	sweeper   sync.WaitGroup // Stop waits for it
+	sweeping  sync.Mutex
 
 	mu       sync.Mutex
 	conns    map[*serverConn]struct{} // guarded by mu
@@ -114,6 +126,7 @@ func Serve(cfg ServerConfig) (*Server, error) {
 	s := &Server{
 		cfg: cfg, conns: map[*serverConn]struct{}{}, idle: make(chan struct{}, 1), ended: make(chan struct{}),
 		overloaded: newRefusal(admit.Overloaded), tooLate: newRefusal(admit.TooLate),
+		relimited: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 	s.Limit(cfg.Limits)
 	opt := &remote.ServerOption{
@@ -134,6 +147,7 @@ func Serve(cfg ServerConfig) (*Server, error) {
 	select {
 	case <-lis.serves:
 		s.leave = peers.Join(s)
+		s.sweeper.Go(s.sweeps)
 	case <-s.ended:
 		s.threads.stop(true)
 		return nil, s.endErr
@@ -155,6 +169,8 @@ func (s *Server) Stop() error {
 		defer s.leave()
 		err = s.remote.Stop()
 		<-s.ended
+		close(s.stopped)
+		s.sweeper.Wait()
 		s.mu.Lock()
 		left := make([]*serverConn, 0, len(s.conns))
 		for c := range s.conns {
@@ -255,6 +271,7 @@ func (h *serverHandler) OnActive(_ context.Context, nc net.Conn) (context.Contex
 	s := (*Server)(h)
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &serverConn{server: s, ctx: ctx, cancel: cancel, peer: nc.RemoteAddr().String(), since: time.Now()}
+	c.rest.since = c.since
 	np := nc.(netpoll.Connection)
 	_ = np.SetReadTimeout(s.limits.Load().ReadTimeout)
 	if err := c.init(np, defaultWriteLimit, &s.cfg.Items.Traffic); err != nil {
@@ -370,13 +387,17 @@ type serverConn struct {
 	overtime *time.Timer   // ends it
 	identity string        // of the peer, as its certificate proves
 
+	rest rest
+
 	// What the reading goroutine has seen so far.
-	calls, received count
+	calls, pings, received count
 
 	// The rest is the reading goroutine's.
 	frame    frame                   // that is being read
 	large    source                  // where its payload still is, if that is large
 	left     int                     // bytes of a large frame that have not been read
+	hurried  bool                    // and for which there is a limit of time
+	overlong *time.Timer             // that limit; nil until there was one
 	largeErr error                   // of reading it
 	spare    *interceptor.ServerCall // one that was refused: the next may have its memory
 	batch    admit.Batch             // whose answers stand in buffers because of what was read
@@ -475,6 +496,7 @@ func (c *serverConn) sayReset() {
 		return // it is gone anyway
 	}
 	c.buf = appendReset(c.buf)
+	c.resets++
 	c.end()
 }
 
@@ -516,6 +538,7 @@ func (c *serverConn) read() error {
 			return err
 		}
 	}
+	c.hurry()
 	return nil
 }
 
@@ -586,7 +609,10 @@ func (c *serverConn) readLarge(r source, n int) error {
 // discard skips what has come of a payload that nobody wants.
 func (c *serverConn) discard(r source) error {
 	n := min(c.left, r.Len())
-	c.left -= n
+	if c.left -= n; c.left == 0 && c.hurried {
+		c.hurried = false
+		c.overlong.Stop()
+	}
 	return r.Skip(n)
 }
 
@@ -636,6 +662,7 @@ func (c *serverConn) handle(f *frame) {
 	m := c.server.cfg.Lookup(f.service, f.method)
 	if m == nil {
 		if string(f.service) == pingService {
+			c.pings.add(1)
 			c.calls.add(-1) // nobody's call
 		} else {
 			c.server.cfg.Items.Faults[metrics.FrameUnknownMethod].Inc()
@@ -686,6 +713,7 @@ func (c *serverConn) Refuse(call *interceptor.ServerCall, err *rpc.Error) {
 func (c *serverConn) refuse(seq int32, err *rpc.Error, method []byte) {
 	c.mu.Lock()
 	if c.err != nil || len(c.buf) > c.limit {
+		c.unanswered++
 		c.mu.Unlock()
 		return
 	}

@@ -3,6 +3,7 @@
 package kitexrpc_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -462,6 +463,52 @@ func wireCall(n int) []byte {
 	b = be.AppendUint16(be.AppendUint32(b, 7), uint16(len(info)/4))
 	b = append(b, info...)
 	return append(be.AppendUint32(b, uint32(len(payload))), payload...)
+}
+
+// TestRefusedFrameThatNeverEnds begins a large frame that nobody wants, and sends no more
+// of it, or a byte now and then.
+func TestRefusedFrameThatNeverEnds(t *testing.T) {
+	addr, _ := start(t, framework.ServerConfig{ReadTimeout: 50 * time.Millisecond}, testpb.NewServer().Register)
+	frame := bytes.ReplaceAll(wireCall(1<<20), []byte("Echo"), []byte("Nope"))
+	for _, dribbles := range []bool{false, true} {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = nc.Close() }()
+		if _, err := nc.Write(frame[:32<<10]); err != nil {
+			t.Fatal(err)
+		}
+		rest := frame[32<<10:]
+		waitUntil(t, func() bool {
+			if dribbles {
+				_, _ = nc.Write(rest[:1])
+				rest = rest[1:]
+			}
+			_ = nc.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			_, err := io.Copy(io.Discard, nc)
+			return err == nil || !isTimeout(err)
+		})
+	}
+	// One that comes whole is skipped, and what follows it on the connection is answered.
+	addr, _ = start(t, framework.ServerConfig{}, testpb.NewServer().Register)
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = nc.Close() }()
+	for range 3 {
+		if _, err := nc.Write(frame); err != nil {
+			t.Fatal(err)
+		}
+		head := make([]byte, 4)
+		if _, err := io.ReadFull(nc, head); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.CopyN(io.Discard, nc, int64(binary.BigEndian.Uint32(head))); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestWholeRequestRuns sees that wireCall is a call, or the test above proves nothing.

@@ -26,20 +26,22 @@ type writer struct {
 	codec *codec // nil without TLS; set before the first frame
 	limit int    // bytes that may wait before appenders do
 
-	mu       sync.Mutex
-	buf      []byte        // frames that no flush has taken yet
-	spare    []byte        // the buffer of the last flush, for the next
-	flushing bool          // somebody flushes
-	frames   uint          // appended so far
-	sent     uint64        // bytes that flushes have written
-	skip     int           // flushes to go without gathering
-	skipNext int           // skip after the next yield that does not pay
-	room     chan struct{} // closed when there is room again; nil if nobody waits
-	err      error         // set once, when the connection is of no more use
-	slow     sync.WaitGroup
-	counted  uint // of frames; those that traffic has been told of
-	traffic  *metrics.Traffic
-	ending   ending
+	mu         sync.Mutex
+	buf        []byte        // frames that no flush has taken yet
+	spare      []byte        // the buffer of the last flush, for the next
+	flushing   bool          // somebody flushes
+	frames     uint          // appended so far
+	resets     uint          // among them, that say the server is going away
+	unanswered uint          // calls that were refused without a frame
+	sent       uint64        // bytes that flushes have written
+	skip       int           // flushes to go without gathering
+	skipNext   int           // skip after the next yield that does not pay
+	room       chan struct{} // closed when there is room again; nil if nobody waits
+	err        error         // set once, when the connection is of no more use
+	slow       sync.WaitGroup
+	counted    uint // of frames; those that traffic has been told of
+	traffic    *metrics.Traffic
+	ending     ending
 
 	fdMu sync.Mutex
 	fd   int // -1 once the connection has been closed: the number may by then be another's

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/interceptor"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
@@ -29,6 +30,13 @@ type Listener interface {
 	Close() error
 }
 
+// A Configured listener has settings, which /admin/config shows.
+type Configured interface {
+	// Settings gives those in effect, and those of one that was given none. Whose is the
+	// word before them.
+	Settings() (whose string, now, standard []config.Setting)
+}
+
 // A Host is the server that a listener belongs to.
 type Host struct {
 	Service  string
@@ -39,6 +47,8 @@ type Host struct {
 	Level        func() qos.Priority // what the server lets in
 	Backlog      func() uint8        // how long the work takes that waits there, in ms
 	DrainTimeout time.Duration
+	// Note tells the log and /admin/config what became of another configuration.
+	Note func(whose string, changes []config.Change, err error)
 }
 
 // A Security is how a server proves who it is, and whom it believes.
