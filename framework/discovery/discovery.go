@@ -7,6 +7,7 @@ package discovery
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -53,6 +54,15 @@ func (i Instance) Check() (Instance, error) {
 	}
 	i.Weight = cmp.Or(i.Weight, DefaultWeight)
 	return i, nil
+}
+
+// Parse reads an instance as a registry holds it, in JSON, and checks it.
+func Parse(b []byte) (Instance, error) {
+	var i Instance
+	if err := json.Unmarshal(b, &i); err != nil {
+		return i, err
+	}
+	return i.Check()
 }
 
 func checkAddr(field, addr string) error {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -146,4 +147,23 @@ func TestFile(t *testing.T) {
 	if err := <-ended; err != nil || len(lists) != 0 {
 		t.Errorf("%v, and %d lists more", err, len(lists))
 	}
+}
+
+// FuzzInstance reads an instance as a registry may hold it.
+func FuzzInstance(f *testing.F) {
+	f.Add([]byte(`{"addr":"10.0.0.7:7000","campus":"east","weight":3,"version":"1.2","drain":true,"admin":"https://a:1"}`))
+	f.Add([]byte(`{"addr":"[::1]:1","weight":-1}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		i, err := discovery.Parse(b)
+		if err != nil {
+			return
+		}
+		if i.Weight < 1 || i.Weight > discovery.MaxWeight {
+			t.Errorf("%q has weight %d", b, i.Weight)
+		}
+		if _, _, err := net.SplitHostPort(i.Addr); err != nil {
+			t.Errorf("%q: %v", b, err)
+		}
+	})
 }

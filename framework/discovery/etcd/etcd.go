@@ -10,7 +10,6 @@ package etcd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -149,11 +148,7 @@ func (f *follower) follow(ctx context.Context) (listed bool, err error) {
 }
 
 func (f *follower) put(key string, value []byte) {
-	var i discovery.Instance
-	err := json.Unmarshal(value, &i)
-	if err == nil {
-		i, err = i.Check()
-	}
+	i, err := discovery.Parse(value)
 	if err == nil && key != f.under+i.Addr {
 		err = fmt.Errorf("it is of %s", i.Addr)
 	}

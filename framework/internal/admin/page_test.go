@@ -672,3 +672,33 @@ func FuzzQuery(f *testing.F) {
 		}
 	})
 }
+
+// FuzzChange sends anything as a change to the pages that take some: none panics, and none
+// fails inside.
+func FuzzChange(f *testing.F) {
+	const form, asJSON = "application/x-www-form-urlencoded", "application/json"
+	for _, seed := range []struct{ media, body string }{
+		{asJSON, `{"action":"pin","class":"browse","user":3,"reason":"r"}`}, {asJSON, `{"level":"debug","reason":"r"}`},
+		{asJSON, `{"method":"x","request":{"a":[1,{}]},"class":"post","timeout_ms":1e9,"reason":"r"}`}, {asJSON, `{"request":null}{}`},
+		{form, "action=exempt&service=post&method=x&reason=r"}, {form, "method=x&request=%7B%7D&timeout_ms=-1&reason=r&token=s3cret"},
+		{"multipart/form-data; boundary=x", "--x\r\n\r\n--x--"}, {"text/plain", "x"},
+	} {
+		for page := range 3 {
+			f.Add(uint8(page), seed.media, seed.body)
+		}
+	}
+	b := newBench(f, "s3cret")
+	f.Fuzz(func(t *testing.T, page uint8, media, body string) {
+		path := []string{"/admin/qos", "/admin/log", "/admin/call"}[int(page)%3]
+		r := httptest.NewRequest("POST", "http://127.0.0.1"+path, strings.NewReader(body))
+		r.RemoteAddr = "127.0.0.1:1"
+		r.Header.Set("Content-Type", media)
+		r.Header.Set("Authorization", "Bearer s3cret")
+		w := httptest.NewRecorder()
+		b.h.ServeHTTP(w, r)
+		if w.Code >= 500 && w.Code != http.StatusServiceUnavailable {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+		b.log.Reset()
+	})
+}

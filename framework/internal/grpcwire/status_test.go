@@ -17,6 +17,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/internal/grpcwire"
 	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/qos"
 )
 
 func pack(t *testing.T, m proto.Message) *anypb.Any {
@@ -113,6 +114,27 @@ func FuzzParent(f *testing.F) {
 		grpcwire.Parent(&h, map[string][]string{grpcwire.TraceKey: {v}})
 		if h.Flags != 0 || h.Trace.IsZero() != h.Span.IsZero() {
 			t.Errorf("%q became %+v", v, h)
+		}
+	})
+}
+
+// FuzzLevelOf reads what a server says that it lets in.
+func FuzzLevelOf(f *testing.F) {
+	f.Add("12", "7")
+	f.Add("-1", "256")
+	f.Add("", "0x10")
+	f.Fuzz(func(t *testing.T, level, backlog string) {
+		md := map[string][]string{grpcwire.LevelKey: {level}, grpcwire.BacklogKey: {backlog}}
+		p, ms := grpcwire.LevelOf(md)
+		if p > qos.LastPriority {
+			t.Fatalf("%q became %d", level, p)
+		}
+		if p2, ms2 := grpcwire.LevelOf(grpcwire.AppendLevel(nil, p, ms)); p2 != p || ms2 != ms {
+			t.Errorf("%d, %d became %d, %d", p, ms, p2, ms2)
+		}
+		md[grpcwire.LevelKey] = append(md[grpcwire.LevelKey], level)
+		if p, _ := grpcwire.LevelOf(md); p != qos.LastPriority {
+			t.Errorf("of two levels %d was believed", p)
 		}
 	})
 }

@@ -4,6 +4,7 @@ package kitexrpc
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"time"
 
@@ -171,6 +172,28 @@ func FuzzFrame(f *testing.F) {
 		if second.seq != fr.seq || !bytes.Equal(second.method, fr.method) || !bytes.Equal(second.payload, fr.payload) ||
 			!bytes.Equal(second.service, fr.service) || !bytes.Equal(second.header, fr.header) {
 			t.Fatalf("%+v became %+v", fr, second)
+		}
+	})
+}
+
+// FuzzAnswer reads replies as any server, also one of kitex, may send them.
+func FuzzAnswer(f *testing.F) {
+	header := replyHeader(7, 3)
+	f.Add(append(appendPrefix(nil, 1, typeReply, "", "Echo", "", header[:], 2), 8, 1))
+	f.Add(append(appendPrefix(nil, 1, typeReply, "", "Echo", "", header[:], 1), 8))
+	f.Add(appendErrorReply(nil, 1, []byte("Echo"), 7, 3, &rpc.Error{Code: rpc.NotFound, Message: "m"}, true))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var fr frame
+		if fr.parse(b) != nil || fr.seq == 0 {
+			return
+		}
+		p := pending{res: &anypb.Any{}}
+		err := p.answer(&fr)
+		if e, ok := errors.AsType[*rpc.Error](err); err != nil && (!ok || e == nil || e.Code == 0) {
+			t.Fatalf("%v of %+v", err, fr)
+		}
+		if !p.heard || p.garbled && err == nil {
+			t.Errorf("heard %t, garbled %t, %v", p.heard, p.garbled, err)
 		}
 	})
 }
