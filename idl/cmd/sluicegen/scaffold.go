@@ -96,7 +96,7 @@ func newScaffold(module, service, replace string) (*scaffold, error) {
 		return nil, fmt.Errorf("new: service %q: write letters and digits, a capital first, as in Greeter", service)
 	}
 	s := &scaffold{
-		Module: module, Name: name, Package: strings.ReplaceAll(name, "-", ""), Service: service, Version: "v0.0.0",
+		Module: module, Name: name, Package: strings.ReplaceAll(name, "-", ""), Service: service, Version: "v0.0.0", // replaced, or that of the generator
 		Upper: strings.ToUpper(strings.ReplaceAll(name, "-", "_")),
 	}
 	for part := range strings.SplitSeq(name, "-") {
@@ -115,9 +115,11 @@ func newScaffold(module, service, replace string) (*scaffold, error) {
 		s.Replace = abs
 		return s, nil
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && strings.HasPrefix(info.Main.Version, "v") {
-		s.Version = info.Main.Version
+	info, ok := debug.ReadBuildInfo()
+	if !ok || !strings.HasPrefix(info.Main.Version, "v") || strings.Contains(info.Main.Version, "+dirty") {
+		return nil, errors.New("new: this sluicegen was built from a checkout, and Go can fetch no such version: say with --replace PATH where the checkout is")
 	}
+	s.Version = info.Main.Version
 	return s, nil
 }
 

@@ -39,7 +39,7 @@ func TestNew(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go test: %v\n%s", err, out)
 	}
-	if code := run([]string{"sluicegen", "new", "--dir", dir, "example.com/x"}, nil, &out, &out); code != 1 || !strings.Contains(out.String(), "is not empty") {
+	if code := run([]string{"sluicegen", "new", "--dir", dir, "--replace", root, "example.com/x"}, nil, &out, &out); code != 1 || !strings.Contains(out.String(), "is not empty") {
 		t.Errorf("into a directory with something in it: exit code %d: %s", code, &out)
 	}
 }
@@ -55,6 +55,7 @@ func TestNewMistakes(t *testing.T) {
 		"odd name":      {[]string{"a.b/My_Cart"}, "its last part names the service"},
 		"odd service":   {[]string{"a.b/cart", "cart"}, `service "cart"`},
 		"odd flag":      {[]string{"--into", "x", "a.b/cart"}, "new --help"},
+		"of no release": {[]string{"a.b/cart"}, "--replace PATH"},
 		"odd framework": {[]string{"--replace", "nowhere", "a.b/cart"}, "no checkout of the framework"},
 	} {
 		t.Run(name, func(t *testing.T) {
