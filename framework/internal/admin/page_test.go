@@ -678,10 +678,14 @@ func FuzzQuery(f *testing.F) {
 func FuzzChange(f *testing.F) {
 	const form, asJSON = "application/x-www-form-urlencoded", "application/json"
 	for _, seed := range []struct{ media, body string }{
-		{asJSON, `{"action":"pin","class":"browse","user":3,"reason":"r"}`}, {asJSON, `{"level":"debug","reason":"r"}`},
-		{asJSON, `{"method":"x","request":{"a":[1,{}]},"class":"post","timeout_ms":1e9,"reason":"r"}`}, {asJSON, `{"request":null}{}`},
-		{form, "action=exempt&service=post&method=x&reason=r"}, {form, "method=x&request=%7B%7D&timeout_ms=-1&reason=r&token=s3cret"},
-		{"multipart/form-data; boundary=x", "--x\r\n\r\n--x--"}, {"text/plain", "x"},
+		{asJSON, `{"action":"pin","class":"browse","user":3,"reason":"r"}`},
+		{asJSON, `{"level":"debug","reason":"r"}`},
+		{asJSON, `{"method":"x","request":{"a":[1,{}]},"class":"post","timeout_ms":1e9,"reason":"r"}`},
+		{asJSON, `{"request":null}{}`},
+		{form, "action=exempt&service=post&method=x&reason=r"},
+		{form, "method=x&request=%7B%7D&timeout_ms=-1&reason=r&token=s3cret"},
+		{"multipart/form-data; boundary=x", "--x\r\n\r\n--x--"},
+		{"text/plain", "x"},
 	} {
 		for page := range 3 {
 			f.Add(uint8(page), seed.media, seed.body)
