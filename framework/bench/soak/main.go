@@ -10,7 +10,8 @@
 // refused, calls that come too late or whose callers leave, connections that come and go,
 // streams of every kind, some of which nobody ends, and a second server that is killed every
 // ten seconds and starts again. Beside them runs Moments in one process with forty people,
-// whose page is read and written by connections that come and go.
+// whose page is read and written by connections that come and go, with the caches of a small
+// container, which are full soon.
 //
 // Every few seconds each is asked what it has. The first third is left out: pools and
 // caches fill, and tables of who has called are made. Of the rest soak.WHO.WHAT_slope is how

@@ -141,6 +141,8 @@ func startMoments(ctx context.Context) (m *moments, err error) {
 	r, w := io.Pipe()
 	m.out = w
 	up := exec.CommandContext(ctx, m.binary, "up", "--addr", "127.0.0.1:0", "--data", m.dir+"/data", "--limits", "off", "--password-cost", "min", "--console", "off")
+	// Its caches take a part of the memory there is, and would fill for hours with a machine's.
+	up.Env = append(os.Environ(), "GOMEMLIMIT=256MiB")
 	up.Stdout, up.Stderr = w, w
 	up.Cancel = func() error { return up.Process.Signal(syscall.SIGTERM) }
 	up.WaitDelay = 20 * time.Second
