@@ -98,6 +98,8 @@ type place struct {
 	queue  *idcqueue.Queue
 	stop   func()
 	alone  bool // at the start: the peer joins later
+	// merging hinders a merge, if it is not nil.
+	merging func(context.Context, *idcqueue.Part) error
 }
 
 func (p *place) start() {
@@ -220,7 +222,12 @@ func (p *place) rows(ctx context.Context, _ id.Region, slot kv.Slot, from []byte
 	return rows, next, err
 }
 
-func (p *place) merge(_ context.Context, part *idcqueue.Part) (bool, error) {
+func (p *place) merge(ctx context.Context, part *idcqueue.Part) (bool, error) {
+	if p.merging != nil {
+		if err := p.merging(ctx, part); err != nil {
+			return false, err
+		}
+	}
 	for _, r := range part.Rows {
 		part.Batch.Put(r.Key, r.Value)
 	}
@@ -634,4 +641,59 @@ func TestAlone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slow is an end of a session that takes a moment to say something, and longer to end.
+type slow struct{ *session }
+
+func (s slow) SendControl(msg []byte) error {
+	time.Sleep(100 * time.Millisecond)
+	return s.session.SendControl(msg)
+}
+
+func (s slow) End(err error) {
+	time.Sleep(time.Second)
+	s.session.End(err)
+}
+
+// TestStopInSnapshot: who stops in the middle of a snapshot that ends where it was before
+// says nothing of having it, and gets it again.
+func TestStopInSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t)
+		cut := join(a, b)
+		a.write(7, "before")
+		time.Sleep(time.Second)
+		cut()
+		a.without(func() { a.write(7, "alone") })
+		begun := make(chan struct{})
+		b.merging = func(ctx context.Context, part *idcqueue.Part) error {
+			if part.Slot != 7 {
+				return nil
+			}
+			close(begun)
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		x, y := connect()
+		stopping, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = a.queue.Serve(t.Context(), 2, true, x); x.end() })
+		wg.Go(func() { _ = b.queue.Serve(stopping, 1, false, slow{y}); y.end() })
+		<-begun
+		time.Sleep(time.Second)
+		a.write(8, "beside") // so that the other one is saying something when it stops
+		time.Sleep(100 * time.Millisecond)
+		stop()
+		wg.Wait()
+		b.merging = nil
+		cut = join(a, b)
+		time.Sleep(time.Minute)
+		if got, want := b.has(7, 1), a.has(7, 1); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		cut()
+		a.stop()
+		b.stop()
+	})
 }

@@ -519,8 +519,11 @@ func (r *receiver) applyPart(ctx context.Context, p *flow.Part, c *cursor) (int,
 				return 1, nil
 			}
 		}
-		if err != nil || !more {
-			return 1, err
+		switch {
+		case err != nil:
+			return 0, err
+		case !more:
+			return 1, nil
 		}
 	}
 }
