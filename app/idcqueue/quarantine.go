@@ -70,11 +70,19 @@ func (r *receiver) putAside(ctx context.Context, slot kv.Slot, number uint64, pl
 	if b.IfVer(key, c.ver); next.present {
 		b.Put(key, r.cursorValue(next.number))
 	}
+	before := c.ver
 	ver, err := r.q.cfg.Store.Apply(ctx, slot, b)
-	if err != nil {
-		return err // after ErrUnknown it is refused again, under the same key
-	}
-	if next.present {
+	switch {
+	case errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrUnknown):
+		if again := r.reload(ctx, slot, c); again != nil {
+			return again
+		}
+		if !next.present || c.number != next.number || c.ver == before {
+			return err // it is refused again, under the same key
+		}
+	case err != nil:
+		return err
+	case next.present:
 		*c = cursor{number: next.number, present: true, ver: ver}
 	}
 	r.take(func(st *receiveState) {

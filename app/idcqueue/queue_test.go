@@ -697,3 +697,35 @@ func TestStopInSnapshot(t *testing.T) {
 		b.stop()
 	})
 }
+
+// TestQuarantineUnknown: what is refused is put aside once, also if the outcome of that is
+// not known, and what follows is applied.
+func TestQuarantineUnknown(t *testing.T) {
+	for name, fault := range map[string]memkv.Fault{"lost": memkv.UnknownLost, "applied": memkv.UnknownApplied} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := pair(t)
+				cut := join(a, b)
+				a.write(7, "first")
+				time.Sleep(time.Second)
+				failed := false
+				b.store.SetFaults(func(c memkv.Call) memkv.Fault {
+					if failed || c.Method != memkv.Apply || c.Slot != 7 {
+						return memkv.None
+					}
+					failed = true
+					return fault
+				})
+				a.write(7, "bad")
+				a.write(7, "once-after")
+				time.Sleep(time.Minute)
+				if r := b.queue.Status().Peers[0].Receive; !failed || r.InQuarantine != 1 || b.has(7, 1) != "first once-after" {
+					t.Errorf("%s, %+v", b.has(7, 1), r)
+				}
+				cut()
+				a.stop()
+				b.stop()
+			})
+		})
+	}
+}
