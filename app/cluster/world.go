@@ -56,6 +56,8 @@ type WorldConfig struct {
 	Log     *slog.Logger
 }
 
+var errDiedComing = errors.New("its process has ended")
+
 // World runs several regions on this machine, each a process of its own at least, and
 // the emulated lines between them. It starts again what dies.
 type World struct {
@@ -488,34 +490,44 @@ func (w *World) start(ctx context.Context, group *errgroup.Group, r *worldRegion
 	group.Go(func() error {
 		defer close(ended)
 		defer stop()
-		wasUp := func() bool { return w.wasReady.Load() && !r.isComing() }
+		wasUp := func() bool { return w.wasReady.Load() && !r.diedComing(errDiedComing) }
 		err := keepRunning(own, w.log, "region "+r.Name, wasUp, func(ctx context.Context) error { return w.runOnce(ctx, r) })
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return err
 		case own.Err() != nil: // it alone was stopped
 			w.log.WarnContext(ctx, "a region that was stopped has not ended as it should", "name", r.Name, "err", err)
-		case r.isComing(): // for who waits for it
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.failed = err
-		default:
+		case !r.diedComing(err): // else who waits for it is told
 			return err
 		}
 		return nil
 	})
 }
 
-func (r *worldRegion) isComing() bool {
+// comes says that a region joins, until it has arrived.
+func (r *worldRegion) comes() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.coming = true
+}
+
+// diedComing reports whether a region whose process has ended was still coming. Then it
+// never arrives: it is not started again.
+func (r *worldRegion) diedComing(why error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.coming {
+		r.failed = why
+	}
 	return r.coming
 }
 
-func (r *worldRegion) setComing(is bool) {
+// arrived ends the coming of a region, unless its process has ended before.
+func (r *worldRegion) arrived() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.coming = is
+	r.coming = r.failed != nil
+	return r.failed
 }
 
 // whenReady returns when all regions are ready, or ctx has ended.

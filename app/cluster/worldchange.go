@@ -56,7 +56,7 @@ func (w *World) Join(ctx context.Context, name string) (WorldRegion, error) {
 		w.forget(name) // lines may have been made
 		return WorldRegion{}, err
 	}
-	r.setComing(true)
+	r.comes()
 	if err = w.configure(); err == nil {
 		err = w.heard(ctx, all, r, true)
 	}
@@ -65,6 +65,9 @@ func (w *World) Join(ctx context.Context, name string) (WorldRegion, error) {
 		limit, cancel := context.WithTimeout(ctx, worldReady)
 		err = r.ready(limit, r.URL+"/readyz")
 		cancel()
+		if err == nil {
+			err = r.arrived()
+		}
 		if err != nil {
 			r.halt(false)
 		}
@@ -72,7 +75,6 @@ func (w *World) Join(ctx context.Context, name string) (WorldRegion, error) {
 	if err != nil {
 		return WorldRegion{}, errors.Join(fmt.Errorf("region %s has not joined: %w", name, err), w.takeBack(ctx, r, all, before))
 	}
-	r.setComing(false)
 	return r.WorldRegion, nil
 }
 
