@@ -155,7 +155,7 @@ func (b *Balancer) Returned(p *Peer, call *interceptor.ClientCall, sent bool, er
 	if sent {
 		verdict = call.VerdictOf(err, b.isBusy(p))
 	}
-	mayEject := verdict == interceptor.Broken && b.mayEject(p) // which looks at all instances
+	mayEject := (verdict == interceptor.Broken || verdict == interceptor.Lost) && b.mayEject(p) // which looks at all instances
 	p.health.Returned(call, verdict, b.breaks(call.Method), mayEject, time.Now())
 }
 

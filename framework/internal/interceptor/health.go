@@ -21,6 +21,7 @@ type Health struct {
 	ejections int       // in a row
 	until     time.Time // the end of an ejection; zero if there is none
 	trial     bool      // the ejection has ended, and one call finds out whether all is well
+	lost      time.Time // when an attempt was last found lost that counted
 }
 
 const (
@@ -54,6 +55,7 @@ const (
 	Well                        // it was answered, if only with an error of the method
 	MethodBroken                // the handler panicked
 	Broken                      // the instance did not answer, or not in our language
+	Lost                        // its connection was lost under the attempt: Broken, but once for all of them
 )
 
 // VerdictOf judges an attempt that went out. Busy says that the instance has told that
@@ -69,7 +71,7 @@ func (c *ClientCall) VerdictOf(err error, busy bool) Verdict {
 		case c.Answered: // it passes on what a service has done that its method needs
 			return SaysNothing
 		case e.Reason == rpc.ReasonNetwork:
-			return Broken
+			return Lost
 		// A call that came with little time left says nothing of who did not answer it.
 		case !busy && !e.NotRun && time.Since(c.attemptBegan) >= c.Method.CallTimeout()/2:
 			return Broken
@@ -132,6 +134,13 @@ func (h *Health) Sent(c *ClientCall, now time.Time) {
 func (h *Health) Returned(c *ClientCall, v Verdict, breaker, mayEject bool, now time.Time) {
 	if v == Well && !h.Troubled() {
 		return
+	}
+	// All that was under way when a connection went, or a process with several, is one
+	// failure: else one worker that dies under five calls would close a whole instance.
+	if v == Lost {
+		if v = SaysNothing; !c.attemptBegan.Before(h.lost) {
+			v, h.lost = Broken, now
+		}
 	}
 	h.count(c, v, breaker)
 	switch v {

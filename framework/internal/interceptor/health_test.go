@@ -139,6 +139,39 @@ func TestEjection(t *testing.T) {
 	})
 }
 
+// TestLostTogether: calls that are lost with one connection are one failure, and calls
+// that are lost one after the other are as many.
+func TestLostTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := instance{mayEject: true}
+		m := method(0, 0)
+		loses := func(n int) {
+			under := make([]*interceptor.ClientCall, n)
+			for k := range under {
+				under[k] = &interceptor.ClientCall{Method: m}
+				under[k].Attempted(nil) // the next attempt begins now
+				under[k].Attempt("instance")
+				i.Sent(under[k], time.Now())
+			}
+			time.Sleep(time.Millisecond)
+			for _, c := range under {
+				i.Returned(c, interceptor.Lost, true, i.mayEject, time.Now())
+				time.Sleep(time.Microsecond)
+			}
+		}
+		for range 4 {
+			loses(100)
+		}
+		if i.Breaks(m) || i.Ejected(time.Now()) {
+			t.Fatal("four connections that went have closed it")
+		}
+		loses(1)
+		if !i.Breaks(m) || !i.Ejected(time.Now()) {
+			t.Fatal("five in a row, and it stays")
+		}
+	})
+}
+
 func TestVerdict(t *testing.T) {
 	late := fails(rpc.DeadlineExceeded, rpc.ReasonDeadline, false)
 	for _, tc := range []struct {
@@ -152,7 +185,7 @@ func TestVerdict(t *testing.T) {
 		{name: "answered", want: interceptor.Well},
 		{name: "the handler's no", err: fails(rpc.Internal, rpc.ReasonHandler, false), want: interceptor.Well},
 		{name: "no such method", err: fails(rpc.Unimplemented, rpc.ReasonUnknown, true), want: interceptor.Well},
-		{name: "lost", err: lost, want: interceptor.Broken},
+		{name: "lost", err: lost, want: interceptor.Lost},
 		{name: "garbled", err: garbled, answered: true, unread: true, want: interceptor.Broken},
 		{name: "it does not understand us", err: fails(rpc.InvalidArgument, rpc.ReasonDecode, true), answered: true, want: interceptor.Well},
 		{name: "its answer would be too long", err: tooLong, answered: true, want: interceptor.Well},
