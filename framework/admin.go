@@ -5,6 +5,7 @@ package framework
 import (
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/sluice-rpc/sluice/framework/config"
 	"github.com/sluice-rpc/sluice/framework/internal/admin"
@@ -24,15 +25,14 @@ func (s *Server) desk(state *admin.State) *admin.Desk {
 	d.Config = func() ([]admin.Setting, []admin.Reload) {
 		now, history := s.reloads.current()
 		all := settingsOf(now)
+		others := told(all, s.opts.settings)
 		for _, t := range s.opts.transports {
 			if c, ok := t.(transport.Configured); ok {
 				whose, given, standard := c.Settings()
 				all = append(all, beside(whose+": ", given, standard)...)
 			}
 		}
-		for _, set := range s.opts.settings {
-			all = append(all, admin.SettingOf(set))
-		}
+		all = append(all, others...)
 		called, more := openConns.describe()
 		history = append(history, more...)
 		slices.SortStableFunc(history, func(a, b admin.Reload) int { return b.Time.Compare(a.Time) })
@@ -43,6 +43,38 @@ func (s *Server) desk(state *admin.State) *admin.Desk {
 		d.Door = s.admission.Door()
 	}
 	return d
+}
+
+// told gives the settings of a program without those of the server's that are among them:
+// these get the program's names and places where they were found, and show what is in
+// effect, which the program's do not after a Reload.
+func told(own []admin.Setting, program []config.InEffect) (others []admin.Setting) {
+	for i := 0; i < len(program); i++ {
+		if under := program[i:]; sameServer(own, under) {
+			for k := range own {
+				if own[k].Name = under[k].Name; own[k].Value == under[k].Value {
+					own[k].Source = under[k].Where
+				}
+			}
+			i += len(own) - 1
+			own = nil // which are found once
+			continue
+		}
+		others = append(others, admin.SettingOf(program[i]))
+	}
+	return others
+}
+
+// sameServer says whether a program's settings begin with those of the server.
+func sameServer(own []admin.Setting, program []config.InEffect) bool {
+	if len(own) == 0 || len(program) < len(own) || program[0].Value != own[0].Value {
+		return false // of another service
+	}
+	prefix, is := strings.CutSuffix(program[0].Name, own[0].Name)
+	for k := range own {
+		is = is && program[k].Name == prefix+own[k].Name
+	}
+	return is
 }
 
 // settingsOf says of each setting what it is and whether somebody has given it.

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -99,5 +101,60 @@ func TestAdminPagesOfAServer(t *testing.T) {
 	close(echo.Release)
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSettingsOfAProgram: a program that shows a file with its server's settings shows each
+// of them once, as it is in effect, under the name and from the line of the file.
+func TestSettingsOfAProgram(t *testing.T) {
+	type program struct {
+		Greeting string                 `config:"greeting" doc:"what is said"`
+		Server   framework.ServerConfig `config:"server"`
+		Other    framework.ServerConfig `config:"other"`
+	}
+	file := filepath.Join(t.TempDir(), "shown.yaml")
+	if err := os.WriteFile(file, []byte("greeting: hello\nserver:\n  service: shown\n  admin: 127.0.0.1:0\n  max_in_flight: 7\nother: {service: other}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, settings, err := config.Explain(program{}, config.Source{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := framework.NewServer(cfg.Server, framework.WithoutSignals(), framework.WithLogger(slog.New(slog.DiscardHandler)), framework.WithSettings(settings))
+	run(t, srv)
+	next := cfg.Server
+	next.MaxConnections = 8
+	await(t, func() bool { // it runs
+		_, err := srv.Reload(next)
+		return err == nil
+	})
+	var shown struct {
+		Items []struct{ Name, Value, Source string }
+	}
+	page := get(t, "http://"+srv.AdminAddr()+"/admin/config?format=json")
+	if err := json.Unmarshal([]byte(page), &shown); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][2]string{}
+	for _, s := range shown.Items {
+		if _, twice := got[s.Name]; twice {
+			t.Errorf("%s is shown twice", s.Name)
+		}
+		got[s.Name] = [2]string{s.Value, s.Source}
+	}
+	for name, want := range map[string][2]string{
+		"greeting":               {"hello", file + ":1"},
+		"server.max_in_flight":   {"7", file + ":5"},
+		"server.max_connections": {"8", "given"},
+		"server.mode":            {"coroutine", "default"},
+		"other.service":          {"other", file + ":6"},
+		"other.mode":             {"", "default"},
+	} {
+		if got[name] != want {
+			t.Errorf("%s: got %q, want %q", name, got[name], want)
+		}
+	}
+	if _, is := got["max_in_flight"]; is {
+		t.Error("the server's settings are shown under two names")
 	}
 }

@@ -62,11 +62,11 @@ func (d *Desk) index(r *http.Request, q *query) (*page, error) {
 		{say("goroutines"), cell{Text: grouped(uint64(v.Goroutines))}},
 		{say("items measured"), cell{Text: grouped(uint64(v.Items)), Href: q.link("/admin/items")}},
 	}}
-	pages := part{Title: say("Pages"), Table: &table{Columns: []column{{say("page"), left}, {say("what it shows"), prose}}}}
+	pages := part{Title: say("Pages"), Table: &table{Columns: []column{{say("page"), left}, {say("address"), left}, {say("what it shows"), prose}}}}
 	for _, s := range d.sheets() {
 		v.Pages = append(v.Pages, indexPage{s.path, s.title, s.about})
 		if s.path != r.URL.Path {
-			pages.Table.Rows = append(pages.Table.Rows, []cell{{Text: s.title, Href: q.link(s.path)}, {Text: s.about}})
+			pages.Table.Rows = append(pages.Table.Rows, []cell{{Text: s.title, Href: q.link(s.path)}, {Text: s.path, Code: true}, {Text: s.about}})
 		}
 	}
 	for _, s := range []indexPage{
@@ -75,7 +75,7 @@ func (d *Desk) index(r *http.Request, q *query) (*page, error) {
 		{"/readyz", say("Ready"), say("ok as long as calls should be sent here")},
 	} {
 		v.Pages = append(v.Pages, s)
-		pages.Table.Rows = append(pages.Table.Rows, []cell{{Text: s.Title, Href: s.Path}, {Text: s.About}})
+		pages.Table.Rows = append(pages.Table.Rows, []cell{{Text: s.Title, Href: s.Path}, {Text: s.Path, Code: true}, {Text: s.About}})
 	}
 	p.Parts = []part{facts, pages}
 	if d.Workers != nil {

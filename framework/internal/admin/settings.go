@@ -61,7 +61,7 @@ func reloaded(history []Reload) part {
 	for _, r := range history {
 		became, what := cell{Text: say("taken"), Mark: good}, strings.Join(r.Changes, "; ")
 		if r.Refused != "" {
-			became, what = cell{Text: say("refused"), Mark: bad}, r.Refused
+			became, what = cell{Text: say("refused"), Mark: bad}, strings.ReplaceAll(r.Refused, "\n", "; ")
 		}
 		t.Rows = append(t.Rows, []cell{{Text: r.Time.UTC().Format(time.DateTime) + "Z"}, became, {Text: what, Code: true}})
 	}

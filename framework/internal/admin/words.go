@@ -31,6 +31,7 @@ var dictionary = [...][2]string{
 	{"Deadline, ms", "时限（毫秒）"},
 	{"Fields of the request", "请求的字段"},
 	{"Request, in JSON", "请求（JSON）"},
+	{"address", "地址"},
 	{"code", "代码"},
 	{"field", "字段"},
 	{"type", "类型"},
