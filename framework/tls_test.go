@@ -286,6 +286,42 @@ func await(t *testing.T, cond func() bool) {
 	}
 }
 
+// TestServerThatShakesNoHands connects to who accepts, and says nothing or begins a record of
+// TLS, for longer than a read may take.
+func TestServerThatShakesNoHands(t *testing.T) {
+	for name, greeting := range map[string][]byte{"silent": nil, "half a record": {0x16, 3, 3, 0, 100, 2}} {
+		t.Run(name, func(t *testing.T) {
+			lis, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = lis.Close() })
+			go func() { // until lis is closed
+				for {
+					nc, err := lis.Accept()
+					if err != nil {
+						return
+					}
+					t.Cleanup(func() { _ = nc.Close() })
+					_, _ = nc.Write(greeting)
+				}
+			}()
+			conn, err := framework.Dial(framework.ClientConfig{
+				Service: "echo", Addrs: []string{lis.Addr().String()}, ReadTimeout: 20 * time.Millisecond, ConnectTimeout: time.Minute,
+				TLS: issue(t, nil, t.TempDir(), "a", "spiffe://test/a", time.Hour),
+			}, framework.WithClientLogger(slog.New(slog.DiscardHandler)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			await(t, func() bool { // on a busy machine a call may end before
+				_, err := testpb.NewEchoClient(conn).Echo(t.Context(), &testpb.EchoRequest{})
+				return err != nil && strings.Contains(err.Error(), "TLS handshake")
+			})
+		})
+	}
+}
+
 // TestHalfHandshakes opens more connections than may be without a handshake: some say
 // nothing, some half a greeting. The honest ones are served meanwhile, and all others are
 // closed.

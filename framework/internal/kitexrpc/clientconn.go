@@ -42,6 +42,7 @@ type clientConn struct {
 	leave    sync.Once
 	endOnce  sync.Once
 	since    time.Time
+	reader   dialedReader
 	received count                 // by the reader
 	pings    atomic.Uint32         // of the sequence numbers
 	failed   atomic.Pointer[error] // of reading
@@ -55,7 +56,7 @@ func newClientConn(l *link, nc netpoll.Connection, k *codec, local string) (*cli
 	for i := range c.shards {
 		c.shards[i].calls = map[int32]*pending{}
 	}
-	c.codec = k
+	c.codec, c.reader.Reader = k, nc.Reader()
 	if err := c.init(nc, defaultWriteLimit, &l.cfg.Load().Items.Traffic); err != nil {
 		_ = nc.Close()
 		return nil, err
@@ -261,7 +262,7 @@ func (c *clientConn) sendError(call *interceptor.ClientCall, err error) error {
 }
 
 func (c *clientConn) read(_ context.Context, nc netpoll.Connection) error {
-	var r source = nc.Reader()
+	var r source = &c.reader
 	if c.codec != nil {
 		r = c.codec
 		defer c.codec.rest()

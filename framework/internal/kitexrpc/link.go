@@ -229,7 +229,7 @@ func shake(ctx context.Context, cfg *ClientConfig, np netpoll.Connection) (*code
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
-	k := newCodec(np, tls.Client, cfg.TLS(), cfg.ReadTimeout)
+	k := newCodec(newDialed(np), tls.Client, cfg.TLS(), cfg.ReadTimeout)
 	return k, k.handshake(ctx)
 }
 

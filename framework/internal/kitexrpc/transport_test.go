@@ -20,6 +20,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework"
 	"github.com/sluice-rpc/sluice/framework/internal/testpb"
+	"github.com/sluice-rpc/sluice/framework/metrics"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
@@ -327,6 +328,10 @@ func TestHalfAnAnswer(t *testing.T) {
 		t.Errorf("half an answer came: got %v", err)
 	}
 	<-givenUp
+	waitUntil(t, func() bool {
+		slow := framework.Items().Snapshot().Find("sluice.link.closed", metrics.Label{Name: "callee", Value: "half"}, metrics.Label{Name: "cause", Value: "slow"})
+		return slow != nil && slow.Value > 0
+	})
 	waitUntil(t, func() bool {
 		_, err := client.Echo(t.Context(), &testpb.EchoRequest{})
 		return err == nil
