@@ -349,17 +349,23 @@ func TestCursorsAreKept(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		synctest.Test(t, func(t *testing.T) {
 			store := memkv.New()
-			cfg := outbox.Config{Store: store, Peers: []string{"idc/2"}, Retain: outbox.Retention{Records: 400}}
+			cfg := outbox.Config{
+				Store: store, Consumer: "test", Peers: []string{"idc/2"}, Retain: outbox.Retention{Records: 400},
+				Deliver: func(context.Context, []outbox.Record) error { return nil },
+			}
 			const slot kv.Slot = 1
 			var all []string // for the peer, from the first
 			has := uint64(0) // what the peer has
+			var at outbox.Pos
+			under := false // it is read for from at on, without looking for the place
 			b, end := running(t, cfg)
 			for range rapid.IntRange(1, 12).Draw(r, "steps") {
 				p := b.Peer("idc/2")
 				switch rapid.SampledFrom([]string{"write", "write", "read", "crash", "wait"}).Draw(r, "step") {
 				case "write":
+					whose := rapid.SampledFrom([][]string{{"all"}, {"local"}, {"all", "local"}}).Draw(r, "whose")
 					for range rapid.IntRange(1, 150).Draw(r, "records") {
-						whom := rapid.SampledFrom([]string{"all", "local"}).Draw(r, "whom")
+						whom := rapid.SampledFrom(whose).Draw(r, "whom")
 						body := fmt.Sprint(len(all))
 						write(t, store, b, slot, whom, body)
 						if whom == "all" {
@@ -367,16 +373,22 @@ func TestCursorsAreKept(t *testing.T) {
 						}
 					}
 				case "read":
-					at, err := p.Find(t.Context(), slot, has)
+					var err error
+					if !under {
+						at, err = p.Find(t.Context(), slot, has)
+					}
+					limit := rapid.IntRange(1, 100).Draw(r, "limit")
+					var recs []outbox.Record
+					var next outbox.Pos
+					if err == nil {
+						recs, next, err = p.Read(t.Context(), slot, at, limit, 1<<20)
+					}
 					if _, _, known := p.Slot(slot); !known && errors.Is(err, outbox.ErrGone) {
 						at = p.Hold(slot) // and a snapshot
-						has, err = at.Number, nil
+						has = at.Number
 						p.Ack(slot, at, time.Time{})
+						recs, next, err = p.Read(t.Context(), slot, at, limit, 1<<20)
 					}
-					if err != nil {
-						t.Fatal(err)
-					}
-					recs, next, err := p.Read(t.Context(), slot, at, rapid.IntRange(1, 100).Draw(r, "limit"), 1<<20)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -386,8 +398,17 @@ func TestCursorsAreKept(t *testing.T) {
 						}
 					}
 					has += uint64(len(recs))
-					p.Ack(slot, next, time.Time{})
+					if at, under = next, true; len(recs) > 0 {
+						at = recs[len(recs)-1].After
+					}
+					if next.Number != has || at.Number != has {
+						t.Fatalf("%v and %v after %d records", at, next, has)
+					}
+					if rapid.Bool().Draw(r, "heard") {
+						p.Ack(slot, next, time.Time{})
+					}
 				case "crash":
+					under = false
 					end()
 					store.Crash()
 					var err error
