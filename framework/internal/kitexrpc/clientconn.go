@@ -317,6 +317,7 @@ func (c *clientConn) readFrame(r source) error {
 		c.closeIfIdle()
 	} else {
 		c.link.cfg.Load().Items.LateReplies.Inc()
+		c.closeIfIdle() // whoever gave up may have been the last
 	}
 	return r.Release()
 }
