@@ -104,7 +104,7 @@ func TestExplainSaysWhereSettingsWereFound(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"addr": "there by hello.yaml:1", "key": "(hidden) by hello.yaml:2", "max_timeout": "3s by $HELLO_MAX_TIMEOUT", "limits.queue": "8 by $HELLO_LIMITS_QUEUE",
-		"names": "x,y by -names", "cache": "64MiB by default", "peers": "1 by hello.yaml:5",
+		"names": "x,y by -names", "cache": "64MiB by default", "peers": "[{name: p, addr: q}] by hello.yaml:5",
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %q, want %q", name, got[name], want)
@@ -256,7 +256,7 @@ func TestMapsHaveNamesOfTheOperator(t *testing.T) {
 		}
 	}
 	all, err := config.Describe(old, "X")
-	if err != nil || len(all) != 1 || all[0].Type != "names with duration" || all[0].Default != "1" || all[0].Flag != "" || all[0].Env != "" {
+	if err != nil || len(all) != 1 || all[0].Type != "names with duration" || all[0].Default != "{GET /old: 1ns}" || all[0].Flag != "" || all[0].Env != "" {
 		t.Errorf("described as %+v, %v", all, err)
 	}
 }

@@ -31,7 +31,7 @@ func Diff[T any](before, after T) ([]Change, error) {
 		if same(s.value, is[i].value) {
 			continue
 		}
-		changes = append(changes, Change{Name: s.Name, Old: written(s.value), New: written(is[i].value)})
+		changes = append(changes, Change{Name: s.Name, Old: formatValue(s.value), New: formatValue(is[i].value)})
 	}
 	return changes, nil
 }
@@ -42,13 +42,4 @@ func same(a, b reflect.Value) bool {
 		return true
 	}
 	return reflect.DeepEqual(a.Interface(), b.Interface())
-}
-
-// written is formatValue that also shows lists of structs and maps, whose number would
-// not say what is different.
-func written(v reflect.Value) string {
-	if v.Kind() == reflect.Map || v.Kind() == reflect.Slice && !isScalar(v.Type().Elem()) {
-		return fmt.Sprintf("%+v", v.Interface())
-	}
-	return formatValue(v)
 }

@@ -38,8 +38,8 @@ func TestDiff(t *testing.T) {
 		"several":           {func(a *all) { a.Name, a.Inner.Wait = "b", time.Minute }, []string{`name: "a" -> "b"`, `inner.wait: "1s" -> "1m0s"`}},
 		"a list":            {func(a *all) { a.Names = nil }, []string{`names: "x" -> ""`}},
 		"a secret":          {func(a *all) { a.Key = "new" }, []string{`key: "(hidden)" -> "(hidden)"`}},
-		"a list of structs": {func(a *all) { a.Rules = []rule{{"you", "s3cret"}} }, []string{`rules: "[{Who:me Key:(hidden)}]" -> "[{Who:you Key:(hidden)}]"`}},
-		"a map":             {func(a *all) { a.Sizes = map[string]int{"b": 2, "a": 1} }, []string{`sizes: "map[]" -> "map[a:1 b:2]"`}},
+		"a list of structs": {func(a *all) { a.Rules = []rule{{"you", "s3cret"}} }, []string{`rules: "[{who: me, key: (hidden)}]" -> "[{who: you, key: (hidden)}]"`}},
+		"a map":             {func(a *all) { a.Sizes = map[string]int{"b": 2, "a": 1} }, []string{`sizes: "" -> "{a: 1, b: 2}"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			after := before

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -206,18 +207,46 @@ func formatScalar(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// formatValue gives a setting's value in one line. Of a list of structs, and of a
-// map, it is their number.
+// formatValue gives a setting's value in one line: a list of structs and a map as they
+// could stand in a file.
 func formatValue(v reflect.Value) string {
-	if isScalar(v.Type()) {
+	switch {
+	case isScalar(v.Type()):
 		return formatScalar(v)
+	case v.Len() == 0:
+		return ""
+	case v.Kind() == reflect.Slice && isScalar(v.Type().Elem()):
+		return strings.Join(formatItems(v), ",")
 	}
-	if v.Kind() == reflect.Map || !isScalar(v.Type().Elem()) {
-		return strconv.Itoa(v.Len())
-	}
+	return flow(v)
+}
+
+func formatItems(v reflect.Value) []string {
 	items := make([]string, v.Len())
 	for i := range items {
-		items[i] = formatScalar(v.Index(i))
+		items[i] = flow(v.Index(i))
 	}
-	return strings.Join(items, ",")
+	return items
+}
+
+// flow gives a value in the flow style of YAML.
+func flow(v reflect.Value) string {
+	switch {
+	case isScalar(v.Type()):
+		return formatScalar(v)
+	case v.Kind() == reflect.Slice:
+		return "[" + strings.Join(formatItems(v), ", ") + "]"
+	}
+	var pairs []string
+	if v.Kind() == reflect.Map {
+		for key, value := range v.Seq2() {
+			pairs = append(pairs, formatScalar(key)+": "+flow(value))
+		}
+		slices.Sort(pairs)
+	} else {
+		for _, f := range fieldsOf(v.Type()) {
+			pairs = append(pairs, f.name+": "+flow(v.FieldByIndex(f.index)))
+		}
+	}
+	return "{" + strings.Join(pairs, ", ") + "}"
 }
