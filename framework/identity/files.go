@@ -45,6 +45,7 @@ type Store struct {
 	content [3][]byte       // of the files, as read last; guarded by mu
 	pool    *x509.CertPool  // guarded by mu
 	own     tls.Certificate // guarded by mu
+	ended   bool            // the log has been told that own is good no more, or not yet; guarded by mu
 }
 
 // Open reads the files. The own certificate must be of the authority. An expired one is
@@ -65,7 +66,20 @@ func (f Files) Open(how Reading) (*Store, error) {
 		return nil, err
 	}
 	s.content = content
+	s.tell(s.looked)
 	return s, nil
+}
+
+// tell says when peers will refuse the own certificate, which they tell us only in words
+// of TLS. It is called with mu held, or before others have s.
+func (s *Store) tell(now time.Time) {
+	from, until := s.own.Leaf.NotBefore, s.own.Leaf.NotAfter
+	ended := now.Before(from) || now.After(until)
+	if ended && !s.ended {
+		s.how.Log.Error("the own certificate is not good at this time: peers refuse it until its file is replaced",
+			slog.String("file", s.files.Cert), slog.Time("from", from), slog.Time("until", until))
+	}
+	s.ended = ended
 }
 
 func (f Files) read() (content [3][]byte, err error) {
@@ -124,6 +138,7 @@ func (s *Store) Current() (*x509.CertPool, tls.Certificate) {
 	if now := s.how.Now(); now.Sub(s.looked) >= s.how.Every || now.Before(s.looked) {
 		s.looked = now
 		s.look()
+		s.tell(now)
 	}
 	return s.pool, s.own
 }

@@ -4,6 +4,7 @@ package identity_test
 
 import (
 	"crypto/x509"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -157,6 +158,53 @@ func TestReread(t *testing.T) {
 	if got := c.ID(); got != "spiffe://example.org/cart" {
 		t.Errorf("it is %s", got)
 	}
+}
+
+// TestEnded opens a certificate that has ended, and lets one end: the log says so once of
+// each.
+func TestEnded(t *testing.T) {
+	ca, err := devca.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, clock := t.TempDir(), time.Now().Add(2*time.Hour) // within the life of the authority
+	issue := func(from, until time.Duration) identity.Files {
+		t.Helper()
+		files, err := ca.Issue(dir, "cart", "spiffe://example.org/cart", clock.Add(from), clock.Add(until))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files
+	}
+	var log strings.Builder
+	files := issue(-2*time.Hour, -time.Hour)
+	c, err := identity.Open(files, "", slog.New(slog.NewTextHandler(&log, nil)), func() time.Time { return clock })
+	if err != nil {
+		t.Fatal(err)
+	}
+	everybody, err := identity.NewSet([]string{identity.Everybody})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func(want int) {
+		t.Helper()
+		for range 2 {
+			clock = clock.Add(time.Second)
+			c.Server(&everybody) // a handshake
+		}
+		if got := strings.Count(log.String(), "the own certificate is not good"); got != want {
+			t.Errorf("told %d times, want %d:\n%s", got, want, log.String())
+		}
+	}
+	told(1)
+	issue(-time.Hour, time.Hour)
+	told(1)
+	clock = clock.Add(2 * time.Hour)
+	told(2)
+	issue(time.Hour, 2*time.Hour)
+	told(2) // it is not good yet, as it was not before
+	clock = clock.Add(90 * time.Minute)
+	told(2)
 }
 
 func FuzzCheck(f *testing.F) {
