@@ -61,9 +61,9 @@ type ServerConfig struct {
 	// ReadTimeout is the longest a peer may take to send the rest of a frame it has
 	// begun. Default 10 s.
 	ReadTimeout time.Duration `config:"read_timeout" doc:"longest a peer may take to send the rest of a frame"`
-	// IdleTimeout is how long a connection may bring nothing, 10 s to 8,760 h, a year: one
+	// IdleTimeout is how long a connection may bring nothing, 15 s to 8,760 h, a year: one
 	// whose calls are all answered, and over which nobody asks whether the server is there,
-	// is then left by its client or, if that does not, closed within half a minute. Our
+	// is then left by its client or, if that does not, closed within about a minute. Our
 	// clients lose no call by it and connect again. Default 10 min.
 	IdleTimeout time.Duration `config:"idle_timeout" doc:"how long a connection may bring nothing before it is closed"`
 	// DrainTimeout is the longest a stop waits for the calls being served. Default 15 s.
@@ -145,7 +145,7 @@ const (
 	defaultMaxInFlight    = 1_000_000
 	defaultReadTimeout    = 10 * time.Second
 	defaultIdleTimeout    = 10 * time.Minute
-	leastIdleTimeout      = 10 * time.Second // as often as clients ask whether a server is there
+	leastIdleTimeout      = 15 * time.Second // clients ask every 10 to 11 s whether a server is there
 	defaultDrainTimeout   = 15 * time.Second
 	defaultThreads        = 64
 	defaultThreadQueue    = 1024

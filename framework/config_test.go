@@ -31,7 +31,7 @@ func TestBadServerConfig(t *testing.T) {
 		"no port":            {framework.ServerConfig{Service: "s", Addr: "localhost"}, `Addr "localhost" is not host:port`},
 		"odd port":           {framework.ServerConfig{Service: "s", Addr: ":99999"}, "0 to 65535"},
 		"tiny frames":        {framework.ServerConfig{Service: "s", MaxFrameBytes: 1}, "MaxFrameBytes is 1"},
-		"hasty idle":         {framework.ServerConfig{Service: "s", IdleTimeout: time.Second}, "IdleTimeout is 1s: it must be 10s to"},
+		"hasty idle":         {framework.ServerConfig{Service: "s", IdleTimeout: time.Second}, "IdleTimeout is 1s: it must be 15s to"},
 		"negative drain":     {framework.ServerConfig{Service: "s", DrainTimeout: -1}, "DrainTimeout"},
 		"foreign address":    {framework.ServerConfig{Service: "s", Addr: "203.0.113.1:0"}, "not an address of this machine"},
 		"unknown mode":       {framework.ServerConfig{Service: "s", Mode: "fibre"}, `Mode "fibre": it must be "coroutine", "thread" or "process"`},

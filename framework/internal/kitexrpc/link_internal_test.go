@@ -48,7 +48,9 @@ func TestLateAnswerIsTheLast(t *testing.T) {
 	if err := nc.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	answer := func(seq int32) []byte { return appendErrorReply(nil, seq, nil, 0, 0, &rpc.Error{Code: rpc.Unimplemented}, false) }
+	answer := func(seq int32) []byte {
+		return appendErrorReply(nil, seq, nil, 0, 0, &rpc.Error{Code: rpc.Unimplemented}, false)
+	}
 	next := func() int32 {
 		head := make([]byte, 12)
 		if _, err := io.ReadFull(nc, head); err != nil {

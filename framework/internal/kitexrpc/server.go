@@ -280,7 +280,6 @@ func (h *serverHandler) OnActive(_ context.Context, nc net.Conn) (context.Contex
 	}
 	s.mu.Lock()
 	over := len(s.conns) >= s.limits.Load().MaxConnections
-	draining := s.draining
 	if !over {
 		s.conns[c] = struct{}{}
 	}
@@ -296,8 +295,8 @@ func (h *serverHandler) OnActive(_ context.Context, nc net.Conn) (context.Contex
 	}
 	if s.cfg.TLS != nil {
 		c.await()
-	} else if c.open.Store(true); draining {
-		c.sayReset()
+	} else {
+		c.opens()
 	}
 	return context.WithValue(ctx, connKey{}, c), nil
 }
@@ -409,6 +408,9 @@ func (c *serverConn) gone() {
 	c.closed(netpoll.ErrConnClosed)
 	c.ending.count(c.traffic)
 	c.cancel()
+	if c.overlong != nil { // nobody reads any more
+		c.overlong.Stop()
+	}
 	if c.overtime != nil {
 		c.overtime.Stop()
 		c.server.shaking.done(c)
@@ -466,14 +468,20 @@ func (c *serverConn) shake(ctx context.Context) error {
 	c.counted.Store(true)
 	c.codec = k // nothing is written before open is set
 	c.identity = k.peer
-	s.mu.Lock()
+	c.opens()
+	return nil
+}
+
+// opens lets frames be sent, the first of which asks to leave if the server drains: drain
+// asks those only that are open by then.
+func (c *serverConn) opens() {
+	c.server.mu.Lock()
 	c.open.Store(true)
-	draining := s.draining
-	s.mu.Unlock()
+	draining := c.server.draining
+	c.server.mu.Unlock()
 	if draining {
 		c.sayReset()
 	}
-	return nil
 }
 
 func (c *serverConn) faultOf(err error) metrics.Handshake {
