@@ -3,9 +3,12 @@
 package console
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluice-rpc/sluice/tracing/callgraph"
 )
 
 func FuzzItems(f *testing.F) {
@@ -52,6 +55,44 @@ func FuzzRecords(f *testing.F) {
 				t.Errorf("%d of %d records", len(records), len(one.records))
 			}
 			_ = one.spans()
+		}
+	})
+}
+
+func FuzzQoS(f *testing.F) {
+	for _, s := range []string{
+		`{}`, `null`, `[]`, `{"state":"open"} {}`, `{"limit":1e400}`,
+		`{"state":"overloaded","says":"callers wait","level":{"class":"browse","user":17},"limit":64,"running":64,"waiting":3,"capacity":1200.5,"demand":2400,"delay_ms":12.5,"classes":[{"class":"browse","admitted":10,"refused":2,"evicted":1,"late":1,"expired":1,"suppressed":5}]}`,
+		`{"state":"unheard of","level":{"class":"` + strings.Repeat("\u00e9", 41) + `"},"limit":-1,"delay_ms":-1e308,"classes":[{"admitted":18446744073709551615},{"admitted":1,"refused":18446744073709551615,"late":1}]}`,
+	} {
+		f.Add(s, `{"state":"busy","level":{"class":"everyone","user":127},"classes":[{"admitted":11}]}`)
+	}
+	f.Fuzz(func(t *testing.T, before, now string) {
+		first, err := readQoS(strings.NewReader(before))
+		if err != nil {
+			return
+		}
+		second, err := readQoS(strings.NewReader(now))
+		if err != nil {
+			return
+		}
+		var h qosHistory
+		want := span{began, began}
+		for _, a := range []*qosAnswer{first, second, nil, first} {
+			want.to = want.to.Add(BlockTime)
+			h.add(want.to.Add(-BlockTime), want.to, a)
+		}
+		samples := h.between(want)
+		if len(samples) == 0 {
+			t.Error("nothing is kept")
+		}
+		for _, s := range samples {
+			if len(s.Level) > 44 || s.Severity > callgraph.MaxSeverity || severities[s.State] != s.Severity {
+				t.Errorf("%+v", s)
+			}
+		}
+		if _, err := json.Marshal(qosLineView{Now: h.now(), Samples: samples, Says: cut(h.last.Says, maxItemText)}); err != nil {
+			t.Error(err)
 		}
 	})
 }
