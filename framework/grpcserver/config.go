@@ -20,7 +20,8 @@ type Config struct {
 	// TLS is what the listener speaks, in place of the server's own certificates, which it
 	// takes if the server has some: for callers from outside, who know nothing of SPIFFE.
 	// With ClientAuth it can ask for certificates: the SPIFFE id of a client's certificate
-	// is then the identity that allow-lists see, if it is of the server's trust domain.
+	// is then the identity that allow-lists see, if the server's own certificates, where it
+	// has some, would let it connect: authority, trust domain and peers.
 	TLS *tls.Config
 	// Plaintext lets the listener do without TLS, although the server has it or other
 	// machines reach the listener.

@@ -268,7 +268,8 @@ func foreignClient(t *testing.T, p *pair, cert framework.TLS) *grpc.ClientConn {
 }
 
 // TestForeignTrustDomain: a listener that believes other authorities, too, takes nobody of
-// another trust domain for one of the server's own.
+// another trust domain for one of the server's own, and nobody whom another authority
+// calls so, or whom the server itself would not let connect.
 func TestForeignTrustDomain(t *testing.T) {
 	own := issue(t, authority, "spiffe://test/pair", time.Hour)
 	cert, err := tls.LoadX509KeyPair(own.Cert, own.Key)
@@ -276,18 +277,27 @@ func TestForeignTrustDomain(t *testing.T) {
 		t.Fatal(err)
 	}
 	believed := x509.NewCertPool()
-	callers := map[string]framework.TLS{"test": issue(t, authority, front, time.Hour), "other": issue(t, foreign, "spiffe://other/shop/front", time.Hour)}
-	for _, c := range callers {
-		pem, err := os.ReadFile(c.CA)
+	callers := map[string]struct {
+		cert framework.TLS
+		want codes.Code
+	}{
+		"own":             {issue(t, authority, front, time.Hour), codes.OK},
+		"other domain":    {issue(t, foreign, "spiffe://other/shop/front", time.Hour), codes.PermissionDenied},
+		"other authority": {issue(t, foreign, front, time.Hour), codes.PermissionDenied},
+		"no peer":         {issue(t, authority, "spiffe://test/bank/front", time.Hour), codes.PermissionDenied},
+	}
+	for name, c := range callers {
+		pem, err := os.ReadFile(c.cert.CA)
 		if err != nil || !believed.AppendCertsFromPEM(pem) {
-			t.Fatal(err)
+			t.Fatal(name, err)
 		}
 	}
+	own.Peers = []string{"spiffe://test/shop/*"}
 	p := servePair(t, framework.ServerConfig{TLS: own, Allow: []framework.Allow{{Methods: []string{"*"}, Callers: []string{"*/front"}}}},
 		grpcserver.Config{TLS: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientCAs: believed, ClientAuth: tls.VerifyClientCertIfGiven}})
-	for domain, want := range map[string]codes.Code{"test": codes.OK, "other": codes.PermissionDenied} {
-		if _, err := act(t.Context(), foreignClient(t, p, callers[domain]), ""); status.Code(err) != want {
-			t.Errorf("who is of %s: %v", domain, err)
+	for name, c := range callers {
+		if _, err := act(t.Context(), foreignClient(t, p, c.cert), ""); status.Code(err) != c.want {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

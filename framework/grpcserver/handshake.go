@@ -5,6 +5,7 @@ package grpcserver
 import (
 	"crypto/tls"
 	"net"
+	"net/url"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -53,11 +54,15 @@ func (c counted) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, 
 		return secured, info, err
 	}
 	c.server.items.Handshakes[metrics.HandshakeOK].Inc()
-	own, ok := raw.(*conn)
-	if tlsInfo, isTLS := info.(credentials.TLSInfo); ok && isTLS && len(tlsInfo.State.PeerCertificates) > 0 {
+	tlsInfo, ok := info.(credentials.TLSInfo)
+	if !ok {
+		return secured, info, nil
+	}
+	tlsInfo.SPIFFEID = c.server.proved(tlsInfo.State)
+	if own, ok := raw.(*conn); ok && len(tlsInfo.State.PeerCertificates) > 0 {
 		own.endAt(tlsInfo.State.PeerCertificates[0].NotAfter.Add(expiredGrace))
 	}
-	return secured, info, nil
+	return secured, tlsInfo, nil
 }
 
 // Clone implements credentials.TransportCredentials.
@@ -65,18 +70,34 @@ func (c counted) Clone() credentials.TransportCredentials {
 	return counted{TransportCredentials: c.TransportCredentials.Clone(), server: c.server}
 }
 
-// identityOf gives what the caller has proved itself to be: somebody of the server's trust
-// domain, if it has one.
+// proved gives who the caller has proved itself to be by a handshake. Of a server that has
+// certificates of its own it is somebody whom these would let in: authorities that are
+// believed here alone say nothing of its trust domain.
+func (s *Server) proved(state tls.ConnectionState) *url.URL {
+	switch {
+	case len(state.PeerCertificates) == 0:
+		return nil
+	case s.secures(): // the handshake has kept the server's own rules
+	case len(state.VerifiedChains) == 0:
+		return nil
+	case s.security != nil && s.security.Config(protocol).VerifyConnection(state) != nil:
+		return nil
+	}
+	if _, err := identity.Of(state.PeerCertificates[0]); err != nil {
+		return nil
+	}
+	return state.PeerCertificates[0].URIs[0]
+}
+
+// identityOf gives the identity that allow-lists see. The trust domain may have changed
+// since the handshake.
 func (s *Server) identityOf(auth credentials.AuthInfo) string {
 	info, ok := auth.(credentials.TLSInfo)
-	if !ok || len(info.State.PeerCertificates) == 0 {
+	if !ok || info.SPIFFEID == nil {
 		return ""
 	}
-	if !s.secures() && len(info.State.VerifiedChains) == 0 { // else the server's own rules have been kept
-		return ""
-	}
-	id, err := identity.Of(info.State.PeerCertificates[0])
-	if err != nil || s.security != nil && identity.Domain(id) != s.security.Domain() {
+	id := info.SPIFFEID.String()
+	if s.security != nil && identity.Domain(id) != s.security.Domain() {
 		return "" // it names nobody that an allow-list could mean
 	}
 	return id
