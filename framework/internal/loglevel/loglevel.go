@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package loglevel changes, while a process runs, from which level on it logs.
+// Package loglevel changes, while a process runs, from which level on it logs, and says of
+// each line for which request it was written.
 package loglevel
 
 import (
@@ -17,6 +18,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
+	"github.com/sluice-rpc/sluice/framework/internal/process"
+	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
 // A Control decides from which level on the loggers made with it log. The zero Control
@@ -28,23 +31,27 @@ type Control struct {
 	audit []admit.Audit // the latest MaxAudit, oldest first; guarded by mu
 }
 
-var process Control
+var ofProcess Control
 
 // Process gives the Control of this process.
-func Process() *Control { return &process }
+func Process() *Control { return &ofProcess }
 
 // Handler gives a handler that logs to h what the Control says, and, while it says
-// nothing, what h would log.
+// nothing, what h would log. A line that comes with the context of a request gets its
+// trace and its entry, outside of all groups.
 func (c *Control) Handler(h slog.Handler) slog.Handler {
 	if ours, ok := h.(*handler); ok && ours.control == c {
 		return h
 	}
-	return &handler{h, c}
+	return &handler{to: h, control: c, outside: h}
 }
 
 type handler struct {
 	to      slog.Handler
 	control *Control
+
+	outside slog.Handler                      // to, before its first group
+	inside  []func(slog.Handler) slog.Handler // what makes to of it
 }
 
 // Enabled implements slog.Handler.
@@ -56,16 +63,59 @@ func (h *handler) Enabled(ctx context.Context, l slog.Level) bool {
 }
 
 // Handle implements slog.Handler.
-func (h *handler) Handle(ctx context.Context, r slog.Record) error { return h.to.Handle(ctx, r) }
+func (h *handler) Handle(ctx context.Context, r slog.Record) error {
+	whose := request(ctx, &r)
+	if len(whose) == 0 {
+		return h.to.Handle(ctx, r)
+	}
+	to := h.outside.WithAttrs(whose)
+	for _, step := range h.inside {
+		to = step(to)
+	}
+	return to.Handle(ctx, r)
+}
+
+// request says for which request a line is written, as far as it does not say so itself.
+func request(ctx context.Context, r *slog.Record) []slog.Attr {
+	call := rpc.CallFrom(ctx)
+	if call == nil || call.Trace.IsZero() {
+		return nil
+	}
+	var said [2]bool
+	r.Attrs(func(a slog.Attr) bool {
+		said[0], said[1] = said[0] || a.Key == "trace", said[1] || a.Key == "entry"
+		return true
+	})
+	var attrs []slog.Attr
+	if !said[0] {
+		attrs = append(attrs, slog.String("trace", call.Trace.String()))
+	}
+	if !said[1] && call.Entry != 0 {
+		attrs = append(attrs, slog.String("entry", process.Tracer().EntryName(call.Entry)))
+	}
+	return attrs
+}
 
 // WithAttrs implements slog.Handler.
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &handler{h.to.WithAttrs(attrs), h.control}
+	to := h.to.WithAttrs(attrs)
+	if len(h.inside) == 0 {
+		return &handler{to: to, control: h.control, outside: to}
+	}
+	return h.within(to, func(at slog.Handler) slog.Handler { return at.WithAttrs(attrs) })
 }
 
 // WithGroup implements slog.Handler.
 func (h *handler) WithGroup(name string) slog.Handler {
-	return &handler{h.to.WithGroup(name), h.control}
+	if name == "" {
+		return h
+	}
+	return h.within(h.to.WithGroup(name), func(at slog.Handler) slog.Handler { return at.WithGroup(name) })
+}
+
+func (h *handler) within(to slog.Handler, step func(slog.Handler) slog.Handler) *handler {
+	inside := append(slices.Clip(h.inside), step)
+	return &handler{to: to, control: h.control, outside: h.outside, inside: inside}
 }
 
 // Level gives the level that an operator has set, if one has.

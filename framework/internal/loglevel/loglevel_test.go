@@ -4,12 +4,18 @@ package loglevel_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/slogtest"
 
 	"github.com/sluice-rpc/sluice/framework/internal/admit"
 	"github.com/sluice-rpc/sluice/framework/internal/loglevel"
+	"github.com/sluice-rpc/sluice/framework/internal/process"
+	"github.com/sluice-rpc/sluice/framework/rpc"
+	"github.com/sluice-rpc/sluice/tracing"
 )
 
 func TestControl(t *testing.T) {
@@ -72,3 +78,67 @@ func cutTime(text string) string {
 	}
 	return b.String()
 }
+
+// TestRequest: a line says for which request it was written, once, wherever groups are.
+func TestRequest(t *testing.T) {
+	var c loglevel.Control
+	var out bytes.Buffer
+	plain := slog.New(c.Handler(slog.NewTextHandler(&out, nil)))
+	process.Tracer().Sampler("POST /posts") // its name is known
+	call := &rpc.Call{Header: rpc.Header{Trace: tracing.TraceID{1}, Entry: tracing.EntryOf("POST /posts")}}
+	ctx := rpc.WithCall(t.Context(), call)
+	const trace, entry = "trace=01000000000000000000000000000000", `entry="POST /posts"`
+	for _, row := range []struct {
+		name string
+		log  *slog.Logger
+		ctx  context.Context
+		args []any
+		want string
+	}{
+		{"of nobody", plain, t.Context(), []any{"a", 1}, "a=1"},
+		{"of a request", plain, ctx, []any{"a", 1}, trace + " " + entry + " a=1"},
+		{"of one that no entry has", plain, rpc.WithCall(t.Context(), &rpc.Call{Header: rpc.Header{Trace: tracing.TraceID{1}}}), nil, trace},
+		{"of one without a trace", plain, rpc.WithCall(t.Context(), &rpc.Call{}), nil, ""},
+		{"says it itself", plain, ctx, []any{"entry", "e", "trace", "t"}, "entry=e trace=t"},
+		{"says half of it", plain, ctx, []any{"trace", "t"}, entry + " trace=t"},
+		{"with attributes", plain.With("x", 0), ctx, []any{"a", 1}, "x=0 " + trace + " " + entry + " a=1"},
+		{"in groups", plain.With("x", 0).WithGroup("g").With("y", 1).WithGroup("").WithGroup("h"), ctx, []any{"a", 1}, "x=0 " + trace + " " + entry + " g.y=1 g.h.a=1"},
+		{"in groups of nobody", plain.WithGroup("g").With("y", 1), t.Context(), []any{"a", 1}, "g.y=1 g.a=1"},
+	} {
+		out.Reset()
+		row.log.InfoContext(row.ctx, "said", row.args...)
+		if _, got, _ := strings.Cut(out.String(), "msg=said"); strings.TrimSpace(got) != row.want {
+			t.Errorf("%s: %s, want %s", row.name, got, row.want)
+		}
+	}
+}
+
+// TestHandler holds the handler to what slog asks of one.
+func TestHandler(t *testing.T) {
+	var c loglevel.Control
+	for name, ctx := range map[string]context.Context{"of nobody": t.Context(), "of a request": rpc.WithCall(t.Context(), &rpc.Call{Header: rpc.Header{Trace: tracing.TraceID{1}}})} {
+		var out bytes.Buffer
+		slogtest.Run(t, func(*testing.T) slog.Handler {
+			out.Reset()
+			return with{c.Handler(slog.NewJSONHandler(&out, nil)), ctx}
+		}, func(t *testing.T) map[string]any {
+			said := map[string]any{}
+			if err := json.Unmarshal(out.Bytes(), &said); err != nil {
+				t.Fatal(name, err)
+			}
+			delete(said, "trace")
+			return said
+		})
+	}
+}
+
+// with gives each line a context.
+type with struct {
+	slog.Handler
+	ctx context.Context // slogtest has none to give
+}
+
+func (w with) Handle(_ context.Context, r slog.Record) error { return w.Handler.Handle(w.ctx, r) }
+func (w with) WithAttrs(a []slog.Attr) slog.Handler          { return with{w.Handler.WithAttrs(a), w.ctx} }
+
+func (w with) WithGroup(name string) slog.Handler { return with{w.Handler.WithGroup(name), w.ctx} }
