@@ -101,7 +101,7 @@ func run(ctx context.Context, cfg config) (err error) {
 	}()
 	l := &load{}
 	if m != nil {
-		g.Go(func() error { return m.load(ctx, l) })
+		g.Go(func() error { return m.load(ctx, l, cfg.duration/3) })
 	}
 	if err := l.start(ctx, g, server.at); err != nil {
 		return err

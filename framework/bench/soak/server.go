@@ -169,11 +169,17 @@ func startMoments(ctx context.Context) (m *moments, err error) {
 	return m, nil
 }
 
-// load uses Moments until ctx ends, with new connections every twenty seconds. A run in
-// which a call failed is counted: what came late on a busy machine is no leak.
-func (m *moments) load(ctx context.Context, l *load) error {
+// load uses Moments until ctx ends, with new connections every twenty seconds, and four
+// times as much for the time of fill, so that caches are full by then. A run in which a call
+// failed is counted: what came late on a busy machine is no leak.
+func (m *moments) load(ctx context.Context, l *load, fill time.Duration) error {
+	began := time.Now()
 	for seed := 1; ctx.Err() == nil; seed++ {
-		use := exec.CommandContext(ctx, m.binary, "load", "--mode", "X", "--rate", "150", "--duration", "20s", "--data", m.dir+"/data", "--seed", fmt.Sprint(seed))
+		rate := "150"
+		if time.Since(began) < fill {
+			rate = "600"
+		}
+		use := exec.CommandContext(ctx, m.binary, "load", "--mode", "X", "--rate", rate, "--duration", "20s", "--data", m.dir+"/data", "--seed", fmt.Sprint(seed))
 		if msg, err := use.CombinedOutput(); err != nil && ctx.Err() == nil {
 			if l.momentsFailed.Add(1) == 1 {
 				fmt.Printf("a run of moments load failed:\n%s\n", msg[bytes.LastIndexByte(bytes.TrimSpace(msg), '\n')+1:])
