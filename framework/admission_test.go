@@ -127,7 +127,7 @@ func until(t *testing.T, what string, fact func() bool) {
 // TestRefusedElsewhere makes a call again at another instance, once.
 func TestRefusedElsewhere(t *testing.T) {
 	full := framework.NewServer(framework.ServerConfig{Service: "full", MaxInFlight: 1}, framework.WithoutSignals())
-	free := framework.NewServer(framework.ServerConfig{Service: "free", Admission: framework.AdmissionOff}, framework.WithoutSignals())
+	free := framework.NewServer(framework.ServerConfig{Service: "free", Admission: framework.Off}, framework.WithoutSignals())
 	busy, idle := testpb.NewServer(), testpb.NewServer()
 	busy.Register(full)
 	idle.Register(free)

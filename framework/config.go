@@ -133,12 +133,6 @@ const (
 	ModeProcess   = "process"
 )
 
-// The values of ServerConfig.Admission.
-const (
-	AdmissionOn  = On
-	AdmissionOff = Off
-)
-
 const (
 	defaultMaxFrameBytes  = 16 << 20
 	defaultMaxConnections = 10_000
@@ -168,10 +162,10 @@ func (c ServerConfig) withDefaults() (ServerConfig, error) {
 	number(&v, "ReadTimeout", &c.ReadTimeout, defaultReadTimeout, time.Millisecond, time.Hour)
 	number(&v, "IdleTimeout", &c.IdleTimeout, defaultIdleTimeout, leastIdleTimeout, 365*24*time.Hour)
 	if c.Admission == "" {
-		c.Admission = AdmissionOn
+		c.Admission = On
 	}
-	if c.Admission != AdmissionOn && c.Admission != AdmissionOff {
-		v.add("Admission %q: it must be %q or %q", c.Admission, AdmissionOn, AdmissionOff)
+	if c.Admission != On && c.Admission != Off {
+		v.add("Admission %q: it must be %q or %q", c.Admission, On, Off)
 	}
 	number(&v, "DrainTimeout", &c.DrainTimeout, defaultDrainTimeout, time.Millisecond, time.Hour)
 	v.mode(&c)

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/sluice-rpc/sluice/framework"
 	"github.com/sluice-rpc/sluice/framework/internal/testpb"
@@ -66,6 +68,44 @@ func TestEcho(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestClientInterceptors: the first is outermost, each may change what the next ones are
+// asked and what they answer, or answer in their place.
+func TestClientInterceptors(t *testing.T) {
+	var trail []string
+	noting := func(name string) rpc.ClientInterceptor {
+		return func(next rpc.Invoke) rpc.Invoke {
+			return func(ctx context.Context, m *rpc.Method, req proto.Message) (proto.Message, error) {
+				trail = append(trail, name+" asks "+m.Name)
+				res, err := next(ctx, m, req)
+				trail = append(trail, name+" hears "+rpc.CodeOf(err).String())
+				return res, err
+			}
+		}
+	}
+	refuses := func(next rpc.Invoke) rpc.Invoke {
+		return func(ctx context.Context, m *rpc.Method, req proto.Message) (proto.Message, error) {
+			if req.(*testpb.EchoRequest).GetName() == "nobody" {
+				return nil, rpc.Errorf(rpc.PermissionDenied, "not you")
+			}
+			return next(ctx, m, req)
+		}
+	}
+	srv := testpb.NewServer()
+	addr := rpctest.Serve(t, srv.Register).Addr()
+	client := echoOf(t, framework.ClientConfig{Addrs: []string{addr}},
+		framework.WithClientInterceptors(noting("first"), noting("second")), framework.WithClientInterceptors(refuses))
+	for name, want := range map[string]rpc.Code{"mary": 0, "nobody": rpc.PermissionDenied} {
+		trail = nil
+		res, err := client.Echo(t.Context(), &testpb.EchoRequest{Name: name})
+		if rpc.CodeOf(err) != want || err == nil && res.Name != name {
+			t.Errorf("%s: %v, %v", name, res, err)
+		}
+		if wantTrail := []string{"first asks Echo", "second asks Echo", "second hears " + want.String(), "first hears " + want.String()}; !slices.Equal(trail, wantTrail) {
+			t.Errorf("%s: %q, want %q", name, trail, wantTrail)
+		}
+	}
 }
 
 func TestManyCallersShareConnections(t *testing.T) {

@@ -53,14 +53,6 @@ func (s *Server) Reload(cfg ServerConfig) ([]config.Change, error) {
 	return changes, err
 }
 
-// ReloadRefused tells the log and /admin/config of a configuration that could not even be
-// read.
-func (s *Server) ReloadRefused(err error) {
-	s.reloads.mu.Lock()
-	defer s.reloads.mu.Unlock()
-	s.note(nil, err)
-}
-
 // prepare checks a configuration and gives what takes it. It is called with reloads.mu
 // held.
 func (s *Server) prepare(cfg ServerConfig) (changes []config.Change, take func(), err error) {

@@ -212,7 +212,7 @@ func TestCallersOfKeptCallsAreKept(t *testing.T) {
 // each with a span of its own, and the server that served it stands below the second.
 func TestTraceOfRetry(t *testing.T) {
 	full := framework.NewServer(framework.ServerConfig{Service: "full", MaxInFlight: 1}, framework.WithoutSignals())
-	free := framework.NewServer(framework.ServerConfig{Service: "free", Admission: framework.AdmissionOff}, framework.WithoutSignals())
+	free := framework.NewServer(framework.ServerConfig{Service: "free", Admission: framework.Off}, framework.WithoutSignals())
 	busy := testpb.NewServer()
 	busy.Register(full)
 	testpb.NewServer().Register(free)
@@ -417,7 +417,7 @@ func TestUntracedCallAllocates(t *testing.T) {
 		t.Log("the race detector allocates; counted without it")
 		return
 	}
-	srv := framework.NewServer(framework.ServerConfig{Service: "echo", Admission: framework.AdmissionOff})
+	srv := framework.NewServer(framework.ServerConfig{Service: "echo", Admission: framework.Off})
 	testpb.NewServer().Register(srv)
 	client, req := testpb.NewEchoClient(framework.DialLocal(srv)), &testpb.EchoRequest{Id: 1}
 	ctx, call := entered(t.Context(), false)

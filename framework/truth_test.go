@@ -492,7 +492,7 @@ func serveTruth(spec string, in io.Reader, out io.Writer) error {
 	if n, err := fmt.Sscan(spec, &service, &limit, &addr, &admin); n < 2 {
 		return err
 	}
-	srv := framework.NewServer(framework.ServerConfig{Service: service, Addr: addr, Admin: admin, MaxInFlight: limit, Admission: framework.AdmissionOff},
+	srv := framework.NewServer(framework.ServerConfig{Service: service, Addr: addr, Admin: admin, MaxInFlight: limit, Admission: framework.Off},
 		framework.WithoutSignals(), framework.WithLogger(slog.New(slog.DiscardHandler)))
 	testpb.RegisterEchoServer(srv, blocking{testpb.NewServer()})
 	if err := srv.Listen(); err != nil {

@@ -32,7 +32,7 @@ func from(t *testing.T, address string) *http.Client {
 // Log-ins rank above reads; still whoever is logged in reads on.
 func TestFloodOfLogIns(t *testing.T) {
 	address := clustertest.Start(t, func(c *cluster.Config) {
-		c.CheapPasswords, c.Topology.Gateway.Limits, c.Topology.Gateway.Admission = false, true, framework.AdmissionOn
+		c.CheapPasswords, c.Topology.Gateway.Limits, c.Topology.Gateway.Admission = false, true, framework.On
 	})
 	g := at(t, address)
 	mary, _ := join(t, g, "mary")

@@ -296,7 +296,7 @@ func (d Door) Validate() error {
 	if (d.TLSCert == "") != (d.TLSKey == "") {
 		return config.Wrong("tls-cert", "give both tls-cert and tls-key, or neither")
 	}
-	if d.Admission != framework.AdmissionOn && d.Admission != framework.AdmissionOff {
+	if d.Admission != framework.On && d.Admission != framework.Off {
 		return config.Wrong("admission", "%q: want on or off", d.Admission)
 	}
 	if d.QoSKey != "" {
@@ -325,7 +325,7 @@ func Default() Config {
 		Account: s, Post: s, Timeline: s, Comment: s, Notify: s, Media: s, Edge: s,
 		Files:   Files{CacheSize: 1 << 30},
 		Line:    Line{Account: "127.0.0.1:0", Post: "127.0.0.1:0", Comment: "127.0.0.1:0", Gateway: "127.0.0.1:0", Edge: "127.0.0.1:0"},
-		Gateway: Door{Listen: "127.0.0.1:8080", Admin: "127.0.0.1:0", Limits: true, Admission: framework.AdmissionOn},
+		Gateway: Door{Listen: "127.0.0.1:8080", Admin: "127.0.0.1:0", Limits: true, Admission: framework.On},
 	}
 }
 

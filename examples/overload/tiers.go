@@ -37,9 +37,9 @@ func startTiers(ctx context.Context, admission bool) (_ *tiers, err error) {
 			err = errors.Join(err, t.stop())
 		}
 	}()
-	mode := framework.AdmissionOn
+	mode := framework.On
 	if !admission {
-		mode = framework.AdmissionOff
+		mode = framework.Off
 	}
 	if t.leaf, err = startTier(ctx, tierLeaf, envAdmission+"="+mode); err != nil {
 		return nil, err

@@ -64,7 +64,7 @@ func newServer(t testing.TB, register func(rpc.Registrar), opts []framework.Serv
 		framework.WithLogger(slog.New(slog.NewTextHandler(t.Output(), nil))),
 	}, opts...)
 	// Without admission: what else the machine does must not decide what a test sees.
-	srv := framework.NewServer(framework.ServerConfig{Service: "rpctest", Admin: "127.0.0.1:0", Admission: framework.AdmissionOff}, opts...)
+	srv := framework.NewServer(framework.ServerConfig{Service: "rpctest", Admin: "127.0.0.1:0", Admission: framework.Off}, opts...)
 	register(srv)
 	return srv
 }

@@ -23,7 +23,7 @@ func Start(t testing.TB, change ...func(*cluster.Config)) string {
 		t.Fatal(err)
 	}
 	top := topology.Default()
-	top.Gateway.Listen, top.Gateway.Limits, top.Gateway.Admission = "127.0.0.1:0", false, framework.AdmissionOff
+	top.Gateway.Listen, top.Gateway.Limits, top.Gateway.Admission = "127.0.0.1:0", false, framework.Off
 	cfg := cluster.Config{
 		Topology: top, Roles: topology.Roles(), Data: data, Log: slog.New(slog.DiscardHandler), CheapPasswords: true,
 	}

@@ -56,7 +56,7 @@ func StartRegions(t testing.TB, names ...string) *Sea {
 		top := topology.Default()
 		top.Region = topology.Region{Number: uint32(i + 1), Name: name}
 		top.Line.CA, top.Line.Cert, top.Line.Key = certs.Authority(), certs.Cert(name), certs.Key(name)
-		top.Gateway.Listen, top.Gateway.Limits, top.Gateway.Admission = "127.0.0.1:0", false, framework.AdmissionOff
+		top.Gateway.Listen, top.Gateway.Limits, top.Gateway.Admission = "127.0.0.1:0", false, framework.Off
 		top.Files.LinkKey = linkKey
 		cfgs[i] = cluster.Config{
 			Topology: top, Roles: topology.Roles(), Data: data, Log: slog.New(slog.DiscardHandler), CheapPasswords: true,

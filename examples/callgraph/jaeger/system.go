@@ -66,7 +66,7 @@ type ask = func(context.Context, *shopv1.ItemRequest) (*shopv1.ItemResponse, err
 
 // serve starts a server and gives its address.
 func (s *system) serve(ctx context.Context, name string, limit int, register func(rpc.Registrar)) string {
-	srv := framework.NewServer(framework.ServerConfig{Service: name, Admin: "127.0.0.1:0", MaxInFlight: limit, Admission: framework.AdmissionOff},
+	srv := framework.NewServer(framework.ServerConfig{Service: name, Admin: "127.0.0.1:0", MaxInFlight: limit, Admission: framework.Off},
 		framework.WithoutSignals(), framework.WithLogger(slog.New(slog.DiscardHandler)))
 	register(srv)
 	if err := srv.Listen(); err != nil {

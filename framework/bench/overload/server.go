@@ -114,14 +114,14 @@ func (l *leaf) serve(kind string, threshold int64) (addr string, err error) {
 		go serving(srv.Run)
 		return ln.Addr().String(), nil
 	}
-	cfg := framework.ServerConfig{Service: "leaf", Admission: framework.AdmissionOff}
+	cfg := framework.ServerConfig{Service: "leaf", Admission: framework.Off}
 	opts := []framework.ServerOption{framework.WithLogger(slog.New(slog.DiscardHandler))}
 	switch kind {
 	case kindOff:
 	case kindOurs:
-		cfg.Admission = framework.AdmissionOn
+		cfg.Admission = framework.On
 	case kindRefusing:
-		cfg.Admission = framework.AdmissionOn
+		cfg.Admission = framework.On
 		admit.Process().Pin(qos.PriorityOf(qos.Critical, 0))
 	case kindFixed:
 		opts = append(opts, framework.WithServerInterceptors(fixed(runtime.GOMAXPROCS(0))))
