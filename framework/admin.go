@@ -13,9 +13,9 @@ import (
 	"github.com/sluice-rpc/sluice/framework/internal/transport"
 )
 
-// desk gives the pages of the admin port. They show the whole process, whatever else
+// dashboard gives the pages of the admin port. They show the whole process, whatever else
 // runs in it.
-func (s *Server) desk(state *admin.State) *admin.Desk {
+func (s *Server) dashboard(state *admin.State) *admin.Dashboard {
 	d := admin.ForProcess()
 	d.Service, d.State, d.Log = s.cfg.Service, state, s.opts.log
 	d.Token = func() string {

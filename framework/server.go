@@ -68,7 +68,7 @@ func NewServer(cfg ServerConfig, opts ...ServerOption) *Server {
 		s.err = errors.Join(s.err, fmt.Errorf("framework: service %s: WithoutSignals and the mode %s: its processes are steered by signals: leave one out", cfg.Service, ModeProcess))
 	}
 	door := admit.Process() // with or without admission: it gives netpoll's poller a processor
-	if s.cfg.Admission == AdmissionOn {
+	if s.cfg.Admission == On {
 		s.admission = door.NewService(s.cfg.Service)
 	}
 	return s
@@ -261,7 +261,7 @@ func (s *Server) Run(ctx context.Context) error {
 	state := admin.NewState(s.opts.ready)
 	var g errgroup.Group
 	if adminLis != nil {
-		g.Go(func() error { return s.desk(state).Serve(adminCtx, adminLis, s.opts.admin) })
+		g.Go(func() error { return s.dashboard(state).Serve(adminCtx, adminLis, s.opts.admin) })
 	}
 	if s.isWorker() {
 		g.Go(func() error { return s.answer(adminCtx, state) })

@@ -46,8 +46,8 @@ func (s *Server) supervise(ctx context.Context, lis, adminLis net.Listener) erro
 	s.opts.log.Info("supervising", slog.String("addr", lis.Addr().String()), slog.String("admin", addrOf(adminLis)), slog.Int("workers", s.cfg.Workers))
 	all := admin.NewWorkers(s.opts.log)
 	state := admin.NewState(all.Ready)
-	desk := s.desk(state)
-	desk.Workers, desk.Call = all, all.Call
+	dashboard := s.dashboard(state)
+	dashboard.Workers, dashboard.Call = all, all.Call
 	if s.admission != nil {
 		defer s.admission.Join()() // for operators, whose orders the workers are given
 	}
@@ -58,7 +58,7 @@ func (s *Server) supervise(ctx context.Context, lis, adminLis net.Listener) erro
 	defer cancel()
 	var g errgroup.Group
 	if adminLis != nil {
-		g.Go(func() error { return desk.Serve(adminCtx, adminLis, s.opts.admin) })
+		g.Go(func() error { return dashboard.Serve(adminCtx, adminLis, s.opts.admin) })
 		g.Go(func() error { all.Follow(adminCtx); return nil })
 	}
 	g.Go(func() error { // what comes while the workers drain is refused, and does not wait for nobody
@@ -93,5 +93,5 @@ func (s *Server) answer(ctx context.Context, state *admin.State) error {
 	if err != nil {
 		return fmt.Errorf("framework: service %s: %w", s.cfg.Service, err)
 	}
-	return s.desk(state).Answer(ctx, conn, s.opts.admin)
+	return s.dashboard(state).Answer(ctx, conn, s.opts.admin)
 }

@@ -210,18 +210,18 @@ func (s *Server) untilEmpty() {
 // which the entry is all there is: /livez, /readyz, /metrics and the pages under
 // /admin/. It ends with ctx, closes ln and then returns nil. ready may be nil.
 func (e *Entry) ServeAdmin(ctx context.Context, ln net.Listener, ready func(context.Context) error) error {
-	desk := admin.ForProcess()
-	desk.Service, desk.State, desk.Log = defaultService, admin.NewState(ready), e.log
-	desk.Token = func() string { return string(e.token) }
+	dashboard := admin.ForProcess()
+	dashboard.Service, dashboard.State, dashboard.Log = defaultService, admin.NewState(ready), e.log
+	dashboard.Token = func() string { return string(e.token) }
 	settings := make([]admin.Setting, 0, len(e.settings))
 	for _, set := range e.settings {
 		settings = append(settings, admin.SettingOf(set))
 	}
-	desk.Config = func() ([]admin.Setting, []admin.Reload) { return settings, nil }
+	dashboard.Config = func() ([]admin.Setting, []admin.Reload) { return settings, nil }
 	if e.service != nil {
-		desk.Service, desk.Door = e.service.Name(), e.service.Door()
+		dashboard.Service, dashboard.Door = e.service.Name(), e.service.Door()
 	}
-	return desk.Serve(ctx, ln, nil)
+	return dashboard.Serve(ctx, ln, nil)
 }
 
 // closed drops the error that says no more than that Shutdown was called.

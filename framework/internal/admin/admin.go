@@ -46,9 +46,9 @@ func NewState(check func(context.Context) error) *State { return &State{check: c
 // Drain makes /readyz say that no more calls should be sent here.
 func (s *State) Drain() { s.draining.Store(true) }
 
-// A Desk is all the pages of one admin port. They show the whole process, whatever else
+// A Dashboard is all the pages of one admin port. They show the whole process, whatever else
 // runs in it. Its fields are set before it is used.
-type Desk struct {
+type Dashboard struct {
 	Service string // whose port it is
 	Process func() callgraph.Process
 	State   *State // nil: it has none
@@ -79,9 +79,9 @@ type Desk struct {
 	rates rates
 }
 
-// ForProcess gives a Desk that shows this process.
-func ForProcess() *Desk {
-	return &Desk{
+// ForProcess gives a Dashboard that shows this process.
+func ForProcess() *Dashboard {
+	return &Dashboard{
 		Process: process.Identity, Items: process.Items(), Graph: process.Graph(), Tracer: process.Tracer(), InFlight: process.InFlight(),
 		Connections: peers.List, Contracts: interceptor.ProcessObserver().Contracts,
 	}
@@ -108,7 +108,7 @@ func SettingOf(s config.InEffect) Setting {
 	return Setting{Name: s.Name, Value: s.Value, Source: s.Where, Unit: s.Unit, Doc: s.Doc}
 }
 
-// A sheet is a page as the desk has it.
+// A sheet is what a page is made by when somebody asks for it.
 type sheet struct {
 	path         string
 	title, about phrase
@@ -118,7 +118,7 @@ type sheet struct {
 }
 
 // sheets gives all pages, in the order in which they are shown.
-func (d *Desk) sheets() []sheet {
+func (d *Dashboard) sheets() []sheet {
 	return []sheet{
 		{path: "/admin/", title: say("Overview"), about: say("what this process is, and how it does"), show: d.index},
 		{path: "/admin/methods", title: say("Methods"), about: say("what is served and called: rates, failures, latencies, contracts"), show: d.methods},
@@ -139,7 +139,7 @@ func (d *Desk) sheets() []sheet {
 
 // Handler gives all pages, with what extra adds, or puts in their place, under patterns
 // of http.ServeMux. An error names a pattern that is none.
-func (d *Desk) Handler(extra map[string]http.Handler) (http.Handler, error) {
+func (d *Dashboard) Handler(extra map[string]http.Handler) (http.Handler, error) {
 	pages := map[string]http.Handler{
 		"GET /livez":          http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { sayHealth(w, http.StatusOK, "ok") }),
 		"GET /readyz":         http.HandlerFunc(d.State.ready),
@@ -182,7 +182,7 @@ func register(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
 }
 
 // ofWorker leaves a page to a worker, if there are any.
-func (d *Desk) ofWorker(h http.Handler) http.Handler {
+func (d *Dashboard) ofWorker(h http.Handler) http.Handler {
 	if d.Workers == nil {
 		return h
 	}
@@ -190,14 +190,14 @@ func (d *Desk) ofWorker(h http.Handler) http.Handler {
 }
 
 // read gives all items.
-func (d *Desk) read(ctx context.Context) *metrics.Snapshot {
+func (d *Dashboard) read(ctx context.Context) *metrics.Snapshot {
 	if d.Workers == nil {
 		return d.Items.Snapshot()
 	}
 	return d.Workers.itemsWith(ctx, d.Items.Snapshot())
 }
 
-func (d *Desk) handler(s sheet) http.Handler {
+func (d *Dashboard) handler(s sheet) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Method == http.MethodGet || r.Method == http.MethodHead:
@@ -242,7 +242,7 @@ const (
 )
 
 // Serve serves the pages until ctx ends.
-func (d *Desk) Serve(ctx context.Context, lis net.Listener, extra map[string]http.Handler) error {
+func (d *Dashboard) Serve(ctx context.Context, lis net.Listener, extra map[string]http.Handler) error {
 	h, err := d.Handler(extra)
 	if err != nil {
 		return errors.Join(err, lis.Close())

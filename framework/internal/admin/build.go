@@ -41,7 +41,7 @@ type dependency struct {
 }
 
 // build is the page of what the program is made of and what it may use.
-func (d *Desk) build(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) build(r *http.Request, q *query) (*page, error) {
 	v := buildView{
 		Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, Processors: runtime.GOMAXPROCS(0), CPUs: runtime.NumCPU(), Settings: []pair{}, Deps: []dependency{},
 	}

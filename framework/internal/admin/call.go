@@ -75,7 +75,7 @@ const (
 	maxTry = 128 << 10
 )
 
-func (d *Desk) callables() []Callable {
+func (d *Dashboard) callables() []Callable {
 	if d.Callable == nil {
 		return nil
 	}
@@ -83,7 +83,7 @@ func (d *Desk) callables() []Callable {
 }
 
 // calls is the page that says what can be tried, and how; with ?method= it has the form.
-func (d *Desk) calls(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) calls(r *http.Request, q *query) (*page, error) {
 	if q.given.Has("method") {
 		return d.callForm(q)
 	}
@@ -112,7 +112,7 @@ func (d *Desk) calls(r *http.Request, q *query) (*page, error) {
 }
 
 // callForm is the page on which one method is tried.
-func (d *Desk) callForm(q *query) (*page, error) {
+func (d *Dashboard) callForm(q *query) (*page, error) {
 	for _, c := range d.callables() {
 		if c.Method == q.get("method") {
 			p := c.page(q, callOrder{Request: json.RawMessage(indented(c.Request)), Class: c.Class, TimeoutMS: c.longest()})
@@ -178,7 +178,7 @@ func indented(text string) string {
 
 // call makes the call that an operator has asked for. A form is answered with the page
 // that has sent it, and what came of the call.
-func (d *Desk) call(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) call(w http.ResponseWriter, r *http.Request) {
 	o, how, err := ordered(d, w, r, maxTry, callOrderOf)
 	if err != nil {
 		refuse(w, r, how, err)
@@ -236,7 +236,7 @@ func callOrderOf(r *http.Request, f url.Values) (callOrder, error) {
 }
 
 // try makes a call; an error says why none was made.
-func (d *Desk) try(r *http.Request, o callOrder) (*callAnswer, error) {
+func (d *Dashboard) try(r *http.Request, o callOrder) (*callAnswer, error) {
 	t := Try{Method: o.Method, Request: o.Request}
 	within := longestTry
 	switch {

@@ -18,7 +18,7 @@ import (
 )
 
 // graph is the page of what this process has seen of the call graph since it started.
-func (d *Desk) graph(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) graph(r *http.Request, q *query) (*page, error) {
 	snap := d.snapshot(r.Context())
 	entry := q.get("entry")
 	g, err := ownView(snap, entry)
@@ -51,7 +51,7 @@ func (d *Desk) graph(r *http.Request, q *query) (*page, error) {
 // drawn writes the formats that are not those of a page. ?format=json without an entry is
 // the Snapshot of the process, from which the console draws the graph of the whole
 // system.
-func (d *Desk) drawn(w http.ResponseWriter, r *http.Request, q *query) bool {
+func (d *Dashboard) drawn(w http.ResponseWriter, r *http.Request, q *query) bool {
 	write := map[string]func(*callgraph.Graph) ([]byte, error){
 		"json":    func(g *callgraph.Graph) ([]byte, error) { return draw.JSON(g, true) },
 		"svg":     func(g *callgraph.Graph) ([]byte, error) { return draw.SVG(g, true) },
@@ -93,7 +93,7 @@ func (d *Desk) drawn(w http.ResponseWriter, r *http.Request, q *query) bool {
 }
 
 // snapshot gives the call graph of the process, with what admission does.
-func (d *Desk) snapshot(ctx context.Context) *callgraph.Snapshot {
+func (d *Dashboard) snapshot(ctx context.Context) *callgraph.Snapshot {
 	s := d.Graph.Snapshot(time.Now(), d.marks()...)
 	s.Process = d.process()
 	if d.Workers != nil {
@@ -103,7 +103,7 @@ func (d *Desk) snapshot(ctx context.Context) *callgraph.Snapshot {
 }
 
 // process gives what tells this process from others.
-func (d *Desk) process() callgraph.Process {
+func (d *Dashboard) process() callgraph.Process {
 	if d.Process == nil {
 		return d.Graph.Process()
 	}
@@ -219,7 +219,7 @@ func worksFor(snap *callgraph.Snapshot, e tracing.Entry) bool {
 }
 
 // marks says of the services of this process what admission does with their calls.
-func (d *Desk) marks() []callgraph.NodeMark {
+func (d *Dashboard) marks() []callgraph.NodeMark {
 	if d.Door == nil {
 		return nil
 	}

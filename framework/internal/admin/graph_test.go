@@ -35,7 +35,7 @@ func newGraph(t *testing.T) http.Handler {
 	s.Method("moments.v1.PostService/Publish", &rpc.Method{Service: "moments.v1.PostService", Name: "Publish"})
 	t.Cleanup(s.Join())
 	door.Pin(qos.PriorityOf(qos.Browse, 3))
-	return handlerOf(t, &admin.Desk{Items: metrics.NewRegistry(metrics.Config{}), Graph: r, Door: door})
+	return handlerOf(t, &admin.Dashboard{Items: metrics.NewRegistry(metrics.Config{}), Graph: r, Door: door})
 }
 
 func TestGraph(t *testing.T) {

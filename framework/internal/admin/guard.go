@@ -30,7 +30,7 @@ const (
 
 // guard lets those through who may look: this machine, and who brings the token. A
 // page of another site may send a reader here, but not make a browser fetch anything.
-func (d *Desk) guard(h http.Handler) http.Handler {
+func (d *Dashboard) guard(h http.Handler) http.Handler {
 	places := make(chan struct{}, maxAtOnce)
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -58,7 +58,7 @@ func (d *Desk) guard(h http.Handler) http.Handler {
 
 // changes holds what is sent to a page of somebody else to the rule for changes. Guard
 // leaves that to the pages, of which some find the token in a form.
-func (d *Desk) changes(h http.Handler) http.Handler {
+func (d *Dashboard) changes(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			if err := d.mayChange(r, ""); err != nil {
@@ -74,7 +74,7 @@ func (d *Desk) changes(h http.Handler) http.Handler {
 }
 
 // mayLook refuses who may not see the pages. What a change needs is for mayChange.
-func (d *Desk) mayLook(r *http.Request) error {
+func (d *Dashboard) mayLook(r *http.Request) error {
 	if r.Context().Value(fromSupervisor{}) != nil {
 		return nil
 	}
@@ -96,7 +96,7 @@ func (d *Desk) mayLook(r *http.Request) error {
 
 // mayChange refuses who may not change anything: without a token what does not come
 // from this machine.
-func (d *Desk) mayChange(r *http.Request, token string) error {
+func (d *Dashboard) mayChange(r *http.Request, token string) error {
 	if r.Context().Value(fromSupervisor{}) != nil {
 		return nil
 	}
@@ -128,7 +128,7 @@ func here(r *http.Request) error {
 	return nil
 }
 
-func (d *Desk) token() string {
+func (d *Dashboard) token() string {
 	if d.Token == nil {
 		return ""
 	}
@@ -136,7 +136,7 @@ func (d *Desk) token() string {
 }
 
 // allowed compares the token in a time that says nothing about it.
-func (d *Desk) allowed(r *http.Request, token string) bool {
+func (d *Dashboard) allowed(r *http.Request, token string) bool {
 	if d.token() == "" {
 		return true
 	}
@@ -153,7 +153,7 @@ func (d *Desk) allowed(r *http.Request, token string) bool {
 
 // changed takes a request for a change, as a form or JSON, has it carried out, and
 // answers: a form with the page that sent it, JSON with the page as it is now.
-func changed[T any](d *Desk, w http.ResponseWriter, r *http.Request, fromForm func(url.Values) (T, error), do func(context.Context, T) error, now func(context.Context) any) {
+func changed[T any](d *Dashboard, w http.ResponseWriter, r *http.Request, fromForm func(url.Values) (T, error), do func(context.Context, T) error, now func(context.Context) any) {
 	order, how, err := ordered(d, w, r, maxChange, func(_ *http.Request, f url.Values) (T, error) { return fromForm(f) })
 	if err == nil {
 		err = do(r.Context(), order)
@@ -175,7 +175,7 @@ func changed[T any](d *Desk, w http.ResponseWriter, r *http.Request, fromForm fu
 
 // ordered reads what a request orders from a form or JSON of at most so many bytes, if who
 // sends it may order anything. How says in which format it is answered.
-func ordered[T any](d *Desk, w http.ResponseWriter, r *http.Request, most int64, fromForm func(*http.Request, url.Values) (T, error)) (order T, how string, err error) {
+func ordered[T any](d *Dashboard, w http.ResponseWriter, r *http.Request, most int64, fromForm func(*http.Request, url.Values) (T, error)) (order T, how string, err error) {
 	if err := d.mayChange(r, ""); err != nil && d.token() == "" { // before anything of it is read
 		return order, "text", err
 	}

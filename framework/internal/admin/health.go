@@ -18,7 +18,7 @@ type healthView struct {
 }
 
 // healthy asks the server whether calls should be sent to it.
-func (d *Desk) healthy(r *http.Request) (healthView, mark) {
+func (d *Dashboard) healthy(r *http.Request) (healthView, mark) {
 	began := time.Now()
 	err := d.State.why(r.Context())
 	v := healthView{State: say("serving"), Alive: true, Ready: err == nil, Took: time.Since(began).Seconds(), Admission: d.looked(r.Context()).State}
@@ -34,7 +34,7 @@ func (d *Desk) healthy(r *http.Request) (healthView, mark) {
 }
 
 // health is the page of what orchestrators are told.
-func (d *Desk) health(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) health(r *http.Request, q *query) (*page, error) {
 	v, m := d.healthy(r)
 	p := &page{Title: say("Health"), State: v.State, Mark: m, Data: v}
 	if v.Why != "" {

@@ -37,7 +37,7 @@ type indexPage struct {
 }
 
 // index is the page of the process: what it is, how it does, and where to look further.
-func (d *Desk) index(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) index(r *http.Request, q *query) (*page, error) {
 	up := time.Since(started)
 	host, _ := os.Hostname() // an empty one is shown as such
 	admission := d.looked(r.Context())
@@ -87,6 +87,6 @@ func (d *Desk) index(r *http.Request, q *query) (*page, error) {
 }
 
 // processLine says at the foot of each page what process it is of.
-func (d *Desk) processLine() phrase {
+func (d *Dashboard) processLine() phrase {
 	return say("process %d, up %s", os.Getpid(), spell(time.Since(started)))
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // items is the page of all items with their values.
-func (d *Desk) items(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) items(r *http.Request, q *query) (*page, error) {
 	type item struct {
 		family *metrics.Family
 		series *metrics.Series
@@ -57,7 +57,7 @@ func (d *Desk) items(r *http.Request, q *query) (*page, error) {
 
 // catalogued writes JSON and text, which are the registry's own: the catalogue that
 // files and programs are made from.
-func (d *Desk) catalogued(w http.ResponseWriter, r *http.Request, q *query) bool {
+func (d *Dashboard) catalogued(w http.ResponseWriter, r *http.Request, q *query) bool {
 	if q.Format == "html" {
 		return false
 	}

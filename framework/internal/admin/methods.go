@@ -200,7 +200,7 @@ func (v *methodView) see(t, before *tally, window time.Duration) {
 }
 
 // methodViews gives all methods, and the time that rates and latencies are of.
-func (d *Desk) methodViews(ctx context.Context) ([]methodView, time.Duration) {
+func (d *Dashboard) methodViews(ctx context.Context) ([]methodView, time.Duration) {
 	snap := d.read(ctx)
 	now := moment{at: snap.Time, all: tallied(snap)}
 	base := d.rates.since(now)
@@ -232,7 +232,7 @@ func (d *Desk) methodViews(ctx context.Context) ([]methodView, time.Duration) {
 }
 
 // methods is the page of what is served and called.
-func (d *Desk) methods(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) methods(r *http.Request, q *query) (*page, error) {
 	all, window := d.methodViews(r.Context())
 	if name := q.get("method"); name != "" {
 		return d.oneMethod(q, all, window, name)
@@ -312,7 +312,7 @@ func (v *methodView) failures() string {
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // oneMethod is the page of one method, at all of its ends.
-func (d *Desk) oneMethod(q *query, all []methodView, window time.Duration, name string) (*page, error) {
+func (d *Dashboard) oneMethod(q *query, all []methodView, window time.Duration, name string) (*page, error) {
 	all = slices.DeleteFunc(all, func(v methodView) bool { return v.Method != name })
 	if len(all) == 0 {
 		return nil, fail(http.StatusNotFound, "method %q: this process neither serves nor calls it", cut(name))

@@ -224,11 +224,11 @@ type link struct {
 }
 
 // write sends a page in the format that was asked for.
-func (d *Desk) write(w http.ResponseWriter, r *http.Request, q *query, p *page) {
+func (d *Dashboard) write(w http.ResponseWriter, r *http.Request, q *query, p *page) {
 	d.writeAs(w, r, q, p, http.StatusOK)
 }
 
-func (d *Desk) writeAs(w http.ResponseWriter, r *http.Request, q *query, p *page, status int) {
+func (d *Dashboard) writeAs(w http.ResponseWriter, r *http.Request, q *query, p *page, status int) {
 	switch q.Format {
 	case "json":
 		body, err := json.MarshalIndent(p.Data, "", "  ")
@@ -256,7 +256,7 @@ func (d *Desk) writeAs(w http.ResponseWriter, r *http.Request, q *query, p *page
 	}
 }
 
-func (d *Desk) frame(r *http.Request, q *query, p *page) *framed {
+func (d *Dashboard) frame(r *http.Request, q *query, p *page) *framed {
 	f := &framed{
 		page: p, Lang: q.Lang.tag(), Service: d.Service, Process: d.processLine(), Now: time.Now().UTC().Format(time.DateTime) + "Z",
 		NeedsToken: d.token() != "",

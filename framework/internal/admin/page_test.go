@@ -37,9 +37,9 @@ var paths = []string{
 	"/admin/call", "/admin/config", "/admin/log", "/admin/pprof/", "/admin/build", "/admin/health",
 }
 
-// bench is a desk whose every name is hostile.
+// bench is a dashboard whose every name is hostile.
 type bench struct {
-	*admin.Desk
+	*admin.Dashboard
 	h    http.Handler
 	span tracing.SpanID // of a request in flight
 	id   tracing.TraceID
@@ -81,7 +81,7 @@ func newBench(t testing.TB, token string) *bench {
 	call.Span, call.Trace, call.Entry, call.Peer = b.span, b.id, tracing.EntryOf(hostile), hostile
 	working.Add(call)
 	t.Cleanup(func() { working.Remove(call) })
-	b.Desk = &admin.Desk{
+	b.Dashboard = &admin.Dashboard{
 		Service: "post", State: admin.NewState(nil), Door: door, Items: items, Graph: graph, Tracer: tracer, InFlight: &working, Token: func() string { return token },
 		Log: slog.New(slog.NewTextHandler(&b.log, nil)),
 		Connections: func() []peers.Connection {
@@ -107,7 +107,7 @@ func newBench(t testing.TB, token string) *bench {
 	b.Call = func(context.Context, admin.Try) (admin.Tried, error) {
 		return admin.Tried{Trace: hostile}, &rpc.Error{Code: rpc.NotFound, Message: hostile}
 	}
-	b.h = handlerOf(t, b.Desk)
+	b.h = handlerOf(t, b.Dashboard)
 	return b
 }
 
@@ -394,7 +394,7 @@ func TestManyMethods(t *testing.T) {
 	for i := range many {
 		b.Items.ServerMethod(&rpc.Method{Service: "many.v1.Service", Name: fmt.Sprintf("Method%05d", i)})
 	}
-	b.h = handlerOf(t, b.Desk)
+	b.h = handlerOf(t, b.Dashboard)
 	for _, accept := range []string{"text/html", "*/*", "application/json"} {
 		res, body := b.get("/admin/methods?q=many.v1&page=3", header("Accept", accept))
 		if res.StatusCode != 200 || len(body) > 512<<10 || strings.Count(body, "Method00400") == 0 || strings.Contains(body, "Method00600") || strings.Contains(body, "Method00399") {
@@ -530,7 +530,7 @@ func TestHealth(t *testing.T) {
 	b := newBench(t, "")
 	var wrong error
 	b.State = admin.NewState(func(context.Context) error { return wrong })
-	b.h = handlerOf(t, b.Desk)
+	b.h = handlerOf(t, b.Dashboard)
 	for _, c := range []struct {
 		err      error
 		drain    bool
@@ -573,7 +573,7 @@ func TestMethodsText(t *testing.T) {
 	}
 	served.Started()
 	items.Route("POST", "/posts").Started()
-	b := &bench{h: handlerOf(t, &admin.Desk{Items: items, Contracts: func() map[string]*rpc.Method { return map[string]*rpc.Method{m.FullName(): m} }})}
+	b := &bench{h: handlerOf(t, &admin.Dashboard{Items: items, Contracts: func() map[string]*rpc.Method { return map[string]*rpc.Method{m.FullName(): m} }})}
 	_, got := b.get("/admin/methods?q=post")
 	lines := strings.Split(got, "\n")
 	for i, line := range lines { // what depends on the time that the test takes

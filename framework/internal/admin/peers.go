@@ -31,7 +31,7 @@ type peerView struct {
 }
 
 // peerViews gives the connections of this process.
-func (d *Desk) peerViews() []peerView {
+func (d *Dashboard) peerViews() []peerView {
 	working := map[string]int{}
 	for _, c := range d.InFlight.List() {
 		working[c.Peer]++
@@ -58,7 +58,7 @@ func (d *Desk) peerViews() []peerView {
 }
 
 // peers is the page of the connections over which calls come and go.
-func (d *Desk) peers(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) peers(r *http.Request, q *query) (*page, error) {
 	var views []peerView
 	if d.Workers != nil {
 		for _, some := range gather[[]peerView](r.Context(), d.Workers, reportPeers) {

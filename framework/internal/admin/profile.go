@@ -27,7 +27,7 @@ const (
 // that a program makes of http.DefaultServeMux.
 
 // profiles is the page of the profiles that can be taken.
-func (d *Desk) profiles(_ *http.Request, q *query) (*page, error) {
+func (d *Dashboard) profiles(_ *http.Request, q *query) (*page, error) {
 	type profileView struct {
 		Name  string `json:"name"`
 		Path  string `json:"path"`
@@ -64,7 +64,7 @@ func (d *Desk) profiles(_ *http.Request, q *query) (*page, error) {
 }
 
 // profile writes one profile.
-func (d *Desk) profile(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) profile(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	var body bytes.Buffer
 	media, err := "application/octet-stream", error(nil)

@@ -81,14 +81,14 @@ type classView struct {
 }
 
 // admission gives what the door does.
-func (d *Desk) admission(ctx context.Context) admission.State {
+func (d *Dashboard) admission(ctx context.Context) admission.State {
 	if d.Workers == nil {
 		return d.Door.State()
 	}
 	return d.Workers.admission(ctx)
 }
 
-func (d *Desk) looked(ctx context.Context) *view {
+func (d *Dashboard) looked(ctx context.Context) *view {
 	if d.Door == nil {
 		return &view{
 			State: say("off"), Says: say("Admission is off by the configuration of this server (admission: off): whatever comes is served."),
@@ -156,7 +156,7 @@ func waited(snap *metrics.Snapshot, label metrics.Label) (mean, p99 float64) {
 
 // qos is the page of admission: what it does in this process, and what operators do
 // about it.
-func (d *Desk) qos(r *http.Request, _ *query) (*page, error) {
+func (d *Dashboard) qos(r *http.Request, _ *query) (*page, error) {
 	v := d.looked(r.Context())
 	p := &page{Title: say("QoS"), State: v.State, Says: v.Says, Data: v, Mark: warn}
 	if v.State.format == "open" || v.State.format == "busy" {
@@ -306,7 +306,7 @@ func readForm(f url.Values) (o order, err error) {
 	return o, nil
 }
 
-func (d *Desk) override(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) override(w http.ResponseWriter, r *http.Request) {
 	changed(d, w, r, readForm, func(ctx context.Context, o order) error {
 		if d.Door == nil {
 			return errors.New("admission is off by the configuration of this server: set admission: on there and start it again")

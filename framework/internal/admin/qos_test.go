@@ -28,8 +28,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var update = flag.Bool("update", false, "write testdata anew")
 
-// desk is the page of a door with one service.
-type desk struct {
+// dashboard is the page of a door with one service.
+type dashboard struct {
 	t    *testing.T
 	door *admit.Door
 	get  *admit.Pass
@@ -37,20 +37,20 @@ type desk struct {
 	log  strings.Builder
 }
 
-func newDesk(t *testing.T, token string) *desk {
+func newDashboard(t *testing.T, token string) *dashboard {
 	t.Helper()
-	d := &desk{t: t, door: admit.New(2)}
+	d := &dashboard{t: t, door: admit.New(2)}
 	s := d.door.NewService("post")
 	d.get = s.Method("moments.v1.PostService/GetMany", &rpc.Method{Service: "moments.v1.PostService", Name: "GetMany"})
 	s.Method("moments.v1.PostService/Publish", &rpc.Method{Service: "moments.v1.PostService", Name: "Publish"})
 	t.Cleanup(s.Join())
 	items := metrics.NewRegistry(metrics.Config{})
 	items.Admission(d.door.State)
-	d.h = handlerOf(t, &admin.Desk{Door: d.door, Items: items, Token: func() string { return token }, Log: slog.New(slog.NewTextHandler(&d.log, nil))})
+	d.h = handlerOf(t, &admin.Dashboard{Door: d.door, Items: items, Token: func() string { return token }, Log: slog.New(slog.NewTextHandler(&d.log, nil))})
 	return d
 }
 
-func handlerOf(t testing.TB, d *admin.Desk) http.Handler {
+func handlerOf(t testing.TB, d *admin.Dashboard) http.Handler {
 	t.Helper()
 	h, err := d.Handler(nil)
 	if err != nil {
@@ -60,7 +60,7 @@ func handlerOf(t testing.TB, d *admin.Desk) http.Handler {
 }
 
 // ask sends a request as from this machine, changed as the caller likes.
-func (d *desk) ask(method, body string, change ...func(*http.Request)) (*http.Response, string) {
+func (d *dashboard) ask(method, body string, change ...func(*http.Request)) (*http.Response, string) {
 	d.t.Helper()
 	r := httptest.NewRequest(method, "http://127.0.0.1:7001/admin/qos", strings.NewReader(body))
 	r.RemoteAddr = "127.0.0.1:4711"
@@ -80,7 +80,7 @@ func header(name, value string) func(*http.Request) {
 }
 
 func TestPage(t *testing.T) {
-	d := newDesk(t, "")
+	d := newDashboard(t, "")
 	d.ask("POST", `{"action":"pin","class":"browse","user":64,"reason":"drill <b>one</b>"}`)
 	d.ask("POST", `{"action":"exempt","service":"post","method":"moments.v1.PostService/GetMany","reason":"needed by support"}`)
 
@@ -142,7 +142,7 @@ func TestPage(t *testing.T) {
 		}
 	})
 	t.Run("admission off", func(t *testing.T) {
-		h := handlerOf(t, &admin.Desk{Items: metrics.NewRegistry(metrics.Config{})})
+		h := handlerOf(t, &admin.Dashboard{Items: metrics.NewRegistry(metrics.Config{})})
 		for _, accept := range []string{"text/html", "application/json", "*/*"} {
 			r := httptest.NewRequest("GET", "http://localhost/admin/qos", nil)
 			r.RemoteAddr = "127.0.0.1:1"
@@ -191,7 +191,7 @@ func TestBadOverrides(t *testing.T) {
 		{"a name that was made to mean this machine", `{"action":"unpin","reason":"r"}`, 403, "evil.example", func(r *http.Request) { r.Host = "evil.example:7001" }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := newDesk(t, "")
+			d := newDashboard(t, "")
 			d.door.Pin(qos.PriorityOf(qos.Post, 3))
 			change := c.change
 			if change == nil {
@@ -207,7 +207,7 @@ func TestBadOverrides(t *testing.T) {
 		})
 	}
 	t.Run("admission off", func(t *testing.T) {
-		h := handlerOf(t, &admin.Desk{Items: metrics.NewRegistry(metrics.Config{})})
+		h := handlerOf(t, &admin.Dashboard{Items: metrics.NewRegistry(metrics.Config{})})
 		r := httptest.NewRequest("POST", "http://localhost/admin/qos", strings.NewReader(`{"action":"unpin","reason":"r"}`))
 		r.RemoteAddr = "[::1]:1"
 		r.Header.Set("Content-Type", "application/json")
@@ -240,7 +240,7 @@ func TestToken(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := newDesk(t, "s3cret")
+			d := newDashboard(t, "s3cret")
 			res, body := d.ask("POST", order, c.change)
 			if _, pinned := d.door.Pinned(); res.StatusCode != c.status || pinned != (c.status == 200) {
 				t.Errorf("%d %s, pinned: %t", res.StatusCode, body, pinned)
@@ -251,7 +251,7 @@ func TestToken(t *testing.T) {
 		})
 	}
 	t.Run("in a form", func(t *testing.T) {
-		d := newDesk(t, "s3cret")
+		d := newDashboard(t, "s3cret")
 		values := url.Values{"action": {"pin"}, "class": {"browse"}, "user": {"7"}, "reason": {"too much"}, "token": {"s3cret"}}
 		res, body := d.ask("POST", values.Encode(), header("Content-Type", "application/x-www-form-urlencoded"), header("Sec-Fetch-Site", "same-origin"))
 		if p, _ := d.door.Pinned(); res.StatusCode != 303 || res.Header.Get("Location") != "/admin/qos" || p != qos.PriorityOf(qos.Browse, 7) {
@@ -264,7 +264,7 @@ func TestToken(t *testing.T) {
 }
 
 func TestEveryOverrideIsWrittenDown(t *testing.T) {
-	d := newDesk(t, "")
+	d := newDashboard(t, "")
 	const many = admit.MaxAudit + 50
 	for i := range many {
 		action := []string{"off", "on"}[i%2]

@@ -26,7 +26,7 @@ type requestView struct {
 	Span     tracing.SpanID `json:"span"` // by which its stack is asked for
 }
 
-func (d *Desk) requestView(c *inflight.Call, now time.Time) requestView {
+func (d *Dashboard) requestView(c *inflight.Call, now time.Time) requestView {
 	v := requestView{
 		Method: c.Name(), Age: max(0, now.Sub(c.Began).Seconds()), Priority: levelOf(qos.PriorityOf(c.Class, c.UserLevel)),
 		Caller: c.Caller(), Peer: c.Peer, Trace: c.Trace.String(), Span: c.Span,
@@ -43,7 +43,7 @@ func (d *Desk) requestView(c *inflight.Call, now time.Time) requestView {
 
 // requests is the page of what this process is working on; with ?span= it shows where
 // the goroutine of one request stands.
-func (d *Desk) requests(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) requests(r *http.Request, q *query) (*page, error) {
 	if q.given.Has("span") {
 		return d.stack(r, q)
 	}
@@ -96,7 +96,7 @@ func (d *Desk) requests(r *http.Request, q *query) (*page, error) {
 }
 
 // workingOn gives the requests of this process, or of its workers.
-func (d *Desk) workingOn(ctx context.Context) working {
+func (d *Dashboard) workingOn(ctx context.Context) working {
 	if d.Workers != nil {
 		return d.Workers.working(ctx)
 	}
@@ -104,7 +104,7 @@ func (d *Desk) workingOn(ctx context.Context) working {
 }
 
 // working gives the requests of this process.
-func (d *Desk) working() (w working) {
+func (d *Dashboard) working() (w working) {
 	now := time.Now()
 	for _, c := range d.InFlight.List() {
 		w.Requests = append(w.Requests, d.requestView(c, now))
@@ -115,7 +115,7 @@ func (d *Desk) working() (w working) {
 }
 
 // waiting is how many wait at the door, and how long the oldest of them has.
-func (d *Desk) waiting() (n int, oldest time.Duration) {
+func (d *Dashboard) waiting() (n int, oldest time.Duration) {
 	if d.Door == nil {
 		return 0, 0
 	}
@@ -150,7 +150,7 @@ func (v *requestView) row(q *query) []cell {
 }
 
 // stack is the page of one request, with where its goroutine stands.
-func (d *Desk) stack(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) stack(r *http.Request, q *query) (*page, error) {
 	var span tracing.SpanID
 	if err := span.UnmarshalText([]byte(q.get("span"))); err != nil || span.IsZero() {
 		return nil, fail(http.StatusBadRequest, "span: %q is none: want 16 hex digits, as the list of requests has them", cut(q.get("span")))

@@ -42,7 +42,7 @@ type keptView struct {
 
 // rpcz is the page of the calls that were kept: ?since=SEQ, for programs, is a stream
 // of them.
-func (d *Desk) rpcz(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) rpcz(r *http.Request, q *query) (*page, error) {
 	if q.Format == "json" && q.given.Has("since") {
 		return d.stream(r.Context(), q)
 	}
@@ -99,7 +99,7 @@ func (d *Desk) rpcz(r *http.Request, q *query) (*page, error) {
 }
 
 // since gives the records after the one numbered seq.
-func (d *Desk) since(ctx context.Context, seq uint64, limit int) (records []*tracing.Record, next, lost uint64) {
+func (d *Dashboard) since(ctx context.Context, seq uint64, limit int) (records []*tracing.Record, next, lost uint64) {
 	if d.Workers != nil {
 		return d.Workers.since(ctx, seq, limit)
 	}
@@ -107,7 +107,7 @@ func (d *Desk) since(ctx context.Context, seq uint64, limit int) (records []*tra
 }
 
 // keeps gives what is kept, in numbers and of each method.
-func (d *Desk) keeps(ctx context.Context) (tracing.Stats, []tracing.MethodRecords) {
+func (d *Dashboard) keeps(ctx context.Context) (tracing.Stats, []tracing.MethodRecords) {
 	if d.Workers != nil {
 		return d.Workers.keeps(ctx)
 	}
@@ -115,7 +115,7 @@ func (d *Desk) keeps(ctx context.Context) (tracing.Stats, []tracing.MethodRecord
 }
 
 // stream gives the records after the one numbered ?since=, oldest first.
-func (d *Desk) stream(ctx context.Context, q *query) (*page, error) {
+func (d *Dashboard) stream(ctx context.Context, q *query) (*page, error) {
 	since, err := strconv.ParseUint(cmp.Or(q.get("since"), "0"), 10, 64)
 	if err != nil {
 		return nil, fail(http.StatusBadRequest, "since: %q is no number of a record", cut(q.get("since")))

@@ -16,7 +16,7 @@ import (
 )
 
 // config is the page of the configuration in effect.
-func (d *Desk) config(r *http.Request, q *query) (*page, error) {
+func (d *Dashboard) config(r *http.Request, q *query) (*page, error) {
 	var known []Setting
 	var history []Reload
 	if d.Config != nil {
@@ -76,7 +76,7 @@ type logView struct {
 	Audit []admit.Audit `json:"audit"`
 }
 
-func (d *Desk) logged(r *http.Request) *logView {
+func (d *Dashboard) logged(r *http.Request) *logView {
 	c := loglevel.Process()
 	v := &logView{Level: loglevel.Configured, Says: say("Each log has the level that it was made with."), Logs: []string{}, Audit: c.Audited()}
 	if level, set := c.Level(); set {
@@ -92,7 +92,7 @@ func (d *Desk) logged(r *http.Request) *logView {
 }
 
 // log is the page on which operators see and set what is logged.
-func (d *Desk) log(r *http.Request, _ *query) (*page, error) {
+func (d *Dashboard) log(r *http.Request, _ *query) (*page, error) {
 	v := d.logged(r)
 	p := &page{Title: say("Log level"), State: say("%s", v.Level), Says: v.Says, Data: v, Mark: good}
 	if v.Level == loglevel.Configured {
@@ -116,7 +116,7 @@ type logOrder struct {
 	Reason string `json:"reason"`
 }
 
-func (d *Desk) setLog(w http.ResponseWriter, r *http.Request) {
+func (d *Dashboard) setLog(w http.ResponseWriter, r *http.Request) {
 	changed(d, w, r, func(f url.Values) (logOrder, error) {
 		return logOrder{Level: f.Get("level"), Reason: f.Get("reason")}, nil
 	}, func(ctx context.Context, o logOrder) error {

@@ -64,7 +64,7 @@ type called struct {
 type fromSupervisor struct{}
 
 // Answer shows a worker to its supervisor, over their connection, until ctx ends.
-func (d *Desk) Answer(ctx context.Context, conn net.Conn, extra map[string]http.Handler) error {
+func (d *Dashboard) Answer(ctx context.Context, conn net.Conn, extra map[string]http.Handler) error {
 	pages, err := d.Handler(extra)
 	if err != nil {
 		return errors.Join(err, conn.Close())

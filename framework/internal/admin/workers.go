@@ -43,7 +43,7 @@ const (
 	maxPulled = 64 << 20
 )
 
-// Workers are the processes whose pages one Desk shows as one: what they count adds up,
+// Workers are the processes whose pages one Dashboard shows as one: what they count adds up,
 // also of those that have ended. What changes one changes all. It is safe for concurrent
 // use.
 type Workers struct {
@@ -317,7 +317,7 @@ func (w *Workers) since(ctx context.Context, seq uint64, limit int) (records []*
 	return records, seq + uint64(len(records)), lost
 }
 
-// keptStats and methods of all workers.
+// keeps gives what all workers keep of calls: sums, and the records of each method.
 func (w *Workers) keeps(ctx context.Context) (s tracing.Stats, methods []tracing.MethodRecords) {
 	for _, got := range gather[keeping](ctx, w, reportKept) {
 		k := got.what
@@ -438,7 +438,7 @@ func (one *worker) order(ctx context.Context, o workerOrder) error {
 	return one.ask(context.WithoutCancel(ctx), reportOrder, o, nil) // once asked for it is to be done in all
 }
 
-// Call has a worker make a call, as Desk.Call.
+// Call has a worker make a call, as Dashboard.Call.
 func (w *Workers) Call(ctx context.Context, t Try) (Tried, error) {
 	all := w.list()
 	if len(all) == 0 {

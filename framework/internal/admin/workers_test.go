@@ -117,7 +117,7 @@ func TestSilentWorker(t *testing.T) {
 		left := all.Join(1, 1, above)
 		b := newBench(t, "")
 		b.Workers = all
-		b.h = handlerOf(t, b.Desk)
+		b.h = handlerOf(t, b.Dashboard)
 		res, body := b.get("/admin/build?worker=1")
 		if res.StatusCode != http.StatusBadGateway || !strings.Contains(body, "worker 1: it does not answer") {
 			t.Errorf("status %d: %s", res.StatusCode, body)
