@@ -35,7 +35,6 @@ import (
 	"github.com/sluice-rpc/sluice/app/topology"
 	"github.com/sluice-rpc/sluice/framework"
 	"github.com/sluice-rpc/sluice/framework/config"
-	"github.com/sluice-rpc/sluice/framework/edge"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
@@ -392,55 +391,6 @@ func (n *Node) media() momentsv1.MediaServiceClient {
 	return momentsv1.NewMediaServiceClient(n.conns[topology.Media])
 }
 
-func (n *Node) openDoor(ctx context.Context) error {
-	door := n.cfg.Topology.Gateway
-	var err error
-	if n.door, err = n.bind(ctx, string(topology.Gateway), door.Listen); err != nil {
-		return err
-	}
-	if n.admin, err = n.bind(ctx, adminSocket(topology.Gateway), door.Admin); err != nil {
-		return err
-	}
-	var access *slog.Logger
-	if door.AccessLog != "" {
-		if access, err = n.openAccessLog(door.AccessLog); err != nil {
-			return err
-		}
-	}
-	if n.foreign, err = n.bindAbroad(ctx, topology.Gateway); err != nil {
-		return err
-	}
-	n.gateway, err = gateway.New(gateway.Config{
-		Region: n.cfg.Topology.Region.ID(), Homes: n.abroad.to(topology.Gateway), Moved: n.moved, Peers: n.foreign, PeerTLS: n.abroad.tls(),
-		Media: n.media(), Links: n.links, Edges: n.edges(), Origin: n.origin(),
-		Accounts: n.accounts(), Posts: n.posts(), Timelines: n.timelines(), Comments: n.comments(),
-		Notices:      n.notices(),
-		Limits:       door.Limits,
-		AdmissionOff: door.Admission == framework.AdmissionOff, Key: door.Key(), Classes: door.QoSTable,
-		Admin: n.admin, Settings: n.cfg.Settings, Access: access,
-		HTTP: edge.ServerConfig{CertFile: door.TLSCert, KeyFile: door.TLSKey},
-		Log:  n.log.With("service", "gateway"),
-	})
-	if err != nil {
-		return fmt.Errorf("start gateway: %w", err)
-	}
-	return nil
-}
-
-// openAccessLog gives the log of the gateway's requests. Several gateways may append to
-// one file: each line is one write.
-func (n *Node) openAccessLog(file string) (*slog.Logger, error) {
-	if file == "-" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, nil)), nil
-	}
-	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the log of requests: %w", err)
-	}
-	n.access = f
-	return slog.New(slog.NewJSONHandler(f, nil)), nil
-}
-
 // settingsOf gives the configuration as pages show it when nobody knows where it was
 // found.
 func settingsOf(t topology.Config) ([]config.InEffect, error) {
@@ -605,71 +555,6 @@ func (n *Node) closeStores() error {
 		errs = append(errs, n.access.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// A part runs until its context ends.
-type part struct {
-	name string
-	run  func(context.Context) error
-}
-
-// runParts runs all parts at once and stops them step by step.
-func runParts(ctx context.Context, steps [][]part) error {
-	type running struct {
-		part
-		stop  context.CancelFunc
-		ended chan error
-	}
-	over := make(chan struct{}, 1) // a part has ended
-	all := make([][]*running, len(steps))
-	for i, step := range steps {
-		for _, p := range step {
-			own, stop := context.WithCancel(context.WithoutCancel(ctx))
-			r := &running{part: p, stop: stop, ended: make(chan error, 1)}
-			all[i] = append(all[i], r)
-			go func() { // ended is waited for below
-				r.ended <- p.run(own)
-				select {
-				case over <- struct{}{}:
-				default:
-				}
-			}()
-		}
-	}
-	var errs []error
-	select {
-	case <-ctx.Done():
-	case <-over:
-	}
-	early := ctx.Err() == nil
-	for _, step := range all {
-		for _, r := range step {
-			if early {
-				select {
-				case err := <-r.ended:
-					errs = append(errs, fmt.Errorf("%s ended by itself: %w", r.name, orNothing(err)))
-					r.ended <- nil
-				default:
-				}
-			}
-			r.stop()
-		}
-		for _, r := range step {
-			if err := <-r.ended; err != nil {
-				errs = append(errs, fmt.Errorf("stop %s: %w", r.name, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-var errNothing = errors.New("without an error")
-
-func orNothing(err error) error {
-	if err == nil {
-		return errNothing
-	}
-	return err
 }
 
 // RolesOf parses the names of roles.
