@@ -114,7 +114,7 @@ type Gateway struct {
 	requests *limits // nil without limits
 	// passwords are tried from one place so often; nil without limits.
 	passwords *limits
-	desk      *edge.Desk // where requests that hash a password wait
+	bulkhead  *edge.Bulkhead // where requests that hash a password wait
 	entry     *edge.Entry
 	admin     net.Listener // nil for none
 	mux       *http.ServeMux
@@ -136,7 +136,7 @@ func New(cfg Config) (*Gateway, error) {
 		region:   cfg.Region,
 		homes:    cfg.Homes,
 		moved:    cfg.Moved,
-		desk:     newDesk(),
+		bulkhead: newBulkhead(),
 		admin:    cfg.Admin,
 		mux:      http.NewServeMux(),
 	}
@@ -159,7 +159,7 @@ func New(cfg Config) (*Gateway, error) {
 		case r.pattern == partPattern:
 			rules.MaxBody = maxPart
 		case hashes(r.method):
-			rules.Desk = g.desk
+			rules.Bulkhead = g.bulkhead
 		}
 		g.mux.Handle(r.pattern, g.entry.HandleRoute(r.pattern, r.method, rules, g.serve(r)))
 	}

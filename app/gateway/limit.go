@@ -82,17 +82,17 @@ func hashes(m *rpc.Method) bool {
 	return false
 }
 
-// deskQueue is how many requests may wait for their password to be hashed: 64 take the
+// hashQueue is how many requests may wait for their password to be hashed: 64 take the
 // account service 2 s with one worker, which one does wait for a log-in.
-const deskQueue = 64
+const hashQueue = 64
 
-// newDesk is where requests wait until a password of theirs may be hashed. A log-in ranks
-// above all that people read and costs a hundred times as much: without a desk a flood
-// from many places, none of which tries too often, is demand of the first class, and
-// admission refuses three readers in four. There is as much room as the account service
+// newBulkhead makes what requests wait at until a password of theirs may be hashed. A
+// log-in ranks above all that people read and costs a hundred times as much: without a
+// bulkhead a flood from many places, none of which tries too often, is demand of the first
+// class, and admission refuses three readers in four. There is as much room as the account service
 // has workers by default, so that little waits there, where its queue is inside of admission.
-func newDesk() *edge.Desk {
-	return edge.NewDesk(runtime.GOMAXPROCS(0)/2, deskQueue, rpc.WithDetails(
+func newBulkhead() *edge.Bulkhead {
+	return edge.NewBulkhead(runtime.GOMAXPROCS(0)/2, hashQueue, rpc.WithDetails(
 		&rpc.Error{
 			Code: rpc.ResourceExhausted, NotRun: true, Retry: 2 * time.Second,
 			Message: "too many people are logging in or registering; try again in a few seconds",

@@ -153,9 +153,9 @@ type Rules struct {
 	// MaxBody is the largest body in bytes; zero means Config.MaxBody. Who lets much in
 	// should read it at once: as long as it is not read, it is in no memory.
 	MaxBody int64
-	// Desk is where the requests of the route wait for their turn; nil for none. It may be
-	// that of several routes. The wait counts into the request's time.
-	Desk *Desk
+	// Bulkhead is where the requests of the route wait for their turn; nil for none. Several
+	// routes may share one. The wait counts into the request's time.
+	Bulkhead *Bulkhead
 }
 
 // HandleRoute is Handle for a route with rules.
@@ -203,12 +203,12 @@ func (q *request) serve(e *Entry, r *http.Request, rules *Rules, next HandlerFun
 	defer q.finish()
 	process.InFlight().Add(&q.call)
 	defer process.InFlight().Remove(&q.call)
-	if rules.Desk != nil {
-		if err := rules.Desk.enter(ctx); err != nil {
+	if rules.Bulkhead != nil {
+		if err := rules.Bulkhead.enter(ctx); err != nil {
 			e.fail(q, r, err)
 			return
 		}
-		defer rules.Desk.leave()
+		defer rules.Bulkhead.leave()
 	}
 	leave, err := e.enter(ctx, &q.call.Call, q.route)
 	if err != nil {

@@ -16,11 +16,11 @@ import (
 	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
-// TestDesk: two of ten requests are served at once, three wait for that in their order,
-// and the others are refused, by one desk for two routes.
-func TestDesk(t *testing.T) {
+// TestBulkhead: two of ten requests are served at once, three wait for that in their order,
+// and the others are refused, by one bulkhead for two routes.
+func TestBulkhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		desk := edge.NewDesk(2, 3, &rpc.Error{Code: rpc.ResourceExhausted, Retry: 2 * time.Second, Message: "too many"})
+		bulkhead := edge.NewBulkhead(2, 3, &rpc.Error{Code: rpc.ResourceExhausted, Retry: 2 * time.Second, Message: "too many"})
 		e := edge.New(edge.Config{Log: quiet(), AdmissionOff: true})
 		var inside, most atomic.Int64
 		work := func(http.ResponseWriter, *http.Request) error {
@@ -30,8 +30,8 @@ func TestDesk(t *testing.T) {
 			return nil
 		}
 		routes := []http.Handler{
-			e.HandleRoute("POST /x", publish, edge.Rules{Desk: desk}, work),
-			e.HandleRoute("POST /y", publish, edge.Rules{Desk: desk}, work),
+			e.HandleRoute("POST /x", publish, edge.Rules{Bulkhead: bulkhead}, work),
+			e.HandleRoute("POST /y", publish, edge.Rules{Bulkhead: bulkhead}, work),
 		}
 		var all sync.WaitGroup
 		var statuses [10]int
@@ -43,7 +43,7 @@ func TestDesk(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		if in, wait := desk.Inside(), desk.Waiting(); in != 2 || wait != 3 {
+		if in, wait := bulkhead.Inside(), bulkhead.Waiting(); in != 2 || wait != 3 {
 			t.Errorf("%d inside and %d waiting, want 2 and 3", in, wait)
 		}
 		all.Wait()
@@ -53,19 +53,19 @@ func TestDesk(t *testing.T) {
 		if n := most.Load(); n != 2 {
 			t.Errorf("%d were served at once, want 2", n)
 		}
-		if in, wait := desk.Inside(), desk.Waiting(); in != 0 || wait != 0 {
+		if in, wait := bulkhead.Inside(), bulkhead.Waiting(); in != 0 || wait != 0 {
 			t.Errorf("%d inside and %d waiting after the last", in, wait)
 		}
 	})
 }
 
-// TestDeskHasTheDeadlineOfTheRequest: who waits too long is answered, and has left no trace.
-func TestDeskHasTheDeadlineOfTheRequest(t *testing.T) {
+// TestBulkheadHasTheDeadlineOfTheRequest: who waits too long is answered, and has left no trace.
+func TestBulkheadHasTheDeadlineOfTheRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		desk := edge.NewDesk(1, 1, &rpc.Error{Code: rpc.ResourceExhausted})
+		bulkhead := edge.NewBulkhead(1, 1, &rpc.Error{Code: rpc.ResourceExhausted})
 		e := edge.New(edge.Config{Log: quiet(), AdmissionOff: true})
 		let := make(chan struct{})
-		h := e.HandleRoute("POST /x", publish, edge.Rules{Desk: desk}, func(http.ResponseWriter, *http.Request) error {
+		h := e.HandleRoute("POST /x", publish, edge.Rules{Bulkhead: bulkhead}, func(http.ResponseWriter, *http.Request) error {
 			<-let
 			return nil
 		})
@@ -85,7 +85,7 @@ func TestDeskHasTheDeadlineOfTheRequest(t *testing.T) {
 		serve(&first, 200)
 		serve(&second, 504)
 		second.Wait()
-		if in, wait := desk.Inside(), desk.Waiting(); in != 1 || wait != 0 {
+		if in, wait := bulkhead.Inside(), bulkhead.Waiting(); in != 1 || wait != 0 {
 			t.Errorf("%d inside and %d waiting, want 1 and 0", in, wait)
 		}
 		close(let)
