@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/qos"
+	"github.com/sluice-rpc/sluice/qos/admission"
 )
 
 // The wire, as kitex v0.16 reads and writes it (all numbers big-endian):
@@ -367,3 +368,23 @@ func appendReset(b []byte) []byte {
 	be.PutUint32(b[start:], uint32(len(b)-start-4))
 	return b
 }
+
+// parseReport reads what a caller's header says of the calls that it has held back; n
+// is zero if it says nothing.
+func parseReport(header []byte) (n uint16, p qos.Priority, method uint32) {
+	if len(header) < rpc.HeaderLen+rpc.ReportLen || header[0] == 0 {
+		return 0, 0, 0
+	}
+	r := header[rpc.HeaderLen:]
+	return be.Uint16(r), min(qos.Priority(be.Uint16(r[2:])), qos.LastPriority), be.Uint32(r[4:])
+}
+
+// appendReport adds what parseReport reads.
+func appendReport(b []byte, r admission.Report) []byte {
+	b = be.AppendUint16(b, r.Count)
+	b = be.AppendUint16(b, uint16(r.Priority))
+	return be.AppendUint32(b, uint32(r.Method))
+}
+
+// maxFrameOverhead bounds what a frame holds besides its message.
+const maxFrameOverhead = 1 << 10
