@@ -15,7 +15,7 @@
 //	program := restart.Process()
 //	ctx, stop := program.Watch(context.Background(), slog.Default())
 //	defer stop()
-//	ln, err := program.Listen(ctx, "entry", ":8080")
+//	ln, err := program.Listen("entry", ":8080")
 //	...
 //	program.Ready() // all is being served
 //	err = server.Serve(ctx, ln)
@@ -72,16 +72,6 @@ var process = sync.OnceValue(func() *Program {
 
 // Process gives this process.
 func Process() *Program { return process() }
-
-// Err tells what was wrong with what the program before has handed on.
-func (p *Program) Err() error { return told(p.child.Err()) }
-
-func told(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("restart: %w", err)
-}
 
 // Listen gives the socket of a name that the program before has handed on, if it had
 // asked for the same address, or else binds the address. The caller closes the listener;
@@ -227,7 +217,7 @@ var hasTerminal = sync.OnceValue(func() bool {
 func (p *Program) replace(ctx context.Context) (pid int, err error) {
 	c, err := p.child.Succeed()
 	if err != nil {
-		return 0, told(err)
+		return 0, fmt.Errorf("restart: %w", err)
 	}
 	ctx, cancel := p.patience(ctx)
 	defer cancel()

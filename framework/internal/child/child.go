@@ -128,9 +128,6 @@ func inherited(fd int, name string) *os.File {
 // Path is the file that a successor is started from.
 func (p *Program) Path() string { return p.path }
 
-// Err tells what was wrong with what the parent has handed on.
-func (p *Program) Err() error { return p.err }
-
 // Listen gives the socket of a name that the parent has handed on, if it had asked for the
 // same address, or else binds the address. The caller closes the listener; until then it
 // is handed on to children.
