@@ -150,8 +150,8 @@ type pulled struct {
 	err      error // of the first page that failed; the others may be there
 }
 
-// pull asks one process. since is the number of the last record we have of it. With
-// wantMore false only the graph is asked for.
+// pull asks one process. since is the number of the last record we have of it. If more
+// says no to its graph, nothing else is asked for.
 func (p *puller) pull(ctx context.Context, t Target, since uint64, more func(*callgraph.Snapshot) bool) (out pulled) {
 	ctx, cancel := context.WithTimeout(ctx, p.most)
 	defer cancel()
