@@ -40,7 +40,7 @@ type ID[K Kind] [16]byte
 
 // Kind is what an ID names.
 type Kind interface {
-	user | post | comment | session | request | media | notice | tag
+	user | post | comment | session | media | notice | tag
 	name() string
 }
 
@@ -49,7 +49,6 @@ type (
 	post    struct{}
 	comment struct{}
 	session struct{}
-	request struct{}
 	media   struct{}
 	notice  struct{}
 	tag     struct{}
@@ -59,7 +58,6 @@ func (user) name() string    { return "user" }
 func (post) name() string    { return "post" }
 func (comment) name() string { return "comment" }
 func (session) name() string { return "session" }
-func (request) name() string { return "request" }
 func (media) name() string   { return "media" }
 func (notice) name() string  { return "notice" }
 func (tag) name() string     { return "tag" }
@@ -73,8 +71,6 @@ type (
 	Comment = ID[comment]
 	// Session is the id of a log-in.
 	Session = ID[session]
-	// Request is the id of a request.
-	Request = ID[request]
 	// Media is the id of a photo or video.
 	Media = ID[media]
 	// Notice is the id of a notice.
@@ -95,9 +91,6 @@ func ParseComment(s string) (Comment, error) { return parse[comment](s) }
 
 // ParseSession reads a Session from its string.
 func ParseSession(s string) (Session, error) { return parse[session](s) }
-
-// ParseRequest reads a Request from its string.
-func ParseRequest(s string) (Request, error) { return parse[request](s) }
 
 // ParseMedia reads a Media from its string.
 func ParseMedia(s string) (Media, error) { return parse[media](s) }

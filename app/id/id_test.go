@@ -145,9 +145,9 @@ func TestEveryKindParses(t *testing.T) {
 		"post":    func(s string) (string, error) { v, err := id.ParsePost(s); return v.String(), err },
 		"comment": func(s string) (string, error) { v, err := id.ParseComment(s); return v.String(), err },
 		"session": func(s string) (string, error) { v, err := id.ParseSession(s); return v.String(), err },
-		"request": func(s string) (string, error) { v, err := id.ParseRequest(s); return v.String(), err },
 		"media":   func(s string) (string, error) { v, err := id.ParseMedia(s); return v.String(), err },
 		"notice":  func(s string) (string, error) { v, err := id.ParseNotice(s); return v.String(), err },
+		"tag":     func(s string) (string, error) { v, err := id.ParseTag(s); return v.String(), err },
 	} {
 		if got, err := parse(text); err != nil || got != text {
 			t.Errorf("%s: %q, %v", name, got, err)

@@ -4,9 +4,10 @@
 // owner of each thing asks it about every single thing it is about to show, so no
 // rule lives anywhere else.
 //
-// Each door has its function: a post's own page, the timeline, the album, comments and
-// likes, writing them, links to media, notices, counts and the red dot. A door that
-// does not open answers exactly as if there were nothing behind it.
+// Each door has its function: a post's own page, with the links to its media; the
+// timeline, and the red dot with it; the album; comments and likes, and their counts;
+// writing them; notices. A door that does not open answers exactly as if there were
+// nothing behind it.
 package privacy
 
 import "time"
@@ -71,15 +72,6 @@ func SeesInAlbum(author Facts, p Post, now time.Time) bool { return SeesPost(aut
 func SeesInTimeline(author Facts, p Post, now time.Time) bool {
 	return author.knows() && SeesPost(author, p, now) && (author.Self || !author.ViewerHides)
 }
-
-// RaisesDot reports whether a new post raises a viewer's red dot: one of somebody
-// else's that is in his timeline.
-func RaisesDot(author Facts, p Post, now time.Time) bool {
-	return !author.Self && SeesInTimeline(author, p, now)
-}
-
-// SeesMedia reports whether a viewer gets links to the media of a post: as he sees it.
-func SeesMedia(author Facts, p Post, now time.Time) bool { return SeesPost(author, p, now) }
 
 // MayReact reports whether a viewer who may see a post may comment on it and like it:
 // its author and friends. A stranger may look only.

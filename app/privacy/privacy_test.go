@@ -41,29 +41,27 @@ func TestRelationsAndDoors(t *testing.T) {
 		{"reacting", func(f privacy.Facts, p privacy.Post) bool {
 			return privacy.SeesPost(f, p, now) && privacy.MayReact(f)
 		}},
-		{"media", func(f privacy.Facts, p privacy.Post) bool { return privacy.SeesMedia(f, p, now) }},
 		{"notices", func(f privacy.Facts, p privacy.Post) bool {
 			return privacy.SeesPost(f, p, now) && privacy.IsTold(f)
 		}},
 		{"counts", func(f privacy.Facts, p privacy.Post) bool {
 			return privacy.SeesPost(f, p, now) && privacy.SeesComment(f)
 		}},
-		{"red dot", func(f privacy.Facts, p privacy.Post) bool { return privacy.RaisesDot(f, p, now) }},
 	}
 	for _, c := range []struct {
 		name  string
 		facts privacy.Facts
 		want  string // a letter for each door: y or -
 	}{
-		//                          detail, timeline, album, comments, reacting, media, notices, counts, red dot
-		{"the author", self, "yyyyyy-y-"},
-		{"a friend", friend, "yyyyyyyyy"},
-		{"a friend whom the author hides it from", denied, "---------"},
-		{"a friend who does not want the author's", unwanted, "y-yyyyyy-"},
-		{"a chat-only friend", chatOnly, "---------"},
-		{"a stranger", stranger, "---------"},
-		{"a stranger, the author being open", open, "y-y--y---"},
-		{"somebody blocked", blocked, "---------"},
+		//                          detail, timeline, album, comments, reacting, notices, counts
+		{"the author", self, "yyyyy-y"},
+		{"a friend", friend, "yyyyyyy"},
+		{"a friend whom the author hides it from", denied, "-------"},
+		{"a friend who does not want the author's", unwanted, "y-yyyyy"},
+		{"a chat-only friend", chatOnly, "-------"},
+		{"a stranger", stranger, "-------"},
+		{"a stranger, the author being open", open, "y-y----"},
+		{"somebody blocked", blocked, "-------"},
 	} {
 		for i, door := range doors {
 			t.Run(c.name+"/"+door.name, func(t *testing.T) {
@@ -229,7 +227,6 @@ func TestDoorsAgree(t *testing.T) {
 			wider := []string{}
 			for name, open := range map[string]bool{
 				"timeline": privacy.SeesInTimeline(f, p, now), "album": privacy.SeesInAlbum(f, p, now),
-				"media": privacy.SeesMedia(f, p, now), "red dot": privacy.RaisesDot(f, p, now),
 			} {
 				if open && !page {
 					wider = append(wider, name)
