@@ -386,7 +386,6 @@ func TestEventsEndAtShutdown(t *testing.T) {
 	}
 }
 
-// TestEventsWithoutRoom: the answer of a recorder is no stream, and does no harm.
 func TestEventsWithoutSession(t *testing.T) {
 	g := newFake(t).gateway(t)
 	w := httptest.NewRecorder()
