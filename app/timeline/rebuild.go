@@ -39,6 +39,9 @@ func (s *Service) Rebuild(ctx context.Context, req *momentsv1.RebuildRequest) (*
 			return nil, err
 		}
 	}
+	if !s.keeps(reader) { // what were put in here now, nobody would take out again
+		return nil, rpc.Errorf(rpc.FailedPrecondition, "the timeline is kept in region %d, where its reader is at home", s.homes.Of(reader).Region)
+	}
 	to := recipient{reader, kv.SlotOf(reader[:])}
 	cut, err := s.store.Get(ctx, to.slot, readerKey(tableTrimmed, reader), kv.Linearizable)
 	if err != nil {

@@ -40,6 +40,8 @@ func newRebuildCmd() *cobra.Command {
   - with --all, what deleted accounts have left of timelines, notices, pictures and
     uploads is removed.
 
+It mends who is at home in the region, those among them who have moved here.
+
 It runs online, while people read and write. Doing it again changes nothing more, so
 after an interruption it may simply be started again, or go on where it was with
 --from. Albums, posts, comments and friendships are what the rest is made from, and
@@ -128,17 +130,19 @@ func (r *rebuilding) everybody(ctx context.Context) error {
 		}
 		return fmt.Errorf("%w; to go on: moments rebuild --all --data %s --from %s", err, r.data, cursor)
 	}
+	at := newResidents(r.stored.region, r.stored.accounts)
 	for {
-		var res *momentsv1.ListUsersResponse
+		var users []string
+		var next string
 		err := retry(ctx, func() (err error) {
-			res, err = r.stored.accounts.ListUsers(ctx, &momentsv1.ListUsersRequest{Cursor: cursor})
+			users, next, err = at.page(ctx, cursor, at.has)
 			return err
 		})
 		if err != nil {
 			return interrupted(fmt.Errorf("list people: %w", err))
 		}
-		for _, p := range res.GetProfiles() {
-			if err := r.person(ctx, p.GetUserId()); err != nil {
+		for _, user := range users {
+			if err := r.person(ctx, user); err != nil {
 				if ctx.Err() != nil {
 					return interrupted(err)
 				}
@@ -151,7 +155,7 @@ func (r *rebuilding) everybody(ctx context.Context) error {
 				fmt.Fprintf(r.out, "%d people done, %d entries added, %d removed\n", r.people, r.added, r.removed)
 			}
 		}
-		if cursor = res.GetNextCursor(); cursor == "" {
+		if cursor = next; cursor == "" {
 			if err := r.deleted(ctx); err != nil {
 				return err
 			}

@@ -21,7 +21,6 @@ import (
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/ocean"
 	"github.com/sluice-rpc/sluice/app/pki"
-	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
 // regionTime is how long a region may take to join or to leave, if nobody says.
@@ -175,7 +174,7 @@ func changeRegion(ctx context.Context, data, name string, join bool, wait time.D
 	return err
 }
 
-// atHome counts who is at home in the region that runs on a directory.
+// atHome counts who is at home in the region that runs on a directory, or about to be.
 func atHome(ctx context.Context, dir string) (n int, err error) {
 	state, err := cluster.ReadState(dir)
 	if err != nil {
@@ -187,26 +186,14 @@ func atHome(ctx context.Context, dir string) (n int, err error) {
 	}
 	defer func() { _ = conn.Close() }() // it was only asked
 	ctx = toolContext(ctx, "moments region")
-	moved := homes.NewTable(accounts)
-	if err := moved.Refresh(ctx); err != nil {
-		return 0, err
-	}
-	own := id.Region(state.Region)
+	r := newResidents(id.Region(state.Region), accounts)
 	for cursor := ""; ; {
-		res, err := accounts.ListUsers(ctx, &momentsv1.ListUsersRequest{Cursor: cursor})
+		users, next, err := r.page(ctx, cursor, func(h homes.Home) bool { return h.Keeps(r.region) })
 		if err != nil {
 			return 0, err
 		}
-		for _, p := range res.GetProfiles() {
-			u, err := id.ParseUser(p.GetUserId())
-			if err != nil {
-				return 0, err
-			}
-			if moved.Of(u).Keeps(own) {
-				n++
-			}
-		}
-		if cursor = res.GetNextCursor(); cursor == "" {
+		n += len(users)
+		if cursor = next; cursor == "" {
 			return n, nil
 		}
 	}

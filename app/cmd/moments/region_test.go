@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-rpc/sluice/app/cluster"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/topology"
+	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
 // numbersOf reads which number each region of a directory has.
@@ -42,6 +43,16 @@ func refuses(t *testing.T, want string, args ...string) {
 	if out, err := tool(t.Context(), args...); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("moments %s: %v, want something about %q:\n%s", strings.Join(args, " "), err, want, out)
 	}
+}
+
+// idOf finds somebody by his name in a region.
+func idOf(t *testing.T, data, name string) string {
+	t.Helper()
+	res, err := mustDial(t, data).accounts.FindUser(toolContext(t.Context(), "moments region"), &momentsv1.FindUserRequest{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.GetProfile().GetUserId()
 }
 
 // TestRegion: the commands that have a region join and leave, and what they refuse.
@@ -123,6 +134,13 @@ func TestRegion(t *testing.T) {
 			t.Errorf("it has number %d, want %d", got, number)
 		}
 		refuses(t, "people are at home in sh", "region", "leave", "SH", "--data", data)
+		sh, ca := filepath.Join(data, "sh"), filepath.Join(data, "ca")
+		says(t, 0, []string{"at home in ca"}, "rehome", "wang-sh", "--to", "ca", "--data", sh)
+		refuses(t, "1 people are at home in ca", "region", "leave", "CA", "--data", data)
+		says(t, 0, []string{"people               1\n"}, "rebuild", "--all", "--data", ca)
+		says(t, 0, []string{"people               0\n"}, "rebuild", "--all", "--data", sh)
+		refuses(t, "kept in region", "rebuild", "--user", idOf(t, sh, "wang-sh"), "--data", sh)
+		says(t, 0, []string{"at home in sh"}, "rehome", "wang-sh", "--to", "sh", "--data", ca)
 		says(t, 0, []string{"CA has left"}, "region", "leave", "CA", "--data", data)
 		refuses(t, "there is no region ca", "region", "leave", "CA", "--data", data)
 	}

@@ -3,14 +3,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"iter"
-	"maps"
 	"slices"
 
 	"github.com/sluice-rpc/sluice/app/cluster"
-	"github.com/sluice-rpc/sluice/app/homes"
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/load"
 	"github.com/sluice-rpc/sluice/app/privacy"
@@ -63,46 +60,25 @@ func (s *storedOverRPC) close() {
 	}
 }
 
-// People gives who is at home in the region. The region in somebody's id keeps his name, so
-// it lists him, also when he has moved to another one, where his timeline is.
+// People gives who is at home in the region.
 func (s *storedOverRPC) People(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		moved := homes.NewTable(s.accounts)
-		if err := moved.Refresh(ctx); err != nil {
-			yield("", err)
-			return
-		}
-		one := func(user string) bool {
-			if _, ok := s.people[user]; ok {
-				s.seeded++
-			}
-			return yield(user, nil)
-		}
-		for _, u := range slices.SortedFunc(maps.Keys(moved.All()), func(a, b id.User) int { return bytes.Compare(a[:], b[:]) }) {
-			if u.Region() != s.region && moved.Of(u).Takes(s.region) && !one(u.String()) {
-				return
-			}
-		}
+		r := newResidents(s.region, s.accounts)
 		for cursor := ""; ; {
-			res, err := s.accounts.ListUsers(ctx, &momentsv1.ListUsersRequest{Cursor: cursor})
+			users, next, err := r.page(ctx, cursor, r.has)
 			if err != nil {
 				yield("", err)
 				return
 			}
-			for _, p := range res.GetProfiles() {
-				u, err := id.ParseUser(p.GetUserId())
-				if err != nil {
-					yield("", err)
-					return
+			for _, user := range users {
+				if _, ok := s.people[user]; ok {
+					s.seeded++
 				}
-				if h, has := moved.All()[u]; has && !h.Keeps(s.region) {
-					continue
-				}
-				if !one(p.GetUserId()) {
+				if !yield(user, nil) {
 					return
 				}
 			}
-			if cursor = res.GetNextCursor(); cursor == "" {
+			if cursor = next; cursor == "" {
 				return
 			}
 		}
