@@ -4,6 +4,7 @@ package account_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluice-rpc/sluice/app/account"
+	"github.com/sluice-rpc/sluice/app/id"
+	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/app/kv/memkv"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	"github.com/sluice-rpc/sluice/framework/rpctest"
@@ -387,6 +390,42 @@ func TestListUsers(t *testing.T) {
 	}
 	_, err := w.ListUsers(t.Context(), &momentsv1.ListUsersRequest{Cursor: "!"})
 	wantProblem(t, err, rpc.InvalidArgument, "invalid")
+}
+
+// TestListDeleted: who is gone is listed where he was at home when he went, whatever region
+// his name is of, once nothing is left of him.
+func TestListDeleted(t *testing.T) {
+	w := newWorld(t)
+	w.register("mary")
+	moved, leaving := id.User{7: 2, 15: 1}, id.User{7: 1, 15: 2}
+	at := binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixMilli()))
+	for u, cleared := range map[id.User]byte{moved: 1, leaving: 0} {
+		b := new(kv.Batch).Put(append([]byte{'x'}, u[:]...), append(slices.Clone(at), cleared))
+		if _, err := w.store.Apply(t.Context(), kv.SlotOf(u[:]), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var gone []string
+	for cursor := ""; ; {
+		res, err := w.ListUsers(t.Context(), &momentsv1.ListUsersRequest{Cursor: cursor, Deleted: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range res.GetProfiles() {
+			gone = append(gone, p.GetUserId())
+		}
+		if cursor = res.GetNextCursor(); cursor == "" {
+			break
+		}
+		_, err = w.ListUsers(t.Context(), &momentsv1.ListUsersRequest{Cursor: cursor})
+		wantProblem(t, err, rpc.InvalidArgument, "invalid") // it is of the other list
+	}
+	if !slices.Equal(gone, []string{moved.String()}) {
+		t.Errorf("deleted accounts: %v, want %v", gone, moved)
+	}
+	if names := w.users(0); !slices.Equal(names, []string{"mary"}) {
+		t.Errorf("users %v, want mary", names)
+	}
 }
 
 func TestConfig(t *testing.T) {

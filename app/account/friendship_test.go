@@ -130,6 +130,6 @@ func FuzzDecode(f *testing.F) {
 		_ = decodeFriend(b)
 		_, _, _, _ = decodeHash(string(b))
 		_, _ = cutToken(string(b))
-		_, _ = parseUserCursor(string(b))
+		_, _ = parseUserCursor(prefixName, string(b))
 	})
 }

@@ -21,6 +21,12 @@ const (
 // whose name was never taken is not listed. A cursor is the slot and the name where
 // the next page begins.
 func (s *Service) ListUsers(ctx context.Context, req *momentsv1.ListUsersRequest) (*momentsv1.ListUsersResponse, error) {
+	// Who is gone is listed by the mark that he left, where he was at home then: his name
+	// is kept where he was at home first.
+	table, list := byte(prefixName), s.listed
+	if req.GetDeleted() {
+		table, list = prefixLeaving, cleared
+	}
 	limit := int(req.GetLimit())
 	switch {
 	case limit == 0:
@@ -28,58 +34,61 @@ func (s *Service) ListUsers(ctx context.Context, req *momentsv1.ListUsersRequest
 	case limit > maxUserPage:
 		return nil, problem.Invalid("limit", "is %d, want 1 to %d, or 0 for %d", limit, maxUserPage, defaultUserPage)
 	}
-	at, err := parseUserCursor(req.GetCursor())
+	at, err := parseUserCursor(table, req.GetCursor())
 	if err != nil {
 		return nil, err
 	}
-	items, next, err := kv.ScanSlots(ctx, s.store, at, kv.Prefix([]byte{prefixName}, limit), kv.Linearizable)
+	items, next, err := kv.ScanSlots(ctx, s.store, at, kv.Prefix([]byte{table}, limit), kv.Linearizable)
 	if err != nil {
 		return nil, problem.Store("list users", err)
 	}
 	res := &momentsv1.ListUsersResponse{}
 	for _, item := range items {
-		c, err := decodeClaim(item.Value)
-		if err != nil {
-			return nil, err
-		}
-		u, ver, err := s.user(ctx, c.user)
+		p, err := list(ctx, item.Item)
 		if err != nil {
 			return nil, problem.Store("list users", err)
 		}
-		switch {
-		case ver != 0 && !req.GetDeleted():
-			res.Profiles = append(res.Profiles, u.profile)
-		case ver == 0 && req.GetDeleted():
-			gone, err := s.cleared(ctx, c.user)
-			if err != nil {
-				return nil, problem.Store("list users", err)
-			}
-			if gone {
-				res.Profiles = append(res.Profiles, &momentsv1.Profile{UserId: c.user.String()})
-			}
+		if p != nil {
+			res.Profiles = append(res.Profiles, p)
 		}
 	}
 	if next.Slot < kv.Slots {
-		res.NextCursor = cursor.MakeLong(prefixName, id.User{}, next.Encode())
+		res.NextCursor = cursor.MakeLong(table, id.User{}, next.Encode())
 	}
 	return res, nil
 }
 
-// cleared reports whether a user's account is deleted and all that it left is removed.
-func (s *Service) cleared(ctx context.Context, u id.User) (bool, error) {
-	item, err := s.store.Get(ctx, slotOfUser(u), userKey(prefixLeaving, u), kv.Linearizable)
-	if err != nil || item.Ver == 0 {
-		return false, err
+// listed gives the profile of whose name it is, nil if he has no account any more.
+func (s *Service) listed(ctx context.Context, name kv.Item) (*momentsv1.Profile, error) {
+	c, err := decodeClaim(name.Value)
+	if err != nil {
+		return nil, err
 	}
-	left, err := decodeFarewell(item.Value)
-	return left.cleared, err
+	u, ver, err := s.user(ctx, c.user)
+	if err != nil || ver == 0 {
+		return nil, err
+	}
+	return u.profile, nil
 }
 
-func parseUserCursor(s string) (kv.Place, error) {
+// cleared gives what is left of a profile whose account is deleted, nil as long as there is
+// something else left.
+func cleared(_ context.Context, mark kv.Item) (*momentsv1.Profile, error) {
+	if len(mark.Key) != 17 {
+		return nil, errDamaged
+	}
+	left, err := decodeFarewell(mark.Value)
+	if err != nil || !left.cleared {
+		return nil, err
+	}
+	return &momentsv1.Profile{UserId: id.User(mark.Key[1:]).String()}, nil
+}
+
+func parseUserCursor(table byte, s string) (kv.Place, error) {
 	if s == "" {
 		return kv.Place{}, nil
 	}
-	b, err := cursor.ParseLong(prefixName, id.User{}, s)
+	b, err := cursor.ParseLong(table, id.User{}, s)
 	if err != nil {
 		return kv.Place{}, problem.Invalid("cursor", "%v", err)
 	}
