@@ -39,6 +39,8 @@ const (
 	// record, a deleted comment's, its row among those held, and one for the outbox. All
 	// of them together need headOps more: the head and a snapshot to be dropped.
 	arriveOps, headOps = 4, 4
+	// maxAhead lets any time pass.
+	maxAhead = time.Duration(1<<63 - 1)
 	// batchOps is how many operations a batch may have here; the queue needs the rest.
 	batchOps = 90
 )
@@ -224,7 +226,7 @@ type merging struct {
 // trust has the time of what comes let pass, if an operator has looked at its clock.
 func (m *merging) trust(released bool) {
 	if released {
-		m.rules.Ahead = 1<<63 - 1
+		m.rules.Ahead = maxAhead
 	}
 }
 
@@ -419,12 +421,14 @@ func (m *merging) release(ctx context.Context) error {
 	if err != nil || len(firsts) == 0 {
 		return err
 	}
+	rules := m.rules
+	rules.Ahead = maxAhead // its time was looked at when it came, or let pass
 	for more := true; more; {
 		more = false
 		for i := range firsts {
 			for firsts[i] != nil {
 				c := firsts[i]
-				verdict, _ := m.rules.Judge(m.head, &c.Record, m.s.now())
+				verdict, _ := rules.Judge(m.head, &c.Record, m.s.now())
 				if verdict != causal.Due && verdict != causal.Known {
 					break
 				}

@@ -491,6 +491,82 @@ func TestClockAYearAhead(t *testing.T) {
 	o.at[2].sees(mia, "today", "today, too")
 }
 
+// TestAfterAYearAhead: once an operator has let pass what a bad clock has made, people go
+// on under the post, in all regions, though all that follows stands in next year, too.
+func TestAfterAYearAhead(t *testing.T) {
+	o := newOcean(t)
+	clock := func(change func() time.Time) {
+		o.at[1].now = change
+		o.at[1].reopen()
+		o.join()
+	}
+	clock(func() time.Time { return time.Now().AddDate(1, 0, 0) })
+	o.at[1].add(wang, "", "one")
+	clock(nil)
+	o.at[1].add(wang, "", "two")
+	refused := func() (all []error) {
+		for _, l := range o.lines {
+			all = append(all, l.Refused...)
+		}
+		return all
+	}
+	o.carry(t)
+	if n := len(refused()); n != 4 {
+		t.Errorf("refused %v, want both in both of the other regions", refused())
+	}
+	release := func(from, to id.Region) {
+		l := o.line(from, to)
+		l.Released = true
+		l.Replay(t)
+		l.Released, l.Refused = false, nil
+	}
+	release(1, 2)
+	o.at[2].sees(mia, "one", "two")
+	o.at[2].add(mia, "", "three")
+	o.carry(t)
+	if n := len(o.line(2, 3).Refused); n != 1 {
+		t.Errorf("refused %v, want one where nobody has looked yet", o.line(2, 3).Refused)
+	}
+	release(1, 3)
+	release(2, 3)
+	for _, p := range o.at {
+		p.sees(mia, "one", "two", "three")
+	}
+
+	// Nobody has to look any more.
+	four := o.at[3].add(kate, "", "four")
+	o.line(3, 2).Carry(t)
+	o.at[2].add(mia, four, "five")
+	o.line(2, 1).Carry(t)
+	o.at[1].sees(mia, "one", "two", "three") // five waits for four
+	o.at[1].add(wang, "", "six")
+	for range 2 {
+		o.carry(t)
+	}
+	if all := refused(); len(all) != 0 {
+		t.Errorf("refused: %v", all)
+	}
+	o.equal(t, "in the end")
+}
+
+// TestReleasedBeforeItsCause: what an operator has let pass and waits for its cause is not
+// looked at again when that has come.
+func TestReleasedBeforeItsCause(t *testing.T) {
+	o := newOcean(t)
+	o.at[1].now = func() time.Time { return time.Now().AddDate(1, 0, 0) }
+	o.at[1].reopen()
+	o.join()
+	one := o.at[3].add(kate, "", "one")
+	o.line(3, 1).Carry(t)
+	o.at[1].add(wang, one, "two")
+	l := o.line(1, 2)
+	l.Released = true
+	l.Carry(t)
+	o.at[2].sees(mia)
+	o.line(3, 2).Carry(t)
+	o.at[2].sees(mia, "one", "two")
+}
+
 // TestToldAtHome: each is told by his own region, when it hears of the operation.
 func TestToldAtHome(t *testing.T) {
 	o := newOcean(t)

@@ -18,7 +18,9 @@ type Rules struct {
 	// means that every number is one.
 	Regions *Registry
 	// Ahead is how far ahead of the wall a record's time may be; 0 means 24 hours. One bad
-	// clock would otherwise put all that is written after it far into the future.
+	// clock would otherwise put all that is written after it far into the future. Where one
+	// has, and an operator has let it pass, what merely comes after it is taken in: no clock
+	// has put that there.
 	Ahead time.Duration
 }
 
@@ -58,13 +60,26 @@ func (u Rules) place(at Head, r *Record, now time.Time) (Verdict, error) {
 	if bound == 0 {
 		bound = ahead
 	}
-	if over := r.ID.Time().Sub(now); over > bound {
+	if over := r.ID.Time().Sub(now); over > bound && !at.leadsTo(r) {
 		return Refused, fmt.Errorf("%w: by %v, and %v are allowed", ErrAhead, over, bound)
 	}
 	if r.Seq > have+1 || !at.Seen.Covers(r.Deps) && !at.Seen.Covers(u.Regions.Needed(r.Deps)) {
 		return Early, nil
 	}
 	return Due, nil
+}
+
+// leadsTo reports whether a record may have its time from what it comes after, and none of
+// it from a clock: at most a millisecond later for each operation, those included that are
+// missing here.
+func (h Head) leadsTo(r *Record) bool {
+	steps := uint64(1)
+	for _, e := range r.Deps {
+		if have := h.Seen.Of(e.Region); have < e.Seq {
+			steps = min(steps+min(e.Seq-have, maxTime), maxTime)
+		}
+	}
+	return r.ID.Time().UnixMilli() <= h.Last+int64(steps)
 }
 
 // check holds a record against what Head.Next makes.

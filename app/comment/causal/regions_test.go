@@ -92,6 +92,36 @@ func count(yes bool) int {
 	return 0
 }
 
+// TestFollowsAYearAhead: where a post is in next year, what follows there is not refused for
+// that; what a clock has put further still is.
+func TestFollowsAYearAhead(t *testing.T) {
+	now, year := time.UnixMilli(1_000), int64(365*24*time.Hour/time.Millisecond)
+	head := causal.Head{Last: year, Seen: causal.Vector{{Region: 1, Seq: 3}, {Region: 2, Seq: 1}}}
+	both := func(one, two uint64) causal.Vector {
+		return causal.Vector{{Region: 1, Seq: one}, {Region: 2, Seq: two}}
+	}
+	for _, c := range []struct {
+		name string
+		ms   int64
+		deps causal.Vector
+		want causal.Verdict
+	}{
+		{"the next", year + 1, both(3, 1), causal.Due},
+		{"later than it follows", year + 2, both(3, 1), causal.Refused},
+		{"beside the next", year, both(3, 0)[:1], causal.Due},
+		{"after two that are missing", year + 3, both(5, 1), causal.Early},
+		{"later than it can be by those", year + 4, both(5, 1), causal.Refused},
+		{"after one of either region", year + 3, both(4, 2), causal.Early},
+		{"after more than there can be", 1<<48 - 1, both(1<<62, 1<<62), causal.Early},
+		{"by a day", year + int64(24*time.Hour/time.Millisecond), both(3, 1), causal.Refused},
+	} {
+		r := made(c.ms, 1, c.deps, causal.Like, id.Comment{})
+		if got, err := (causal.Rules{}).Judge(head, &r, now); got != c.want || (got == causal.Refused) != errors.Is(err, causal.ErrAhead) {
+			t.Errorf("%s: verdict %v, %v; want %v", c.name, got, err, c.want)
+		}
+	}
+}
+
 // TestQuarantineHealsWithTime: a record that was too far ahead is taken in when it is
 // not any more, or when an operator allows more.
 func TestQuarantineHealsWithTime(t *testing.T) {

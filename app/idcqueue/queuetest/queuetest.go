@@ -35,6 +35,8 @@ type Line struct {
 	From, To End
 	// Twice has everything that is carried come twice.
 	Twice bool
+	// Released has what is carried be what an operator lets out of quarantine.
+	Released bool
 	// Refused has why records were refused, in their order.
 	Refused []error
 
@@ -140,7 +142,7 @@ func (l *Line) deliver(t T, s stretch) {
 		return
 	}
 	for rest := s.records; len(rest) > 0; {
-		in := &idcqueue.In{From: l.From.Region, Slot: s.slot, Records: rest, Batch: new(kv.Batch)}
+		in := &idcqueue.In{From: l.From.Region, Slot: s.slot, Records: rest, Released: l.Released, Batch: new(kv.Batch)}
 		out, err := l.To.Box.Open(t.Context(), s.slot)
 		if err != nil {
 			t.Fatal(err)
@@ -206,7 +208,7 @@ func (l *Line) Snapshot(t T, slots ...kv.Slot) {
 				t.Fatal(err)
 			}
 			for more := len(rows) > 0 || from != nil; more; {
-				part := &idcqueue.Part{From: l.From.Region, Slot: slot, Start: from, End: next, Rows: rows, Batch: new(kv.Batch)}
+				part := &idcqueue.Part{From: l.From.Region, Slot: slot, Start: from, End: next, Rows: rows, Released: l.Released, Batch: new(kv.Batch)}
 				out, err := l.To.Box.Open(t.Context(), slot)
 				if err != nil {
 					t.Fatal(err)
