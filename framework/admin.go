@@ -120,6 +120,8 @@ func beside(whose string, given, defaults []config.Setting) []admin.Setting {
 }
 
 // LogHandler gives a handler that logs to h what h would log, unless an operator has set
-// another level on the page /admin/log. The log of a Server has it already; a program
-// puts it around the handlers of its other loggers, at best that of slog.Default.
+// another level on the page /admin/log. A line that is written with the context of a call,
+// a request or a job (slog.InfoContext) gets the trace and the entry of that, unless it has
+// them. The log of a Server has all this already; a program puts it around the handlers of
+// its other loggers, at best that of slog.Default.
 func LogHandler(h slog.Handler) slog.Handler { return loglevel.Process().Handler(h) }
