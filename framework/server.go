@@ -46,6 +46,7 @@ type Server struct {
 
 	admission *admit.Service          // at the door of the process; nil without admission
 	gate      gate                    // open while calls of this process are let in
+	draining  chan struct{}           // closed when Run begins to shut down
 	secured   atomic.Pointer[secured] // since Listen; nil without TLS
 	reloads   reloads
 }
@@ -55,7 +56,7 @@ var _ rpc.Registrar = (*Server)(nil)
 // NewServer makes a server. What is wrong with the configuration is returned by
 // Listen and Run, so that a main function has one place to look.
 func NewServer(cfg ServerConfig, opts ...ServerOption) *Server {
-	s := &Server{byName: map[string]map[string]*interceptor.Method{}, byShort: map[string]*interceptor.Method{}}
+	s := &Server{byName: map[string]map[string]*interceptor.Method{}, byShort: map[string]*interceptor.Method{}, draining: make(chan struct{})}
 	s.reloads.began = make(chan struct{})
 	s.cfg, s.err = cfg.withDefaults()
 	process.Serves(cfg.Service)
@@ -95,6 +96,7 @@ func (s *Server) Register(svc *rpc.Service, handlers []rpc.Handler) {
 	for i, m := range svc.Methods {
 		method := interceptor.NewMethod(m, handlers[i], s.opts.interceptors, s.opts.log, s.admission, interceptor.ProcessObserver())
 		method.Allow(allowList(s.cfg.Allow).callersOf(svc.Name, m.Name))
+		method.Drains(s.draining)
 		methods[m.Name] = method
 		served.Methods = append(served.Methods, method)
 		if _, twice := s.byShort[m.Name]; twice {
@@ -281,6 +283,7 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-calls.Ended():
 			failed = fmt.Errorf("framework: service %s: serving ended by itself: %w", s.cfg.Service, calls.Err())
 		}
+		close(s.draining)
 		state.Drain()
 		others.drain()
 		s.gate.close(s.cfg.DrainTimeout)

@@ -43,7 +43,7 @@ func (s *Server) handle(m *method, stream grpc.ServerStream) error {
 	ctx := stream.Context()
 	now := time.Now()
 	c := &call{stream: stream, method: m, limit: s.cfg.MaxMessageBytes}
-	o := interceptor.Opening{Conn: ctx, Stream: c, Header: m.head, Draining: s.draining}
+	o := interceptor.Opening{Conn: ctx, Stream: c, Header: m.head}
 	s.describe(ctx, &o, now)
 	served := m.Open(&o, now)
 	c.served = served

@@ -606,3 +606,74 @@ func TestEqualLimits(t *testing.T) {
 		})
 	})
 }
+
+// lasting is a method whose calls last until their server begins to shut down.
+var lasting = &rpc.Method{
+	Service: "sluice.test.v1.Lasting", Name: "Wait", Class: qos.Browse, Timeout: time.Hour,
+	NewRequest:  func() proto.Message { return new(testpb.Drop) },
+	NewResponse: func() proto.Message { return new(testpb.Drop) },
+}
+
+// TestEqualDrain: a call that lasts is told when its server begins to shut down, however it
+// came, and answered.
+func TestEqualDrain(t *testing.T) {
+	for _, way := range []string{"own", "gRPC", "local"} {
+		t.Run(way, func(t *testing.T) {
+			g := grpcserver.New(grpcserver.Config{})
+			quiet := slog.New(slog.DiscardHandler)
+			srv := framework.NewServer(framework.ServerConfig{Service: "lasting", DrainTimeout: time.Hour}, framework.WithTransport(g), framework.WithoutSignals(), framework.WithLogger(quiet))
+			began := make(chan struct{})
+			srv.Register(&rpc.Service{Name: lasting.Service, Methods: []*rpc.Method{lasting}}, []rpc.Handler{
+				func(ctx context.Context, _ proto.Message) (proto.Message, error) {
+					select {
+					case <-rpc.Draining(ctx):
+						return nil, rpc.Errorf(rpc.Aborted, "told before anything has ended")
+					default:
+						close(began)
+					}
+					select {
+					case <-rpc.Draining(ctx):
+						return &testpb.Drop{N: 1}, nil
+					case <-ctx.Done():
+						return nil, ctx.Err()
+					}
+				},
+			})
+			if err := srv.Listen(); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			done := make(chan error, 1)
+			go func() { done <- srv.Run(ctx) }()
+
+			var conn *framework.Conn
+			if at := slices.IndexFunc(wires, func(w wire) bool { return w.name == way }); at >= 0 {
+				conn = wires[at].dial(t, &pair{Server: srv, grpc: g}, framework.TLS{})
+			} else {
+				conn = framework.DialLocal(srv)
+				t.Cleanup(func() { _ = conn.Close() })
+			}
+			answered := make(chan error, 1)
+			go func() {
+				res, err := conn.Invoke(context.Background(), lasting, &testpb.Drop{})
+				if err == nil && res.(*testpb.Drop).GetN() != 1 {
+					err = errors.New("another answer")
+				}
+				answered <- err
+			}()
+			select {
+			case <-began:
+			case err := <-answered:
+				t.Fatal("answered before the end:", err)
+			}
+			cancel()
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+			if err := <-done; err != nil {
+				t.Error("Run:", err)
+			}
+		})
+	}
+}

@@ -219,8 +219,8 @@ type drainKey struct{}
 var DrainKey any = drainKey{}
 
 // Draining gives a channel that is closed when the server that serves ctx begins to shut
-// down. A handler of a long stream ends soon after: when the time to drain is over the
-// stream is cut. It is nil, and never ready, outside of a stream.
+// down. A handler of a long call or stream ends soon after: when the time to drain is over
+// it is cut. It is nil, and never ready, outside of what a server serves.
 func Draining(ctx context.Context) <-chan struct{} {
 	c, _ := ctx.Value(DrainKey).(<-chan struct{})
 	return c

@@ -21,8 +21,6 @@ type Opening struct {
 	Identity string
 	Header   rpc.Header // made by the entry, but for the trace; the class is the contract's
 	Stream   Stream
-	// Draining is closed when the server begins to shut down.
-	Draining <-chan struct{}
 }
 
 // A Stream is what carries the messages of an opened call.
@@ -34,9 +32,8 @@ type Stream interface {
 
 // opened is the origin of such a call.
 type opened struct {
-	stream   Stream
-	draining <-chan struct{}
-	decided  chan *rpc.Error // capacity 1: nil lets a call in that has waited
+	stream  Stream
+	decided chan *rpc.Error // capacity 1: nil lets a call in that has waited
 }
 
 var _ Origin = (*opened)(nil)
@@ -44,7 +41,7 @@ var _ Origin = (*opened)(nil)
 // Open makes the call of an opening. Await, and if that lets it in Run, End and Leave
 // follow.
 func (m *Method) Open(o *Opening, now time.Time) *ServerCall {
-	origin := &opened{stream: o.Stream, draining: o.Draining, decided: make(chan *rpc.Error, 1)}
+	origin := &opened{stream: o.Stream, decided: make(chan *rpc.Error, 1)}
 	c := &ServerCall{method: m, origin: origin, opened: true}
 	c.conn = cancelOnly{o.Conn}
 	c.call.Method, c.call.Peer, c.call.Identity, c.call.Header = m.rpc, o.Peer, o.Identity, o.Header
@@ -111,17 +108,6 @@ func (o *opened) Refuse(_ *ServerCall, err *rpc.Error) { o.decided <- err }
 
 // Flush implements admit.Flusher.
 func (o *opened) Flush() {}
-
-// value gives what the context of such a call holds beyond that of others.
-func (o *opened) value(key any) (any, bool) {
-	switch key {
-	case rpc.StreamKey:
-		return rpc.MessageStream(o.stream), true
-	case rpc.DrainKey:
-		return o.draining, true
-	}
-	return nil, false
-}
 
 // onlyOpened refuses a call of a method with streams that came over what carries none.
 func onlyOpened(c *ServerCall, _ *admit.Batch) arrival {

@@ -91,6 +91,8 @@ type Method struct {
 	habit   *habit                       // what its calls call
 	callers atomic.Pointer[identity.Set] // who may call it; nil: everybody
 
+	draining <-chan struct{} // closed when its server begins to shut down
+
 	observer *Observer // nil if nothing is recorded, then so is what follows
 	records  *tracing.Method
 	sampler  *tracing.Sampler // of calls that come from outside of the system
@@ -267,6 +269,9 @@ func (c *ServerCall) Arrive(b *admit.Batch) (waits bool, refused *rpc.Error) {
 
 // Allow says who may call the method from now on; nil is everybody.
 func (m *Method) Allow(callers *identity.Set) { m.callers.Store(callers) }
+
+// Drains gives what is closed when the method's server begins to shut down, before any call.
+func (m *Method) Drains(begins <-chan struct{}) { m.draining = begins }
 
 // Restricted says whether only some may call the method.
 func (m *Method) Restricted() bool { return m.callers.Load() != nil }

@@ -124,13 +124,17 @@ func ClassOf(err error) callgraph.Class {
 // Value implements context.Context. What the framework does not know may be that of
 // the current span, which the user's own spans join.
 func (c *ServerCall) Value(key any) any {
-	if c.opened {
-		if v, ok := c.origin.(*opened).value(key); ok {
-			return v
-		}
+	if c.opened && key == rpc.StreamKey {
+		return rpc.MessageStream(c.origin.(*opened).stream)
 	}
-	if v := c.callContext.Value(key); v != nil || c.method.observer == nil {
+	v := c.callContext.Value(key)
+	switch {
+	case v != nil:
 		return v
+	case key == rpc.DrainKey:
+		return c.method.draining
+	case c.method.observer == nil:
+		return nil
 	}
 	h := &c.call.Header
 	id := tracing.Identity{Trace: h.Trace, Span: h.Span, Sampled: h.Flags&rpc.FlagSampled != 0}
