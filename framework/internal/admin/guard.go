@@ -203,7 +203,9 @@ func ordered[T any](d *Dashboard, w http.ResponseWriter, r *http.Request, most i
 		order, broken = readJSON[T](r.Body)
 	} else if broken = r.ParseForm(); broken == nil {
 		token = r.PostForm.Get("token")
-		order, broken = fromForm(r, r.PostForm)
+		if broken = disguised(r.PostForm); broken == nil {
+			order, broken = fromForm(r, r.PostForm)
+		}
 	} else {
 		broken = fmt.Errorf("form: %w", broken)
 	}
@@ -211,6 +213,16 @@ func ordered[T any](d *Dashboard, w http.ResponseWriter, r *http.Request, most i
 		return order, how, err
 	}
 	return order, how, broken
+}
+
+// disguised refuses JSON that says it is a form, as curl has it of all it sends with -d.
+func disguised(f url.Values) error {
+	for name := range f {
+		if strings.HasPrefix(strings.TrimSpace(name), "{") {
+			return fail(http.StatusUnsupportedMediaType, "this is JSON, sent as a form: say Content-Type: application/json")
+		}
+	}
+	return nil
 }
 
 // refuse tells why an order is not carried out.

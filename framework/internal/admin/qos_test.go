@@ -182,6 +182,7 @@ func TestBadOverrides(t *testing.T) {
 		{"two objects", `{"action":"unpin","reason":"r"}{}`, 400, "nothing after it", nil},
 		{"no JSON", `action=unpin`, 400, "body", nil},
 		{"an endless body", `{"reason":"` + strings.Repeat("x", 1<<20) + `"}`, 400, "body", nil},
+		{"JSON as a form", `{"action":"unpin","reason":"r"}`, 415, "say Content-Type", header("Content-Type", "application/x-www-form-urlencoded")},
 		{"another content type", `{"action":"unpin","reason":"r"}`, 415, "form", header("Content-Type", "text/plain")},
 		{"another site, as browsers say", `{"action":"unpin","reason":"r"}`, 403, "cross-origin", header("Sec-Fetch-Site", "cross-site")},
 		{"another site, as old browsers say", `{"action":"unpin","reason":"r"}`, 403, "cross-origin", header("Origin", "http://evil.example")},
