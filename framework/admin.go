@@ -28,8 +28,8 @@ func (s *Server) dashboard(state *admin.State) *admin.Dashboard {
 		others := told(all, s.opts.settings)
 		for _, t := range s.opts.transports {
 			if c, ok := t.(transport.Configured); ok {
-				whose, given, standard := c.Settings()
-				all = append(all, beside(whose+": ", given, standard)...)
+				whose, now, standard := c.Settings()
+				all = append(all, beside(whose+": ", now, standard)...)
 			}
 		}
 		all = append(all, others...)
@@ -52,8 +52,12 @@ func told(own []admin.Setting, program []config.InEffect) (others []admin.Settin
 	for i := 0; i < len(program); i++ {
 		if under := program[i:]; sameServer(own, under) {
 			for k := range own {
-				if own[k].Name = under[k].Name; own[k].Value == under[k].Value {
+				own[k].Name = under[k].Name
+				switch {
+				case own[k].Value == under[k].Value:
 					own[k].Source = under[k].Where
+				case own[k].Source == given:
+					own[k].Source = "reload"
 				}
 			}
 			i += len(own) - 1
@@ -96,7 +100,7 @@ func settingsOfClient(cfg ClientConfig) []admin.Setting {
 }
 
 func compared[T any](whose string, cfg, standard T) []admin.Setting {
-	given, err := config.Describe(cfg, "")
+	now, err := config.Describe(cfg, "")
 	if err != nil {
 		return nil // the struct is one that can be described
 	}
@@ -104,14 +108,17 @@ func compared[T any](whose string, cfg, standard T) []admin.Setting {
 	if err != nil {
 		return nil
 	}
-	return beside(whose, given, defaults)
+	return beside(whose, now, defaults)
 }
 
+// given is where a setting comes from that is not as it would be by itself.
+const given = "given"
+
 // beside gives settings, of which each is what it is without being given, or not.
-func beside(whose string, given, defaults []config.Setting) []admin.Setting {
-	all := make([]admin.Setting, len(given))
-	for i, s := range given {
-		all[i] = admin.Setting{Name: whose + s.Name, Value: s.Default, Source: "given", Unit: s.Unit, Doc: s.Doc}
+func beside(whose string, now, defaults []config.Setting) []admin.Setting {
+	all := make([]admin.Setting, len(now))
+	for i, s := range now {
+		all[i] = admin.Setting{Name: whose + s.Name, Value: s.Default, Source: given, Unit: s.Unit, Doc: s.Doc}
 		if s.Default == defaults[i].Default && s.Name != "service" {
 			all[i].Source = "default"
 		}

@@ -145,7 +145,7 @@ func TestSettingsOfAProgram(t *testing.T) {
 	for name, want := range map[string][2]string{
 		"greeting":               {"hello", file + ":1"},
 		"server.max_in_flight":   {"7", file + ":5"},
-		"server.max_connections": {"8", "given"},
+		"server.max_connections": {"8", "reload"},
 		"server.mode":            {"coroutine", "default"},
 		"other.service":          {"other", file + ":6"},
 		"other.mode":             {"", "default"},
