@@ -10,8 +10,10 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"io"
 	"log"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"regexp"
@@ -133,6 +135,24 @@ func entries(ctx context.Context, mux *http.ServeMux, key qos.Key, timeline edge
 	go entry.Run(ctx) // wait for it, after the server's end
 }
 
+func web(ctx context.Context, client greetv1.GreeterClient, ln net.Listener) error {
+	entry, mux := edge.New(edge.Config{Service: "front"}), http.NewServeMux()
+	mux.Handle("GET /greet", entry.Handle("GET /greet", greetv1.GreeterGreetMethod, func(w http.ResponseWriter, r *http.Request) error {
+		res, err := client.Greet(r.Context(), &greetv1.GreetRequest{Name: r.FormValue("name")})
+		if err != nil {
+			return err // its code is a status, its message the problem document
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, err = io.WriteString(w, res.GetGreeting())
+		return err
+	}))
+	web, err := edge.NewServer(edge.ServerConfig{}, mux)
+	// ...
+	go entry.Run(ctx)        // wait for it, after the server's end
+	err = web.Serve(ctx, ln) // until ctx ends, then it drains
+	return err
+}
+
 func traces(ctx context.Context, origins []tracing.Origin) {
 	t := framework.Tracer() // of this process
 	err := t.SetRates(tracing.Rate{PerSecond: 1, Ratio: .01}, nil)
@@ -215,4 +235,4 @@ func successors(web interface {
 }
 
 // What nobody calls is there for the compiler.
-var _ = []any{main, client, fault, entries, traces, logs, settings, explained, items, fallback, certificates, successors}
+var _ = []any{main, client, fault, entries, web, traces, logs, settings, explained, items, fallback, certificates, successors}
