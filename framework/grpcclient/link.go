@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -23,7 +22,6 @@ import (
 	"github.com/sluice-rpc/sluice/framework/internal/balance"
 	"github.com/sluice-rpc/sluice/framework/internal/grpcwire"
 	"github.com/sluice-rpc/sluice/framework/internal/peers"
-	"github.com/sluice-rpc/sluice/framework/metrics"
 )
 
 // instance is the connections to one instance. A name with several addresses is one, whose
@@ -97,10 +95,10 @@ type link struct {
 	idle   chan struct{}    // pinged when calls falls to zero
 
 	mu      sync.Mutex
-	changed chan struct{} // closed when the state has; guarded by mu
-	tried   bool          // an attempt to connect has ended; guarded by mu
-	err     error         // of the last attempt to connect; guarded by mu
-	now     *conn         // the latest connection; guarded by mu
+	changed chan struct{}  // closed when the state has; guarded by mu
+	tried   bool           // an attempt to connect has ended; guarded by mu
+	err     error          // of the last attempt to connect; guarded by mu
+	now     *grpcwire.Conn // the latest connection; guarded by mu
 }
 
 func (l *link) open() {
@@ -259,7 +257,7 @@ func (l *link) dial(ctx context.Context, addr string) (net.Conn, error) {
 		l.failed(err)
 		return nil, errors.Join(err, raw.Close())
 	}
-	c := &conn{Conn: raw, items: cfg.Items, since: began}
+	c := &grpcwire.Conn{Conn: raw, Items: &cfg.Items.Traffic, Since: began}
 	cfg.Items.Connected.Inc()
 	cfg.Items.ConnectTime.RecordTime(time.Since(began))
 	l.mu.Lock()
@@ -275,8 +273,8 @@ func (l *link) describe(one *peers.Connection) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.now != nil && one.Err == nil {
-		one.Local, one.Since = l.now.LocalAddr().String(), l.now.since
-		one.Received, one.Sent = l.now.received.Load(), l.now.sent.Load()
+		one.Local, one.Since = l.now.LocalAddr().String(), l.now.Since
+		one.Received, one.Sent = l.now.Received.Load(), l.now.Sent.Load()
 	}
 }
 
@@ -328,51 +326,3 @@ func (s secured) Clone() credentials.TransportCredentials { return s }
 // OverrideServerName implements credentials.TransportCredentials. It does nothing: the
 // name is that of the address, or the configuration's.
 func (s secured) OverrideServerName(string) error { return nil }
-
-// conn counts what goes over a connection.
-type conn struct {
-	net.Conn
-	items          *metrics.ClientTransport
-	since          time.Time
-	received, sent atomic.Uint64 // bytes
-	cause          atomic.Uint32 // a metrics.CloseCause, once one side has ended it; plus one
-	once           sync.Once
-}
-
-// Read implements net.Conn.
-func (c *conn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.received.Add(uint64(n))
-	c.items.Received.Add(uint64(n))
-	switch {
-	case err == nil:
-	case errors.Is(err, io.EOF):
-		c.because(metrics.ClosedByPeer)
-	case !errors.Is(err, net.ErrClosed):
-		c.because(metrics.ClosedOnError)
-	}
-	return n, err
-}
-
-// Write implements net.Conn.
-func (c *conn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	c.sent.Add(uint64(n))
-	c.items.Sent.Add(uint64(n))
-	c.items.Flushes.Inc()
-	if err != nil && !errors.Is(err, net.ErrClosed) {
-		c.because(metrics.ClosedOnError)
-	}
-	return n, err
-}
-
-func (c *conn) because(cause metrics.CloseCause) { c.cause.CompareAndSwap(0, uint32(cause)+1) }
-
-// Close implements net.Conn.
-func (c *conn) Close() error {
-	c.once.Do(func() {
-		c.because(metrics.ClosedByUs)
-		c.items.Closed[c.cause.Load()-1].Inc()
-	})
-	return c.Conn.Close()
-}

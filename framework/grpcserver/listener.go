@@ -3,15 +3,12 @@
 package grpcserver
 
 import (
-	"errors"
-	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/sluice-rpc/sluice/framework/internal/grpcwire"
 	"github.com/sluice-rpc/sluice/framework/internal/peers"
-	"github.com/sluice-rpc/sluice/framework/metrics"
 )
 
 // listener bounds the connections, counts what goes over them, and shows them.
@@ -34,7 +31,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: raw, listener: l, since: time.Now()}
+		c := &conn{Conn: grpcwire.Conn{Conn: raw, Items: &l.server.items.Traffic, Since: time.Now()}, listener: l}
 		l.mu.Lock()
 		full := int64(len(l.conns)) >= l.server.maxConnections.Load()
 		if !full {
@@ -59,7 +56,7 @@ func (l *listener) Connections(all []peers.Connection) []peers.Connection {
 	for c := range l.conns {
 		all = append(all, peers.Connection{
 			Accepted: true, Foreign: true, Service: l.server.host.Service, Local: c.LocalAddr().String(), Peer: c.RemoteAddr().String(),
-			Since: c.since, Received: c.received.Load(), Sent: c.sent.Load(), Level: level,
+			Since: c.Since, Received: c.Received.Load(), Sent: c.Sent.Load(), Level: level,
 		})
 	}
 	return all
@@ -67,12 +64,8 @@ func (l *listener) Connections(all []peers.Connection) []peers.Connection {
 
 // conn is one connection.
 type conn struct {
-	net.Conn
-	listener       *listener
-	since          time.Time
-	received, sent atomic.Uint64 // bytes
-	cause          atomic.Uint32 // a metrics.CloseCause, once one side has ended it; plus one
-	once           sync.Once
+	grpcwire.Conn
+	listener *listener
 
 	mu    sync.Mutex
 	end   *time.Timer // closes it; guarded by mu
@@ -97,45 +90,12 @@ func (c *conn) noEnd() {
 	}
 }
 
-// Read implements net.Conn.
-func (c *conn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	c.received.Add(uint64(n))
-	c.listener.server.items.Received.Add(uint64(n))
-	switch {
-	case err == nil:
-	case errors.Is(err, io.EOF):
-		c.because(metrics.ClosedByPeer)
-	case !errors.Is(err, net.ErrClosed):
-		c.because(metrics.ClosedOnError)
-	}
-	return n, err
-}
-
-// Write implements net.Conn.
-func (c *conn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
-	c.sent.Add(uint64(n))
-	c.listener.server.items.Sent.Add(uint64(n))
-	c.listener.server.items.Flushes.Inc()
-	if err != nil && !errors.Is(err, net.ErrClosed) {
-		c.because(metrics.ClosedOnError)
-	}
-	return n, err
-}
-
-func (c *conn) because(cause metrics.CloseCause) { c.cause.CompareAndSwap(0, uint32(cause)+1) }
-
-// Close implements net.Conn.
+// Close implements net.Conn. It may be called more than once.
 func (c *conn) Close() error {
-	c.once.Do(func() {
-		c.noEnd()
-		c.because(metrics.ClosedByUs)
-		l := c.listener
-		l.mu.Lock()
-		delete(l.conns, c)
-		l.mu.Unlock()
-		l.server.items.Closed[c.cause.Load()-1].Inc()
-	})
+	c.noEnd()
+	l := c.listener
+	l.mu.Lock()
+	delete(l.conns, c)
+	l.mu.Unlock()
 	return c.Conn.Close()
 }
