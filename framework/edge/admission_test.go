@@ -180,12 +180,12 @@ func TestNothingFromOutsideRanks(t *testing.T) {
 // TestOwnLimitComesFirst: who is over a limit of his own does not come to the door.
 func TestOwnLimitComesFirst(t *testing.T) {
 	e := edge.New(edge.Config{Log: quiet(), User: func(r *http.Request) string { return r.Header.Get("Test-User") }})
-	h := e.HandleLimited("GET /limited", browse, func(_ *http.Request, user string) error {
+	h := e.HandleRoute("GET /limited", browse, edge.Rules{Limit: func(_ *http.Request, user string) error {
 		if user == "flood" {
 			return &rpc.Error{Code: rpc.ResourceExhausted, Message: "slower, please", Retry: 2500 * time.Millisecond}
 		}
 		return nil
-	}, func(http.ResponseWriter, *http.Request) error { return nil })
+	}}, func(http.ResponseWriter, *http.Request) error { return nil })
 	ask := func(user string) *http.Response {
 		r := httptest.NewRequest("GET", "/limited", nil)
 		r.Header.Set("Test-User", user)

@@ -132,19 +132,14 @@ type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 // stands for: its class and time are the request's. It may be nil for a route that
 // calls nothing, such as a page's asset; that is always let in.
 func (e *Entry) Handle(name string, m *rpc.Method, next HandlerFunc) http.Handler {
-	return e.HandleLimited(name, m, nil, next)
+	return e.HandleRoute(name, m, Rules{}, next)
 }
 
-// HandleLimited is Handle for a route that a user may not use as often as he likes.
-// The limit is asked with what Config.User says of the request, before admission: a
-// request that it refuses costs next to nothing and takes nobody's place. Its error is
-// the answer. It must not block, nor read the body.
-func (e *Entry) HandleLimited(name string, m *rpc.Method, limit Limit, next HandlerFunc) http.Handler {
-	return e.HandleRoute(name, m, Rules{Limit: limit}, next)
-}
-
-// A Limit says whether a request of the user, empty if nobody is logged in, may be asked
-// now.
+// A Limit is for a route that a user may not use as often as he likes: an error refuses
+// the request, and is the answer. User is what Config.User says of the request, empty if
+// nobody is logged in. It is asked before admission, so that a request that it refuses
+// costs next to nothing and takes nobody's place. It must not block, nor read the body,
+// and be safe for concurrent use.
 type Limit func(r *http.Request, user string) error
 
 // Rules say what a route asks of a request before it is served. The zero Rules ask nothing.

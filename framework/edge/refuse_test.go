@@ -37,10 +37,10 @@ func TestRefusedWhereItIsRead(t *testing.T) {
 	mux.Handle("/posts/{post}", e.Handle("/posts/{post}", post, echo))
 	mux.Handle("/login", e.Handle("/login", critical, echo))
 	full := 0
-	mux.Handle("/limited", e.HandleLimited("/limited", post, func(*http.Request, string) error {
+	mux.Handle("/limited", e.HandleRoute("/limited", post, edge.Rules{Limit: func(*http.Request, string) error {
 		full++
 		return &edge.StatusError{Status: http.StatusTooManyRequests, Type: "slow-down"}
-	}, echo))
+	}}, echo))
 	mux.Handle("/", e.NotFound(mux))
 	dial := serveOn(t, mux)
 	pin(t, qos.PriorityOf(qos.Critical, qos.UserLevels-1))
