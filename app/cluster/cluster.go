@@ -304,7 +304,7 @@ func (n *Node) build(ctx context.Context, r topology.Role) error {
 		var s *post.Service
 		s, err = post.New(ctx, post.Config{
 			Store: store, Region: region, Peers: peers, Account: n.accounts(), Timeline: n.timelines(), Media: n.media(), Notify: n.notices(), Log: log, Now: now,
-			CachedFacts: n.room.facts, CachedBytes: n.room.posts,
+			CachedFacts: n.room.facts, CachedBytes: n.room.posts, Ahead: n.cfg.Topology.Line.Ahead,
 		})
 		momentsv1.RegisterPostServiceServer(srv, s)
 		svc = s
@@ -325,7 +325,7 @@ func (n *Node) build(ctx context.Context, r topology.Role) error {
 		var s *comment.Service
 		s, err = comment.New(ctx, comment.Config{
 			Store: store, Region: region, Peers: peers, Homes: n.moved, Account: n.accounts(), Post: n.posts(), Notify: n.notices(), Log: log, Now: now,
-			CachedFacts: n.room.facts,
+			CachedFacts: n.room.facts, Ahead: n.cfg.Topology.Line.Ahead,
 			Caught: func(from id.Region, ms int64) bool {
 				queue := n.queues[topology.Comment]
 				return queue != nil && queue.Caught(from, ms)
@@ -334,7 +334,7 @@ func (n *Node) build(ctx context.Context, r topology.Role) error {
 				if queue := n.queues[topology.Comment]; queue != nil {
 					return queue.Clock(of)
 				}
-				return now()
+				return time.Now().Add(n.cfg.Topology.Region.Clock) // it runs without those that it was joined to
 			},
 		})
 		momentsv1.RegisterCommentServiceServer(srv, s)

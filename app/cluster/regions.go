@@ -91,7 +91,7 @@ func AppendRegions(b []byte, t topology.Config) []byte {
 	if !t.Abroad() {
 		return b
 	}
-	b = fmt.Appendf(b, "line:\n  ca: %q\n  cert: %q\n  key: %q\n  catch-up: %v\n", t.Line.CA, t.Line.Cert, t.Line.Key, t.Line.CatchUp)
+	b = fmt.Appendf(b, "line:\n  ca: %q\n  cert: %q\n  key: %q\n  catch-up: %v\n  ahead: %v\n", t.Line.CA, t.Line.Cert, t.Line.Key, t.Line.CatchUp, t.Line.Ahead)
 	for _, r := range topology.Facing() {
 		b = fmt.Appendf(b, "  %s: %q\n", r, t.Line.Addr(r))
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +80,29 @@ func page(t *testing.T, n *cluster.Node, r topology.Role) (status int, said clus
 		}
 	}
 	return res.StatusCode, said
+}
+
+// TestAppendRegions: what is written of regions is read as it was.
+func TestAppendRegions(t *testing.T) {
+	want := topology.Default()
+	want.Line.CA, want.Line.Cert, want.Line.Key = "ca.pem", "sh.pem", "sh.key"
+	want.Line.Account, want.Line.CatchUp, want.Line.Ahead = "127.0.0.1:7101", 4<<20, 90*time.Minute
+	for i, name := range []string{"hk", "ca"} {
+		want.Regions = append(want.Regions, topology.Peer{
+			Number: uint32(i + 2), Name: name, Account: "10.0.0.1:1", Post: "10.0.0.1:2", Comment: "10.0.0.1:3", Gateway: "10.0.0.1:4",
+		})
+	}
+	file := filepath.Join(t.TempDir(), "region.yaml")
+	if err := os.WriteFile(file, cluster.AppendRegions(nil, want), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := topology.Load(file, nil)
+	if err != nil || got.Line != want.Line || !slices.Equal(got.Regions, want.Regions) {
+		t.Errorf("read %+v, %+v, %v; want %+v, %+v", got.Line, got.Regions, err, want.Line, want.Regions)
+	}
+	if ahead := topology.Default().Line.Ahead; ahead != 24*time.Hour {
+		t.Errorf("by default %v may be ahead, want a day", ahead)
+	}
 }
 
 func TestRegionsAreJoined(t *testing.T) {

@@ -51,6 +51,9 @@ type Config struct {
 	// Clock gives a time by a region's clock that nothing which has come from there is newer
 	// than; nil means that all clocks show the same. It is called for other regions only.
 	Clock func(region id.Region) time.Time
+	// Ahead is how far ahead of the clock the time of what other regions make may be; 0 means
+	// 24 hours. What is further ahead is refused until an operator lets it pass.
+	Ahead time.Duration
 	// Account answers how people stand to each other.
 	Account relations.Lister
 	// Post answers who may see which post.
@@ -170,6 +173,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s.members.tasks = make(chan struct{}, 1)
 	s.members.now.Store(registry)
+	s.members.ahead = cfg.Ahead
 	s.threads.stable = func(mine causal.Vector, said map[id.Region]causal.Vector) causal.Vector {
 		all := map[id.Region]causal.Vector{s.number: mine}
 		maps.Copy(all, said)

@@ -45,11 +45,12 @@ func relayKey(n id.Region) []byte {
 // members is the registry as it is known now.
 type members struct {
 	now   atomic.Pointer[causal.Registry]
+	ahead time.Duration // see Config
 	tasks chan struct{} // holds a token when something is to be written or told
 	told  atomic.Bool   // the others have been told since the start
 }
 
-func (m *members) rules() causal.Rules { return causal.Rules{Regions: m.now.Load()} }
+func (m *members) rules() causal.Rules { return causal.Rules{Regions: m.now.Load(), Ahead: m.ahead} }
 
 // needed gives what of a session's vector can be waited for.
 func (m *members) needed(v causal.Vector) causal.Vector { return m.now.Load().Needed(v) }

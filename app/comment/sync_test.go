@@ -71,6 +71,7 @@ type place struct {
 	*world
 	number id.Region
 	now    func() time.Time
+	ahead  time.Duration
 	away   atomic.Bool
 }
 
@@ -95,7 +96,7 @@ func (p *place) open() {
 	p.t.Helper()
 	peers := slices.DeleteFunc([]id.Region{1, 2, 3}, func(r id.Region) bool { return r == p.number })
 	s, err := comment.New(p.t.Context(), comment.Config{
-		Store: p.store, Region: p.number, Peers: peers, Account: p.account, Post: wangs{p.account, &p.away}, Notify: p.notices, CachedItems: 20, Now: p.now,
+		Store: p.store, Region: p.number, Peers: peers, Account: p.account, Post: wangs{p.account, &p.away}, Notify: p.notices, CachedItems: 20, Now: p.now, Ahead: p.ahead,
 	})
 	if err != nil {
 		p.t.Fatal(err)
@@ -489,6 +490,23 @@ func TestClockAYearAhead(t *testing.T) {
 	o.at[3].add(kate, "", "today, too")
 	o.line(3, 2).Carry(t)
 	o.at[2].sees(mia, "today", "today, too")
+}
+
+// TestAheadIsConfigured: how far is for operators to say.
+func TestAheadIsConfigured(t *testing.T) {
+	o := newOcean(t)
+	o.at[1].now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	o.at[1].reopen()
+	o.at[2].ahead = time.Hour
+	o.at[2].reopen()
+	o.join()
+	o.at[1].add(wang, "", "in two hours")
+	o.carry(t)
+	if l := o.line(1, 2); len(l.Refused) != 1 || !strings.Contains(l.Refused[0].Error(), "1h0m0s are allowed") {
+		t.Errorf("refused %v, want one that is two hours ahead", l.Refused)
+	}
+	o.at[2].sees(mia)
+	o.at[3].sees(mia, "in two hours")
 }
 
 // TestAfterAYearAhead: once an operator has let pass what a bad clock has made, people go

@@ -37,6 +37,9 @@ type Config struct {
 	// Peers are the other regions that there are at first. Nil means that there never are
 	// any, and that everybody is at home here; an empty list, that others may join.
 	Peers []id.Region
+	// Ahead is how far ahead of the clock the time of other regions' posts may be; 0 means 24
+	// hours. What is further ahead is refused until an operator lets it pass.
+	Ahead time.Duration
 	// Account answers how people stand to each other, and who bears a tag.
 	Account Account
 	// Timeline takes the fan-out.
@@ -116,6 +119,7 @@ type Service struct {
 	stampOf   func(kv.Slot) (uint64, bool) // of store
 	region    id.Region
 	joined    bool // there are other regions, or may be
+	ahead     time.Duration
 	homes     *homes.Book
 	ids       *id.Generator
 	now       func() time.Time
@@ -137,6 +141,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Ahead == 0 {
+		cfg.Ahead = 24 * time.Hour
 	}
 	if cfg.CachedFacts == 0 {
 		cfg.CachedFacts = 500_000
@@ -162,6 +169,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		stampOf:   kv.StampOf(cfg.Store),
 		region:    cfg.Region,
 		joined:    cfg.Peers != nil,
+		ahead:     cfg.Ahead,
 		ids:       ids,
 		now:       cfg.Now,
 		relations: relations.NewCache(cfg.Account, cfg.CachedFacts),

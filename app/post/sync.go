@@ -36,8 +36,6 @@ import (
 // in its place by an errand.
 
 const (
-	// maxAhead is how far another region's clock may be ahead.
-	maxAhead = 24 * time.Hour
 	// arriveOps is how many operations of a batch one post needs at most: condition and
 	// row of body and veil, the album entry, an outbox record and two errands.
 	arriveOps = 8
@@ -235,6 +233,9 @@ func (a *arrival) take(ctx context.Context, raw []byte, origin tracing.Origin) (
 	if veil.Ver != 0 {
 		newest = veil
 	}
+	if newest.Ver == 0 && p.Time().Sub(a.s.now()) > a.s.ahead && !a.released {
+		return false, idcqueue.Refuse("post %v is of %v, more than %v ahead", p, p.Time(), a.s.ahead)
+	}
 	if news, err := isNews(newest, rec, raw); err != nil || !news {
 		return err == nil, err
 	}
@@ -280,8 +281,6 @@ func (a *arrival) check(raw []byte) (*momentsv1.PostRecord, error) {
 		return nil, idcqueue.Refuse("post %v of %v is not region %d's", p, author, a.from)
 	case slotOf(p) != a.slot || kv.SlotOf(author[:]) != a.slot:
 		return nil, idcqueue.Refuse("post %v of %v does not belong into slot %d", p, author, a.slot)
-	case p.Time().Sub(a.s.now()) > maxAhead && !a.released:
-		return nil, idcqueue.Refuse("post %v is of %v, more than %v ahead", p, p.Time(), maxAhead)
 	case len(rec.GetAllowIds())%16 != 0 || len(rec.GetDenyIds())%16 != 0 || len(rec.GetRemindIds())%16 != 0:
 		return nil, idcqueue.Refuse("post %v names persons with half an id", p)
 	}

@@ -84,14 +84,18 @@ func places(t *testing.T, now func() time.Time) (a, b *place, there, back *queue
 	return a, b, &queuetest.Line{From: a.end(), To: b.end()}, &queuetest.Line{From: b.end(), To: a.end()}
 }
 
-func settle(t *testing.T, number, peer id.Region, now func() time.Time) *place {
+func settle(t *testing.T, number, peer id.Region, now func() time.Time, change ...func(*post.Config)) *place {
 	t.Helper()
 	p := &place{number: number, store: memkv.New(), account: new(relationstest.Account), fanned: new(fanned)}
 	p.account.Befriend(wang, kate)
 	p.account.Befriend(wang, citizen(1, 7))
-	s, err := post.New(t.Context(), post.Config{
+	cfg := post.Config{
 		Store: p.store, Region: number, Peers: []id.Region{peer}, Account: p.account, Timeline: p.fanned, Notify: p.fanned, Now: now,
-	})
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	s, err := post.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,6 +248,43 @@ func TestForeignPostsAreRefused(t *testing.T) {
 			there.Carry(t)
 			want(t, "afterwards", seen(t, b.c, kate, p, next), []string{p, next})
 		})
+	}
+}
+
+// TestPostAYearAhead: a post that a bad clock has made stays outside until an operator lets
+// it pass; then it changes, and goes, as any other.
+func TestPostAYearAhead(t *testing.T) {
+	a, b, there, _ := places(t, func() time.Time { return time.Now().AddDate(1, 0, 0) })
+	p := publish(t, a.c, wang, "k", "hello").GetId()
+	refused := func(n int) {
+		t.Helper()
+		if there.Carry(t); len(there.Refused) != n || n > 0 && !strings.Contains(there.Refused[n-1].Error(), "ahead") {
+			t.Errorf("refused %v, want %d for being ahead", there.Refused, n)
+		}
+	}
+	refused(1)
+	want(t, "before", seen(t, b.c, kate, p), nil)
+	there.Released = true
+	there.Replay(t)
+	there.Released = false
+	want(t, "let pass", seen(t, b.c, kate, p), []string{p})
+	if _, err := a.c.Delete(t.Context(), &momentsv1.DeletePostRequest{AuthorId: wang.String(), PostId: p, IdempotencyKey: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	refused(1)
+	want(t, "deleted", seen(t, b.c, kate, p), nil)
+	publish(t, a.c, wang, "k2", "hello again")
+	refused(2)
+}
+
+// TestAheadIsConfigured: how far is for operators to say.
+func TestAheadIsConfigured(t *testing.T) {
+	a, _, there, _ := places(t, func() time.Time { return time.Now().Add(2 * time.Hour) })
+	b := settle(t, 2, 1, nil, func(c *post.Config) { c.Ahead = time.Hour })
+	there.To = b.end()
+	publish(t, a.c, wang, "k", "hello")
+	if there.Carry(t); len(there.Refused) != 1 || !strings.Contains(there.Refused[0].Error(), "more than 1h0m0s ahead") {
+		t.Errorf("refused %v, want one that is two hours ahead", there.Refused)
 	}
 }
 

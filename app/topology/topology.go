@@ -109,6 +109,8 @@ type Line struct {
 	Edge    string `config:"edge" doc:"likewise for the edge"`
 
 	CatchUp config.Size `config:"catch-up" doc:"most bytes a second that each service sends to a peer that is behind; 0B for no limit" min:"0B"`
+
+	Ahead time.Duration `config:"ahead" doc:"how far ahead of the clock here the time of posts, comments and likes of other regions may be; what is further ahead waits for an operator, see moments queue held" min:"1s"`
 }
 
 // Validate finds contradictions.
@@ -324,7 +326,7 @@ func Default() Config {
 		Region:  Region{Number: 1, Name: "local"},
 		Account: s, Post: s, Timeline: s, Comment: s, Notify: s, Media: s, Edge: s,
 		Files:   Files{CacheSize: 1 << 30},
-		Line:    Line{Account: "127.0.0.1:0", Post: "127.0.0.1:0", Comment: "127.0.0.1:0", Gateway: "127.0.0.1:0", Edge: "127.0.0.1:0"},
+		Line:    Line{Account: "127.0.0.1:0", Post: "127.0.0.1:0", Comment: "127.0.0.1:0", Gateway: "127.0.0.1:0", Edge: "127.0.0.1:0", Ahead: 24 * time.Hour},
 		Gateway: Door{Listen: "127.0.0.1:8080", Admin: "127.0.0.1:0", Limits: true, Admission: framework.On},
 	}
 }
