@@ -76,7 +76,7 @@ type Config struct {
 	// ProbeEvery is how often a session is probed.
 	ProbeEvery time.Duration
 	// DeadAfter is how long a session lives without an echo, at least: on a line with a
-	// long round trip it is three of them and a half second for each of three probes.
+	// long round trip it is three of them and a second.
 	DeadAfter time.Duration
 	// MaxMessage bounds a message, in bytes.
 	MaxMessage int
