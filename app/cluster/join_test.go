@@ -327,6 +327,55 @@ func TestSessionOfManyPosts(t *testing.T) {
 	})
 }
 
+// TestAloneAfterOthers: a region that is started without the others it was joined to goes on
+// with what they have made, also for a session of more posts than its token names.
+func TestAloneAfterOthers(t *testing.T) {
+	s := newSea(t, "sh", "hk")
+	s.up(0, 0, 1)
+	s.up(1, 0, 1)
+	wang := register(t, s.call[0], "wang")
+	const posts = 14
+	var all [posts]string
+	for i := range all {
+		res, err := again(func() (*momentsv1.PublishResponse, error) {
+			return s.call[0].posts.Publish(t.Context(), &momentsv1.PublishRequest{
+				AuthorId: wang, IdempotencyKey: fmt.Sprint(i), Text: "Look!", Audience: momentsv1.Audience_AUDIENCE_FRIENDS,
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[i] = res.GetPost().GetId()
+		s.until("the post can be commented on in the other region", func() bool {
+			_, err := s.call[1].comments.Add(t.Context(), &momentsv1.AddCommentRequest{
+				WriterId: wang, PostId: all[i], Text: "mine", IdempotencyKey: fmt.Sprint("c", i),
+			})
+			return err == nil
+		})
+	}
+	for _, post := range all {
+		s.until("the comment is at home", func() bool { return len(s.list(0, wang, post)) == 1 })
+	}
+	s.down(1)
+	s.down(0)
+
+	cfg := s.cfgs[0]
+	cfg.Topology.Regions, cfg.Topology.Line, cfg.Sockets = nil, topology.Default().Line, nil
+	node, _ := runNode(t, cfg)
+	call := dial(t, stateOf(node))
+	defer call.close()
+	session := ""
+	for _, post := range all {
+		res, err := again(func() (*momentsv1.ListPageResponse, error) {
+			return call.comments.ListPage(t.Context(), &momentsv1.ListPageRequest{ViewerId: wang, PostId: post, Session: session})
+		})
+		if err != nil || res.GetCommentCount() != 1 {
+			t.Fatalf("%v, %v, want one comment", res, err)
+		}
+		session = res.GetSession()
+	}
+}
+
 // TestQueueDoor: whoever cannot read the data directory orders nothing, and what makes no
 // sense is told.
 func TestQueueDoor(t *testing.T) {
