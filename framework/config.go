@@ -39,10 +39,10 @@ type ServerConfig struct {
 	// Default coroutine.
 	Mode string `config:"mode" doc:"how calls are served: coroutine, thread or process"`
 	// Threads is how many calls the mode thread serves at once, 1 to 10,000. Default 64.
-	Threads int `config:"threads" unit:"threads" doc:"how many calls the mode thread serves at once"`
+	Threads int `config:"threads" unit:"threads" doc:"how many calls the mode thread serves at once; 0 for 64"`
 	// ThreadQueue is how many calls may wait for a thread; what comes beyond is refused at
 	// once. How long they wait admission knows. Default 1,024.
-	ThreadQueue int `config:"thread_queue" unit:"calls" doc:"how many may wait for a thread"`
+	ThreadQueue int `config:"thread_queue" unit:"calls" doc:"how many may wait for a thread; 0 for 1,024"`
 	// Workers is how many processes the mode process serves with, 1 to 256. Limits count for
 	// each of them. Default one for each core.
 	Workers int `config:"workers" unit:"processes" doc:"how many the mode process serves with; 0 for one for each core"`

@@ -226,7 +226,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.started = true
 	s.mu.Unlock()
 	if again {
-		return errors.New("framework: Run was called twice")
+		return errors.New("framework: Run was called twice: make another server")
 	}
 	if err := s.alone(); err != nil {
 		return err

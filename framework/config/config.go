@@ -301,7 +301,7 @@ type Watcher[T any] struct {
 // at a time.
 func (w Watcher[T]) Run(ctx context.Context) error {
 	if w.Source.File == "" {
-		return errors.New("watch configuration: no file is named")
+		return errors.New("watch configuration: no file is named: set Source.File")
 	}
 	every := w.Every
 	if every == 0 {

@@ -91,7 +91,7 @@ func frameLen(p []byte, limit int) (int, error) {
 		return 0, errShort
 	}
 	if n > int64(limit) {
-		return 0, fmt.Errorf("%w: %d bytes, at most %d", errTooLarge, n, limit)
+		return 0, fmt.Errorf("%w: %d bytes, max_frame_bytes is %d", errTooLarge, n, limit)
 	}
 	return int(n), nil
 }

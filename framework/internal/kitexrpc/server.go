@@ -242,7 +242,7 @@ func (s *Server) drain(ctx context.Context) error {
 				return nil
 			}
 		case <-ctx.Done():
-			return errors.New("calls were still being served when the drain timeout passed")
+			return errors.New("calls were still being served when drain_timeout had passed: raise it, or give them less time")
 		}
 	}
 }
