@@ -24,15 +24,18 @@ func (s *Server) dashboard(state *admin.State) *admin.Dashboard {
 	}
 	d.Config = func() ([]admin.Setting, []admin.Reload) {
 		now, history := s.reloads.current()
-		all := settingsOf(now)
-		others := told(all, s.opts.settings)
+		all, others := told("", settingsOf(now), s.opts.settings)
 		for _, t := range s.opts.transports {
 			if c, ok := t.(transport.Configured); ok {
 				whose, now, standard := c.Settings()
-				all = append(all, beside(whose+": ", now, standard)...)
+				var of []admin.Setting
+				of, others = told(whose+": ", beside("", now, standard), others)
+				all = append(all, of...)
 			}
 		}
-		all = append(all, others...)
+		for i := range others {
+			all = append(all, admin.SettingOf(others[i]))
+		}
 		called, more := openConns.describe()
 		history = append(history, more...)
 		slices.SortStableFunc(history, func(a, b admin.Reload) int { return b.Time.Compare(a.Time) })
@@ -45,34 +48,38 @@ func (s *Server) dashboard(state *admin.State) *admin.Dashboard {
 	return d
 }
 
-// told gives the settings of a program without those of the server's that are among them:
-// these get the program's names and places where they were found, and show what is in
-// effect, which the program's do not after a Reload.
-func told(own []admin.Setting, program []config.InEffect) (others []admin.Setting) {
-	for i := 0; i < len(program); i++ {
-		if under := program[i:]; sameServer(own, under) {
-			for k := range own {
-				own[k].Name = under[k].Name
-				switch {
-				case own[k].Value == under[k].Value:
-					own[k].Source = under[k].Where
-				case own[k].Source == given:
-					own[k].Source = "reload"
-				}
-			}
-			i += len(own) - 1
-			own = nil // which are found once
+// told looks for the settings of a server, or of a listener, among those of a program: if
+// they are there they get the program's names and places where they were found, and show
+// what is in effect, which the program's do not after a Reload. Others are those of the
+// program without them. If they are not there their names begin with whose.
+func told(whose string, own []admin.Setting, program []config.InEffect) (all []admin.Setting, others []config.InEffect) {
+	for i := range program {
+		under := program[i:]
+		if !same(own, under) {
 			continue
 		}
-		others = append(others, admin.SettingOf(program[i]))
+		for k := range own {
+			own[k].Name = under[k].Name
+			switch {
+			case own[k].Value == under[k].Value:
+				own[k].Source = under[k].Where
+			case own[k].Source == given:
+				own[k].Source = "reload"
+			}
+		}
+		return own, slices.Concat(program[:i], under[len(own):])
 	}
-	return others
+	for k := range own {
+		own[k].Name = whose + own[k].Name
+	}
+	return own, program
 }
 
-// sameServer says whether a program's settings begin with those of the server.
-func sameServer(own []admin.Setting, program []config.InEffect) bool {
-	if len(own) == 0 || len(program) < len(own) || program[0].Value != own[0].Value {
-		return false // of another service
+// same says whether a program's settings begin with those of a server, or of a listener,
+// which is known by its first: the name, or the address.
+func same(own []admin.Setting, program []config.InEffect) bool {
+	if len(own) == 0 || len(program) < len(own) || program[0].Value != own[0].Value && program[0].Value != "" {
+		return false // of another one
 	}
 	prefix, is := strings.CutSuffix(program[0].Name, own[0].Name)
 	for k := range own {

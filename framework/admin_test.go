@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework"
 	"github.com/sluice-rpc/sluice/framework/config"
+	"github.com/sluice-rpc/sluice/framework/grpcserver"
 	"github.com/sluice-rpc/sluice/framework/internal/testpb"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 )
@@ -111,16 +112,18 @@ func TestSettingsOfAProgram(t *testing.T) {
 		Greeting string                 `config:"greeting" doc:"what is said"`
 		Server   framework.ServerConfig `config:"server"`
 		Other    framework.ServerConfig `config:"other"`
+		GRPC     grpcserver.Config      `config:"grpc"`
 	}
 	file := filepath.Join(t.TempDir(), "shown.yaml")
-	if err := os.WriteFile(file, []byte("greeting: hello\nserver:\n  service: shown\n  admin: 127.0.0.1:0\n  max_in_flight: 7\nother: {service: other}\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("greeting: hello\nserver:\n  service: shown\n  admin: 127.0.0.1:0\n  max_in_flight: 7\nother: {service: other}\ngrpc: {max_streams: 9}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cfg, settings, err := config.Explain(program{}, config.Source{File: file})
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := framework.NewServer(cfg.Server, framework.WithoutSignals(), framework.WithLogger(slog.New(slog.DiscardHandler)), framework.WithSettings(settings))
+	g := grpcserver.New(cfg.GRPC)
+	srv := framework.NewServer(cfg.Server, framework.WithoutSignals(), framework.WithLogger(slog.New(slog.DiscardHandler)), framework.WithSettings(settings), framework.WithTransport(g))
 	run(t, srv)
 	next := cfg.Server
 	next.MaxConnections = 8
@@ -128,6 +131,10 @@ func TestSettingsOfAProgram(t *testing.T) {
 		_, err := srv.Reload(next)
 		return err == nil
 	})
+	cfg.GRPC.MaxInFlight = 10
+	if _, err := g.Reload(cfg.GRPC); err != nil {
+		t.Fatal(err)
+	}
 	var shown struct {
 		Items []struct{ Name, Value, Source string }
 	}
@@ -149,12 +156,17 @@ func TestSettingsOfAProgram(t *testing.T) {
 		"server.mode":            {"coroutine", "default"},
 		"other.service":          {"other", file + ":6"},
 		"other.mode":             {"", "default"},
+		"grpc.addr":              {"127.0.0.1:0", "default"},
+		"grpc.max_streams":       {"9", file + ":7"},
+		"grpc.max_in_flight":     {"10", "reload"},
 	} {
 		if got[name] != want {
 			t.Errorf("%s: got %q, want %q", name, got[name], want)
 		}
 	}
-	if _, is := got["max_in_flight"]; is {
-		t.Error("the server's settings are shown under two names")
+	for _, name := range []string{"max_in_flight", "gRPC: max_in_flight"} {
+		if _, is := got[name]; is {
+			t.Errorf("%s is shown under two names", name)
+		}
 	}
 }
