@@ -209,7 +209,7 @@ func TestRefusedHandshakes(t *testing.T) {
 		}
 	})
 	t.Run("in the clear", func(t *testing.T) {
-		if _, err := secureClient(t, srv.Addr(), framework.TLS{}).Echo(t.Context(), &testpb.EchoRequest{}); rpc.ReasonOf(err) != rpc.ReasonNoInstance {
+		if _, err := secureClient(t, srv.Addr(), framework.TLS{}).Echo(t.Context(), &testpb.EchoRequest{}); rpc.ReasonOf(err) != rpc.ReasonNoInstance || !strings.Contains(err.Error(), "it wants TLS") {
 			t.Errorf("got %v", err)
 		}
 	})

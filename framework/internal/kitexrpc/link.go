@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluice-rpc/sluice/framework/internal/balance"
 	"github.com/sluice-rpc/sluice/framework/metrics"
+	"github.com/sluice-rpc/sluice/framework/rpc"
 )
 
 // link keeps one connection to one address alive.
@@ -216,6 +217,9 @@ func (l *link) dial(ctx context.Context) (*clientConn, error) {
 		conn.close()
 		if why := conn.failed.Load(); why != nil { // of TLS 1.3 a server refuses who has begun to speak
 			return nil, fmt.Errorf("%s has ended the connection at once: %w", l.addr, *why)
+		}
+		if cfg.TLS == nil && rpc.ReasonOf(err) == rpc.ReasonNetwork {
+			return nil, fmt.Errorf("%s has ended the connection before it answered: it wants TLS, of which this client has none, or has too many connections, or is no server of this protocol", l.addr)
 		}
 		return nil, fmt.Errorf("%s accepts connections but does not answer: %w", l.addr, err)
 	}
