@@ -66,6 +66,11 @@ func (r *receiver) putAside(ctx context.Context, slot kv.Slot, number uint64, pl
 		b.Put(quarantineKey(r.region, number, place, piece), content[:n])
 		content = content[n:]
 	}
+	// A part of a snapshot that was cut comes again, and its rows may be there.
+	there, err := r.q.cfg.Store.Get(ctx, slot, quarantineKey(r.region, number, place, 0), kv.Linearizable)
+	if err != nil {
+		return err
+	}
 	key := cursorKey(r.region)
 	if b.IfVer(key, c.ver); next.present {
 		b.Put(key, r.cursorValue(next.number))
@@ -73,12 +78,17 @@ func (r *receiver) putAside(ctx context.Context, slot kv.Slot, number uint64, pl
 	before := c.ver
 	ver, err := r.q.cfg.Store.Apply(ctx, slot, b)
 	switch {
+	case errors.Is(err, kv.ErrUnknown) && !next.present: // the cursor does not tell
+		now, again := r.q.cfg.Store.Get(ctx, slot, quarantineKey(r.region, number, place, 0), kv.Linearizable)
+		if again != nil || now.Ver == there.Ver {
+			return err // it is refused again, under the same key
+		}
 	case errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrUnknown):
 		if again := r.reload(ctx, slot, c); again != nil {
 			return again
 		}
 		if !next.present || c.number != next.number || c.ver == before {
-			return err // it is refused again, under the same key
+			return err // likewise
 		}
 	case err != nil:
 		return err
@@ -87,7 +97,9 @@ func (r *receiver) putAside(ctx context.Context, slot kv.Slot, number uint64, pl
 	}
 	r.take(func(st *receiveState) {
 		st.quarantined++
-		st.held++
+		if there.Ver == 0 {
+			st.held++
+		}
 	})
 	r.log.ErrorContext(ctx, "a record of another region is refused and put into quarantine", "slot", slot, "number", number, "reason", reason)
 	return nil

@@ -698,6 +698,68 @@ func TestStopInSnapshot(t *testing.T) {
 	})
 }
 
+// TestQuarantineOfAPartAgain: a part of a snapshot that is refused, and refused again when
+// the snapshot was cut and comes anew, is in quarantine once, and counted once.
+func TestQuarantineOfAPartAgain(t *testing.T) {
+	for name, fault := range map[string]memkv.Fault{"known": memkv.None, "lost": memkv.UnknownLost, "applied": memkv.UnknownApplied} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := pair(t)
+				a.without(func() {
+					for i := range 25 { // three parts
+						a.write(7, fmt.Sprintf("%03d", i))
+					}
+				})
+				second, failed := make(chan struct{}), fault == memkv.None
+				b.merging = func(ctx context.Context, part *idcqueue.Part) error {
+					switch {
+					case part.Slot != 7:
+						return nil
+					case part.Start == nil && !part.Released:
+						if !failed { // what puts it aside
+							b.store.SetFaults(func(c memkv.Call) memkv.Fault {
+								if failed || c.Method != memkv.Apply || c.Slot != 7 {
+									return memkv.None
+								}
+								failed = true
+								return fault
+							})
+						}
+						return idcqueue.Refuse("it is the first")
+					case part.Start != nil && second != nil:
+						close(second)
+						<-ctx.Done()
+						return ctx.Err()
+					}
+					return nil
+				}
+				cut := join(a, b)
+				<-second
+				cut()
+				second = nil
+				cut = join(a, b)
+				time.Sleep(time.Minute)
+				if r := b.queue.Status().Peers[0].Receive; !failed || r.InQuarantine != 1 || r.Quarantined < 2 {
+					t.Errorf("%+v, want one in quarantine that was refused twice", r)
+				}
+				held, err := b.queue.Quarantine(t.Context())
+				if err != nil || len(held) != 1 || !held[0].Part {
+					t.Fatalf("%+v, %v, want one part", held, err)
+				}
+				if err := b.queue.Release(t.Context(), 1, 7, held[0].Seq); err != nil {
+					t.Fatal(err)
+				}
+				if r := b.queue.Status().Peers[0].Receive; r.InQuarantine != 0 || r.Alarm != "" || b.has(7, 1) != a.has(7, 1) {
+					t.Errorf("%+v, %s, want %s", r, b.has(7, 1), a.has(7, 1))
+				}
+				cut()
+				a.stop()
+				b.stop()
+			})
+		})
+	}
+}
+
 // TestQuarantineUnknown: what is refused is put aside once, also if the outcome of that is
 // not known, and what follows is applied.
 func TestQuarantineUnknown(t *testing.T) {
