@@ -116,11 +116,17 @@ func newScaffold(module, service, replace string) (*scaffold, error) {
 		return s, nil
 	}
 	info, ok := debug.ReadBuildInfo()
-	if !ok || !strings.HasPrefix(info.Main.Version, "v") || strings.Contains(info.Main.Version, "+dirty") {
+	if !ok || !fetchable(&info.Main) {
 		return nil, errors.New("new: this sluicegen was built from a checkout, and Go can fetch no such version: say with --replace PATH where the checkout is")
 	}
 	s.Version = info.Main.Version
 	return s, nil
+}
+
+// fetchable says whether Go can fetch the framework that a generator was built from: a tool
+// of a module that replaces it has a version, too, which others need not find.
+func fetchable(from *debug.Module) bool {
+	return strings.HasPrefix(from.Version, "v") && !strings.Contains(from.Version, "+dirty") && from.Replace == nil
 }
 
 // write writes the files of a new module, or none.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 )
@@ -41,6 +42,25 @@ func TestNew(t *testing.T) {
 	}
 	if code := run([]string{"sluicegen", "new", "--dir", dir, "--replace", root, "example.com/x"}, nil, &out, &out); code != 1 || !strings.Contains(out.String(), "is not empty") {
 		t.Errorf("into a directory with something in it: exit code %d: %s", code, &out)
+	}
+}
+
+// TestFetchable: a new module names a version only where Go finds it.
+func TestFetchable(t *testing.T) {
+	for name, c := range map[string]struct {
+		from debug.Module
+		want bool
+	}{
+		"a release":           {debug.Module{Version: "v0.3.0"}, true},
+		"a commit":            {debug.Module{Version: "v0.3.1-0.20261123133550-6e44e56ae372"}, true},
+		"a checkout":          {debug.Module{Version: "(devel)"}, false},
+		"a changed checkout":  {debug.Module{Version: "v0.3.0+dirty"}, false},
+		"replaced in go.mod":  {debug.Module{Version: "v0.0.0", Replace: &debug.Module{Path: "../sluice", Version: "(devel)"}}, false},
+		"without build stamp": {debug.Module{}, false},
+	} {
+		if got := fetchable(&c.from); got != c.want {
+			t.Errorf("%s: got %t", name, got)
+		}
 	}
 }
 
