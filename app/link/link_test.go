@@ -108,3 +108,24 @@ func BenchmarkNew(b *testing.B) {
 		text = signer.New(photo, noon).Append(text[:0], link.Full)
 	}
 }
+
+// FuzzCheck: a link that is taken is one that was made, as it was made.
+func FuzzCheck(f *testing.F) {
+	u, err := url.Parse(string(signer.New(photo, noon).Append(nil, link.Full)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(u.Query().Get("e"), u.Query().Get("s"))
+	f.Add("-1", strings.Repeat("A", 32))
+	f.Add("9223372036854775807", strings.Repeat("_", 32))
+	f.Fuzz(func(t *testing.T, expires, tag string) {
+		end, err := signer.Check(photo, expires, tag, noon)
+		if errors.Is(err, link.ErrForged) {
+			return
+		}
+		_, e, s := parts(t, signer.New(photo, end.Add(-link.Valid)), link.Full)
+		if e != expires || s != tag {
+			t.Errorf("e=%s&s=%s was taken, %v: it is made as e=%s&s=%s", expires, tag, err, e, s)
+		}
+	})
+}

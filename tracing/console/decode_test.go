@@ -4,6 +4,7 @@ package console
 
 import (
 	"encoding/json"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +94,26 @@ func FuzzQoS(f *testing.F) {
 		}
 		if _, err := json.Marshal(qosLineView{Now: h.now(), Samples: samples, Says: cut(h.last.Says, maxItemText)}); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func FuzzTarget(f *testing.F) {
+	for _, s := range []string{"127.0.0.1:7001", "post=:7001", "https://[::1]:7001/", "a=http://b:1", "http://u:p@h:1", "h:1/x", "[::1%25lo]:1", " n = h:1 "} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		target, err := ParseTarget(s)
+		if err != nil {
+			return
+		}
+		const page = "/admin/items"
+		u, err := url.Parse(target.url(page))
+		if err != nil || u.Path != page || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Port() == "" || u.Hostname() == "" {
+			t.Errorf("%q is asked at %q, %v", s, target.url(page), err)
+		}
+		if again, err := ParseTarget(target.Name + "=" + target.Addr); target.Name != "" && (err != nil || again != target) {
+			t.Errorf("%q became %+v, then %+v, %v", s, target, again, err)
 		}
 	})
 }

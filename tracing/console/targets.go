@@ -105,9 +105,10 @@ func ParseTarget(s string) (Target, error) {
 		}
 		scheme, host = u.Scheme, u.Host
 	}
+	wrong := fmt.Errorf("target %q: want [NAME=]HOST:PORT of an admin port, for example post=127.0.0.1:7001", s)
 	h, port, err := net.SplitHostPort(host)
 	if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 || strings.ContainsAny(h, "/?#@ ") {
-		return Target{}, fmt.Errorf("target %q: want [NAME=]HOST:PORT of an admin port, for example post=127.0.0.1:7001", s)
+		return Target{}, wrong
 	}
 	if h == "" { // as everywhere: no host is this machine
 		host = net.JoinHostPort("127.0.0.1", port)
@@ -115,6 +116,9 @@ func ParseTarget(s string) (Target, error) {
 	t.Addr = host
 	if scheme == "https" {
 		t.Addr = "https://" + host
+	}
+	if u, err := url.Parse(t.url("/")); err != nil || u.Host != host { // [0]:1, for example
+		return Target{}, wrong
 	}
 	if len(t.Name) > maxTargetName {
 		return Target{}, fmt.Errorf("target %q: the name is longer than %d bytes", s[:maxTargetName], maxTargetName)
