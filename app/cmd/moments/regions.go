@@ -202,11 +202,11 @@ func printRegions(w io.Writer, world *cluster.World, f upFlags, url, console str
 	line := world.Lines()[len(world.Lines())-1]
 	_, _ = fmt.Fprintf(w, `
 Try: open the ocean page, cut a line, comment on both sides, heal it.
-     moments line %[1]s cut --data %[2]s
-     moments line %[1]s heal --data %[2]s
-     moments status --data %[3]s
+     %[4]s line %[1]s cut --data %[2]s
+     %[4]s line %[1]s heal --data %[2]s
+     %[4]s status --data %[3]s
 Stop with Ctrl-C.
-`, strings.ToUpper(line.A+"-"+line.B), f.data, world.Regions()[0].Dir)
+`, strings.ToUpper(line.A+"-"+line.B), f.data, world.Regions()[0].Dir, called())
 }
 
 func newLineCmd() *cobra.Command {

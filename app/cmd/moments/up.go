@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -274,7 +275,7 @@ func upSplit(ctx context.Context, f upFlags, t topology.Config, data *cluster.Da
 
 func printUp(w io.Writer, f upFlags, data *cluster.Data, s *cluster.State, d demo, console string) {
 	if f.drain {
-		_, _ = fmt.Fprintf(w, "The services are up without a gateway (data in %s).\n\nSee how far the others are: moments queue --data %[1]s\nStop with Ctrl-C.\n", data.Dir())
+		_, _ = fmt.Fprintf(w, "The services are up without a gateway (data in %s).\n\nSee how far the others are: %[2]s queue --data %[1]s\nStop with Ctrl-C.\n", data.Dir(), called())
 		return
 	}
 	how := "one process"
@@ -307,8 +308,16 @@ func printUp(w io.Writer, f upFlags, data *cluster.Data, s *cluster.State, d dem
 	}
 	_, _ = fmt.Fprintf(w, `
 Try: open the page, log in, register a friend in a private window, become friends, post.
-     moments status --data %[1]s
-     moments backup --data %[1]s ./moments-backup
+     %[2]s status --data %[1]s
+     %[2]s backup --data %[1]s ./moments-backup
 Stop with Ctrl-C.
-`, data.Dir())
+`, data.Dir(), called())
+}
+
+// called is how the person at the terminal has called this program, to be called again.
+func called() string {
+	if filepath.Base(os.Args[0]) == "moments" {
+		return os.Args[0]
+	}
+	return "moments"
 }
