@@ -347,7 +347,7 @@ func (n *Node) build(ctx context.Context, r topology.Role) error {
 	case topology.Media:
 		var s *media.Service
 		s, err = media.New(ctx, media.Config{
-			Store: store, Blobs: n.blobs, Region: region, Links: n.links, Posts: n.posts(), Profiles: n.accounts(), Log: log, Now: now,
+			Store: store, Blobs: n.blobs, Region: region, Posts: n.posts(), Profiles: n.accounts(), Log: log, Now: now,
 		})
 		momentsv1.RegisterMediaServiceServer(srv, s)
 		svc = s

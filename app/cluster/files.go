@@ -29,16 +29,16 @@ const (
 	cacheDir = "edge-cache" // in a data directory: what an edge keeps
 )
 
-// openFiles opens the bucket of the media service, and finds the key of links.
-func (n *Node) openFiles(ctx context.Context) error {
-	if !n.runs(topology.Media) && !n.runs(topology.Edge) && !n.runs(topology.Gateway) {
-		return nil
+// openFiles opens the bucket of the media service, and finds the key of links for a gateway
+// and an edge.
+func (n *Node) openFiles(ctx context.Context) (err error) {
+	if n.runs(topology.Edge) || n.runs(topology.Gateway) {
+		key, err := n.linkKey()
+		if err != nil {
+			return err
+		}
+		n.links = link.NewSigner(key)
 	}
-	key, err := n.linkKey()
-	if err != nil {
-		return err
-	}
-	n.links = link.NewSigner(key)
 	if !n.runs(topology.Media) {
 		return nil
 	}

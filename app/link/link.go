@@ -96,9 +96,6 @@ func (s *Signer) New(m id.Media, now time.Time) Link {
 	return Link{media: m, expires: expires, tag: s.tag(m, expires)}
 }
 
-// Expires says when the link ends.
-func (l Link) Expires() time.Time { return time.Unix(l.expires, 0) }
-
 // Append appends the path and query under which a form of the medium is read.
 func (l Link) Append(b []byte, form Form) []byte {
 	b, _ = l.media.AppendText(append(b, Prefix...)) // never fails

@@ -27,7 +27,6 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
-	"github.com/sluice-rpc/sluice/app/link"
 	"github.com/sluice-rpc/sluice/app/media/photo"
 	"github.com/sluice-rpc/sluice/app/once"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
@@ -41,8 +40,6 @@ type Config struct {
 	Blobs *Blobs
 	// Region is the number of the region that media are made in.
 	Region id.Region
-	// Links makes links.
-	Links *link.Signer
 	// Posts and Profiles say whether that what media were attached to is there.
 	Posts    Posts
 	Profiles Profiles
@@ -77,7 +74,7 @@ const (
 	// maxWaiting and maxWaitingBytes bound what a user has uploaded and not used.
 	maxWaiting      = 50
 	maxWaitingBytes = 1 << 30
-	// maxGet is the ids of one GetMedia or SignURLs.
+	// maxGet is the ids of one GetMedia.
 	maxGet = 100
 	// maxRange is the bytes of one ReadRange.
 	maxRange = 1 << 20
@@ -98,7 +95,6 @@ type Service struct {
 	store    kv.Store
 	blobs    *Blobs
 	ids      *id.Generator
-	links    *link.Signer
 	posts    Posts
 	profiles Profiles
 	photos   *photo.Maker
@@ -114,8 +110,8 @@ type Service struct {
 
 // New makes the service. It takes a new epoch of ids from the store.
 func New(ctx context.Context, cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Blobs == nil || cfg.Links == nil || cfg.Posts == nil || cfg.Profiles == nil {
-		return nil, errors.New("media: Config needs Store, Blobs, Links, Posts and Profiles")
+	if cfg.Store == nil || cfg.Blobs == nil || cfg.Posts == nil || cfg.Profiles == nil {
+		return nil, errors.New("media: Config needs Store, Blobs, Posts and Profiles")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -135,7 +131,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		store: cfg.Store, blobs: cfg.Blobs, ids: ids, links: cfg.Links, posts: cfg.Posts, profiles: cfg.Profiles,
+		store: cfg.Store, blobs: cfg.Blobs, ids: ids, posts: cfg.Posts, profiles: cfg.Profiles,
 		photos: photo.NewMaker(cfg.DecodeMemory),
 		// Each holds a photo's file, or two parts of a video, and mostly computes.
 		working: semaphore.NewWeighted(int64(min(8, max(2, runtime.GOMAXPROCS(0))))),

@@ -27,7 +27,6 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv/memkv"
-	"github.com/sluice-rpc/sluice/app/link"
 	"github.com/sluice-rpc/sluice/app/media"
 	"github.com/sluice-rpc/sluice/app/media/photo"
 	"github.com/sluice-rpc/sluice/app/media/probe"
@@ -85,7 +84,7 @@ func worldOn(t testing.TB, blobs *media.Blobs) *world {
 	w := &world{t: t, blobs: blobs, store: memkv.New(), now: noon, posts: map[string]bool{}, profiles: map[string]*momentsv1.Profile{}}
 	var err error
 	w.Service, err = media.New(t.Context(), media.Config{
-		Store: w.store, Blobs: blobs, Region: 1, Links: link.NewSigner(link.Key{1}), Posts: w, Profiles: w,
+		Store: w.store, Blobs: blobs, Region: 1, Posts: w, Profiles: w,
 		Log: slog.New(slog.DiscardHandler), Now: w.clock,
 	})
 	if err != nil {
@@ -792,17 +791,6 @@ func TestCheckBlobs(t *testing.T) {
 		_, err := w.CheckBlobs(t.Context(), &momentsv1.CheckBlobsRequest{Cursor: cursor})
 		wantCode(t, err, rpc.InvalidArgument)
 	}
-}
-
-func TestSignURLs(t *testing.T) {
-	w := newWorld(t)
-	m := w.mustSend(mary, photoKind, picture(t, 20, 20)).GetMediaId()
-	res, err := w.SignURLs(t.Context(), &momentsv1.SignURLsRequest{ViewerId: john, MediaIds: []string{m, id.Media{9}.String(), "x"}, Variant: momentsv1.MediaVariant_MEDIA_VARIANT_FEED})
-	if err != nil || len(res.GetUrls()) != 1 || !strings.HasPrefix(res.GetUrls()[0].GetUrl(), "/media/"+m+"/feed?") {
-		t.Errorf("%v, %v", res, err)
-	}
-	_, err = w.SignURLs(t.Context(), &momentsv1.SignURLsRequest{MediaIds: []string{m}})
-	wantCode(t, err, rpc.InvalidArgument)
 }
 
 func TestReadRange(t *testing.T) {

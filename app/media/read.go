@@ -8,30 +8,17 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
-	"github.com/sluice-rpc/sluice/app/link"
 	"github.com/sluice-rpc/sluice/app/problem"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
 )
 
 // GetMedia describes media; see the contract.
 func (s *Service) GetMedia(ctx context.Context, req *momentsv1.GetMediaRequest) (*momentsv1.GetMediaResponse, error) {
-	rows, err := s.many(ctx, req.GetMediaIds())
-	if err != nil {
-		return nil, err
-	}
-	res := &momentsv1.GetMediaResponse{Media: make([]*momentsv1.Media, 0, len(rows))}
-	for _, r := range rows {
-		res.Media = append(res.Media, r.media())
-	}
-	return res, nil
-}
-
-// many reads media that can be shown.
-func (s *Service) many(ctx context.Context, ids []string) ([]row, error) {
+	ids := req.GetMediaIds()
 	if len(ids) > maxGet {
 		return nil, problem.Invalid("media_ids", "are %d, want at most %d", len(ids), maxGet)
 	}
-	rows := make([]row, 0, len(ids))
+	res := &momentsv1.GetMediaResponse{Media: make([]*momentsv1.Media, 0, len(ids))}
 	for _, text := range ids {
 		m, err := id.ParseMedia(text)
 		if err != nil {
@@ -42,26 +29,8 @@ func (s *Service) many(ctx context.Context, ids []string) ([]row, error) {
 			return nil, err
 		}
 		if r.usable() {
-			rows = append(rows, r)
+			res.Media = append(res.Media, r.media())
 		}
-	}
-	return rows, nil
-}
-
-// SignURLs makes links; see the contract.
-func (s *Service) SignURLs(ctx context.Context, req *momentsv1.SignURLsRequest) (*momentsv1.SignURLsResponse, error) {
-	form := link.FormOf(req.GetVariant())
-	if form == "" {
-		return nil, problem.Invalid("variant", "is not specified")
-	}
-	rows, err := s.many(ctx, req.GetMediaIds())
-	if err != nil {
-		return nil, err
-	}
-	res := &momentsv1.SignURLsResponse{Urls: make([]*momentsv1.SignedURL, 0, len(rows))}
-	for _, r := range rows {
-		l := s.links.New(r.id, s.now())
-		res.Urls = append(res.Urls, &momentsv1.SignedURL{MediaId: r.id.String(), Url: string(l.Append(nil, form)), ExpiresMs: l.Expires().UnixMilli()})
 	}
 	return res, nil
 }

@@ -200,7 +200,7 @@ func pick(r Role, account, post, comment, gateway, edge *string) *string {
 // Files is how photos and videos are kept and given out.
 type Files struct {
 	Blobs     string        `config:"blobs" doc:"URL of the bucket that the media service keeps photos and videos in, for example file:///var/lib/moments/blobs or s3://bucket?region=eu-central-1; empty for a directory in the data directory"`
-	LinkKey   config.Secret `config:"link-key" doc:"64 hexadecimal digits, the same for all gateways, edges and media services, of other regions too, and nobody else: the secret behind the links to photos and videos; empty for one that is kept in the data directory"`
+	LinkKey   config.Secret `config:"link-key" doc:"64 hexadecimal digits, the same for all gateways and edges, of other regions too, and nobody else: the secret behind the links to photos and videos; empty for one that is kept in the data directory"`
 	CacheDir  string        `config:"cache-dir" doc:"directory of an edge's cache; empty for one in the data directory"`
 	CacheSize config.Size   `config:"cache-size" doc:"most that an edge keeps" min:"1MiB"`
 }

@@ -1400,171 +1400,6 @@ func (*ReleaseResponse) Descriptor() ([]byte, []int) {
 	return file_moments_v1_media_proto_rawDescGZIP(), []int{18}
 }
 
-type SignURLsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ViewerId      string                 `protobuf:"bytes,1,opt,name=viewer_id,json=viewerId,proto3" json:"viewer_id,omitempty"`
-	MediaIds      []string               `protobuf:"bytes,2,rep,name=media_ids,json=mediaIds,proto3" json:"media_ids,omitempty"`
-	Variant       MediaVariant           `protobuf:"varint,3,opt,name=variant,proto3,enum=moments.v1.MediaVariant" json:"variant,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SignURLsRequest) Reset() {
-	*x = SignURLsRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SignURLsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SignURLsRequest) ProtoMessage() {}
-
-func (x *SignURLsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SignURLsRequest.ProtoReflect.Descriptor instead.
-func (*SignURLsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *SignURLsRequest) GetViewerId() string {
-	if x != nil {
-		return x.ViewerId
-	}
-	return ""
-}
-
-func (x *SignURLsRequest) GetMediaIds() []string {
-	if x != nil {
-		return x.MediaIds
-	}
-	return nil
-}
-
-func (x *SignURLsRequest) GetVariant() MediaVariant {
-	if x != nil {
-		return x.Variant
-	}
-	return MediaVariant_MEDIA_VARIANT_UNSPECIFIED
-}
-
-// SignedURL is a link that holds for ten minutes.
-type SignedURL struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MediaId       string                 `protobuf:"bytes,1,opt,name=media_id,json=mediaId,proto3" json:"media_id,omitempty"`
-	Url           string                 `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
-	ExpiresMs     int64                  `protobuf:"varint,3,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SignedURL) Reset() {
-	*x = SignedURL{}
-	mi := &file_moments_v1_media_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SignedURL) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SignedURL) ProtoMessage() {}
-
-func (x *SignedURL) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SignedURL.ProtoReflect.Descriptor instead.
-func (*SignedURL) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{20}
-}
-
-func (x *SignedURL) GetMediaId() string {
-	if x != nil {
-		return x.MediaId
-	}
-	return ""
-}
-
-func (x *SignedURL) GetUrl() string {
-	if x != nil {
-		return x.Url
-	}
-	return ""
-}
-
-func (x *SignedURL) GetExpiresMs() int64 {
-	if x != nil {
-		return x.ExpiresMs
-	}
-	return 0
-}
-
-type SignURLsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Urls          []*SignedURL           `protobuf:"bytes,1,rep,name=urls,proto3" json:"urls,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SignURLsResponse) Reset() {
-	*x = SignURLsResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[21]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SignURLsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SignURLsResponse) ProtoMessage() {}
-
-func (x *SignURLsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[21]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SignURLsResponse.ProtoReflect.Descriptor instead.
-func (*SignURLsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{21}
-}
-
-func (x *SignURLsResponse) GetUrls() []*SignedURL {
-	if x != nil {
-		return x.Urls
-	}
-	return nil
-}
-
 type ReadRangeRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	MediaId string                 `protobuf:"bytes,1,opt,name=media_id,json=mediaId,proto3" json:"media_id,omitempty"`
@@ -1578,7 +1413,7 @@ type ReadRangeRequest struct {
 
 func (x *ReadRangeRequest) Reset() {
 	*x = ReadRangeRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[22]
+	mi := &file_moments_v1_media_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1425,7 @@ func (x *ReadRangeRequest) String() string {
 func (*ReadRangeRequest) ProtoMessage() {}
 
 func (x *ReadRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[22]
+	mi := &file_moments_v1_media_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1438,7 @@ func (x *ReadRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRangeRequest.ProtoReflect.Descriptor instead.
 func (*ReadRangeRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{22}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReadRangeRequest) GetMediaId() string {
@@ -1646,7 +1481,7 @@ type ReadRangeResponse struct {
 
 func (x *ReadRangeResponse) Reset() {
 	*x = ReadRangeResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[23]
+	mi := &file_moments_v1_media_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1493,7 @@ func (x *ReadRangeResponse) String() string {
 func (*ReadRangeResponse) ProtoMessage() {}
 
 func (x *ReadRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[23]
+	mi := &file_moments_v1_media_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1506,7 @@ func (x *ReadRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRangeResponse.ProtoReflect.Descriptor instead.
 func (*ReadRangeResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{23}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReadRangeResponse) GetData() []byte {
@@ -1708,7 +1543,7 @@ type CheckBlobsRequest struct {
 
 func (x *CheckBlobsRequest) Reset() {
 	*x = CheckBlobsRequest{}
-	mi := &file_moments_v1_media_proto_msgTypes[24]
+	mi := &file_moments_v1_media_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1555,7 @@ func (x *CheckBlobsRequest) String() string {
 func (*CheckBlobsRequest) ProtoMessage() {}
 
 func (x *CheckBlobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[24]
+	mi := &file_moments_v1_media_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1568,7 @@ func (x *CheckBlobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckBlobsRequest.ProtoReflect.Descriptor instead.
 func (*CheckBlobsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{24}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CheckBlobsRequest) GetCursor() string {
@@ -1767,7 +1602,7 @@ type CheckBlobsResponse struct {
 
 func (x *CheckBlobsResponse) Reset() {
 	*x = CheckBlobsResponse{}
-	mi := &file_moments_v1_media_proto_msgTypes[25]
+	mi := &file_moments_v1_media_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1614,7 @@ func (x *CheckBlobsResponse) String() string {
 func (*CheckBlobsResponse) ProtoMessage() {}
 
 func (x *CheckBlobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_media_proto_msgTypes[25]
+	mi := &file_moments_v1_media_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1627,7 @@ func (x *CheckBlobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckBlobsResponse.ProtoReflect.Descriptor instead.
 func (*CheckBlobsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_media_proto_rawDescGZIP(), []int{25}
+	return file_moments_v1_media_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CheckBlobsResponse) GetLookedAt() uint32 {
@@ -1917,18 +1752,7 @@ const file_moments_v1_media_proto_rawDesc = "" +
 	"\x0eReleaseRequest\x12\x19\n" +
 	"\bowner_id\x18\x01 \x01(\tR\aownerId\x12\x17\n" +
 	"\apost_id\x18\x02 \x01(\tR\x06postId\"\x11\n" +
-	"\x0fReleaseResponse\"\x7f\n" +
-	"\x0fSignURLsRequest\x12\x1b\n" +
-	"\tviewer_id\x18\x01 \x01(\tR\bviewerId\x12\x1b\n" +
-	"\tmedia_ids\x18\x02 \x03(\tR\bmediaIds\x122\n" +
-	"\avariant\x18\x03 \x01(\x0e2\x18.moments.v1.MediaVariantR\avariant\"W\n" +
-	"\tSignedURL\x12\x19\n" +
-	"\bmedia_id\x18\x01 \x01(\tR\amediaId\x12\x10\n" +
-	"\x03url\x18\x02 \x01(\tR\x03url\x12\x1d\n" +
-	"\n" +
-	"expires_ms\x18\x03 \x01(\x03R\texpiresMs\"=\n" +
-	"\x10SignURLsResponse\x12)\n" +
-	"\x04urls\x18\x01 \x03(\v2\x15.moments.v1.SignedURLR\x04urls\"\x91\x01\n" +
+	"\x0fReleaseResponse\"\x91\x01\n" +
 	"\x10ReadRangeRequest\x12\x19\n" +
 	"\bmedia_id\x18\x01 \x01(\tR\amediaId\x122\n" +
 	"\avariant\x18\x02 \x01(\x0e2\x18.moments.v1.MediaVariantR\avariant\x12\x16\n" +
@@ -1959,7 +1783,7 @@ const file_moments_v1_media_proto_rawDesc = "" +
 	"\fProfilePlace\x12\x1d\n" +
 	"\x19PROFILE_PLACE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PROFILE_PLACE_AVATAR\x10\x01\x12\x17\n" +
-	"\x13PROFILE_PLACE_COVER\x10\x022\xa6\b\n" +
+	"\x13PROFILE_PLACE_COVER\x10\x022\xcf\a\n" +
 	"\fMediaService\x12S\n" +
 	"\vStartUpload\x12\x1e.moments.v1.StartUploadRequest\x1a\x1f.moments.v1.StartUploadResponse\"\x03\x90\x02\x02\x12P\n" +
 	"\aPutPart\x12\x1a.moments.v1.PutPartRequest\x1a\x1b.moments.v1.PutPartResponse\"\f\xfa\xb2\x19\x05\x10\x90N\x18\x02\x90\x02\x02\x12S\n" +
@@ -1969,8 +1793,7 @@ const file_moments_v1_media_proto_rawDesc = "" +
 	"\bGetMedia\x12\x1b.moments.v1.GetMediaRequest\x1a\x1c.moments.v1.GetMediaResponse\"\x0e\xfa\xb2\x19\a\b\x02\x10\xac\x02\x18\x02\x90\x02\x01\x12L\n" +
 	"\x06Attach\x12\x19.moments.v1.AttachRequest\x1a\x1a.moments.v1.AttachResponse\"\v\xfa\xb2\x19\x04\b\x03\x18\x02\x90\x02\x02\x12R\n" +
 	"\aRelease\x12\x1a.moments.v1.ReleaseRequest\x1a\x1b.moments.v1.ReleaseResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x03\x90\x02\x02\x12O\n" +
-	"\x06Forget\x12\x19.moments.v1.ForgetRequest\x1a\x1a.moments.v1.ForgetResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x02\x12U\n" +
-	"\bSignURLs\x12\x1b.moments.v1.SignURLsRequest\x1a\x1c.moments.v1.SignURLsResponse\"\x0e\xfa\xb2\x19\a\b\x02\x10\xac\x02\x18\x02\x90\x02\x01\x12V\n" +
+	"\x06Forget\x12\x19.moments.v1.ForgetRequest\x1a\x1a.moments.v1.ForgetResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x88'\x18\x02\x90\x02\x02\x12V\n" +
 	"\tReadRange\x12\x1c.moments.v1.ReadRangeRequest\x1a\x1d.moments.v1.ReadRangeResponse\"\f\xfa\xb2\x19\x05\x10\x88'\x18\x02\x90\x02\x01\x12[\n" +
 	"\n" +
 	"CheckBlobs\x12\x1d.moments.v1.CheckBlobsRequest\x1a\x1e.moments.v1.CheckBlobsResponse\"\x0e\xfa\xb2\x19\a\b\x06\x10\x90N\x18\x02\x90\x02\x02\x1a\t\xfa\xb2\x19\x05\b\x05\x10\xd0\x0fB7Z5github.com/sluice-rpc/sluice/idl/moments/v1;momentsv1b\x06proto3"
@@ -1988,7 +1811,7 @@ func file_moments_v1_media_proto_rawDescGZIP() []byte {
 }
 
 var file_moments_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_moments_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_moments_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_moments_v1_media_proto_goTypes = []any{
 	(MediaKind)(0),                 // 0: moments.v1.MediaKind
 	(MediaVariant)(0),              // 1: moments.v1.MediaVariant
@@ -2013,15 +1836,12 @@ var file_moments_v1_media_proto_goTypes = []any{
 	(*AttachResponse)(nil),         // 20: moments.v1.AttachResponse
 	(*ReleaseRequest)(nil),         // 21: moments.v1.ReleaseRequest
 	(*ReleaseResponse)(nil),        // 22: moments.v1.ReleaseResponse
-	(*SignURLsRequest)(nil),        // 23: moments.v1.SignURLsRequest
-	(*SignedURL)(nil),              // 24: moments.v1.SignedURL
-	(*SignURLsResponse)(nil),       // 25: moments.v1.SignURLsResponse
-	(*ReadRangeRequest)(nil),       // 26: moments.v1.ReadRangeRequest
-	(*ReadRangeResponse)(nil),      // 27: moments.v1.ReadRangeResponse
-	(*CheckBlobsRequest)(nil),      // 28: moments.v1.CheckBlobsRequest
-	(*CheckBlobsResponse)(nil),     // 29: moments.v1.CheckBlobsResponse
-	(*ForgetRequest)(nil),          // 30: moments.v1.ForgetRequest
-	(*ForgetResponse)(nil),         // 31: moments.v1.ForgetResponse
+	(*ReadRangeRequest)(nil),       // 23: moments.v1.ReadRangeRequest
+	(*ReadRangeResponse)(nil),      // 24: moments.v1.ReadRangeResponse
+	(*CheckBlobsRequest)(nil),      // 25: moments.v1.CheckBlobsRequest
+	(*CheckBlobsResponse)(nil),     // 26: moments.v1.CheckBlobsResponse
+	(*ForgetRequest)(nil),          // 27: moments.v1.ForgetRequest
+	(*ForgetResponse)(nil),         // 28: moments.v1.ForgetResponse
 }
 var file_moments_v1_media_proto_depIdxs = []int32{
 	1,  // 0: moments.v1.MediaForm.variant:type_name -> moments.v1.MediaVariant
@@ -2036,38 +1856,34 @@ var file_moments_v1_media_proto_depIdxs = []int32{
 	5,  // 9: moments.v1.GetMediaResponse.media:type_name -> moments.v1.Media
 	2,  // 10: moments.v1.AttachRequest.place:type_name -> moments.v1.ProfilePlace
 	5,  // 11: moments.v1.AttachResponse.media:type_name -> moments.v1.Media
-	1,  // 12: moments.v1.SignURLsRequest.variant:type_name -> moments.v1.MediaVariant
-	24, // 13: moments.v1.SignURLsResponse.urls:type_name -> moments.v1.SignedURL
-	1,  // 14: moments.v1.ReadRangeRequest.variant:type_name -> moments.v1.MediaVariant
-	7,  // 15: moments.v1.MediaService.StartUpload:input_type -> moments.v1.StartUploadRequest
-	9,  // 16: moments.v1.MediaService.PutPart:input_type -> moments.v1.PutPartRequest
-	11, // 17: moments.v1.MediaService.GetUpload:input_type -> moments.v1.GetUploadRequest
-	13, // 18: moments.v1.MediaService.CompleteUpload:input_type -> moments.v1.CompleteUploadRequest
-	15, // 19: moments.v1.MediaService.AbortUpload:input_type -> moments.v1.AbortUploadRequest
-	17, // 20: moments.v1.MediaService.GetMedia:input_type -> moments.v1.GetMediaRequest
-	19, // 21: moments.v1.MediaService.Attach:input_type -> moments.v1.AttachRequest
-	21, // 22: moments.v1.MediaService.Release:input_type -> moments.v1.ReleaseRequest
-	30, // 23: moments.v1.MediaService.Forget:input_type -> moments.v1.ForgetRequest
-	23, // 24: moments.v1.MediaService.SignURLs:input_type -> moments.v1.SignURLsRequest
-	26, // 25: moments.v1.MediaService.ReadRange:input_type -> moments.v1.ReadRangeRequest
-	28, // 26: moments.v1.MediaService.CheckBlobs:input_type -> moments.v1.CheckBlobsRequest
-	8,  // 27: moments.v1.MediaService.StartUpload:output_type -> moments.v1.StartUploadResponse
-	10, // 28: moments.v1.MediaService.PutPart:output_type -> moments.v1.PutPartResponse
-	12, // 29: moments.v1.MediaService.GetUpload:output_type -> moments.v1.GetUploadResponse
-	14, // 30: moments.v1.MediaService.CompleteUpload:output_type -> moments.v1.CompleteUploadResponse
-	16, // 31: moments.v1.MediaService.AbortUpload:output_type -> moments.v1.AbortUploadResponse
-	18, // 32: moments.v1.MediaService.GetMedia:output_type -> moments.v1.GetMediaResponse
-	20, // 33: moments.v1.MediaService.Attach:output_type -> moments.v1.AttachResponse
-	22, // 34: moments.v1.MediaService.Release:output_type -> moments.v1.ReleaseResponse
-	31, // 35: moments.v1.MediaService.Forget:output_type -> moments.v1.ForgetResponse
-	25, // 36: moments.v1.MediaService.SignURLs:output_type -> moments.v1.SignURLsResponse
-	27, // 37: moments.v1.MediaService.ReadRange:output_type -> moments.v1.ReadRangeResponse
-	29, // 38: moments.v1.MediaService.CheckBlobs:output_type -> moments.v1.CheckBlobsResponse
-	27, // [27:39] is the sub-list for method output_type
-	15, // [15:27] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	1,  // 12: moments.v1.ReadRangeRequest.variant:type_name -> moments.v1.MediaVariant
+	7,  // 13: moments.v1.MediaService.StartUpload:input_type -> moments.v1.StartUploadRequest
+	9,  // 14: moments.v1.MediaService.PutPart:input_type -> moments.v1.PutPartRequest
+	11, // 15: moments.v1.MediaService.GetUpload:input_type -> moments.v1.GetUploadRequest
+	13, // 16: moments.v1.MediaService.CompleteUpload:input_type -> moments.v1.CompleteUploadRequest
+	15, // 17: moments.v1.MediaService.AbortUpload:input_type -> moments.v1.AbortUploadRequest
+	17, // 18: moments.v1.MediaService.GetMedia:input_type -> moments.v1.GetMediaRequest
+	19, // 19: moments.v1.MediaService.Attach:input_type -> moments.v1.AttachRequest
+	21, // 20: moments.v1.MediaService.Release:input_type -> moments.v1.ReleaseRequest
+	27, // 21: moments.v1.MediaService.Forget:input_type -> moments.v1.ForgetRequest
+	23, // 22: moments.v1.MediaService.ReadRange:input_type -> moments.v1.ReadRangeRequest
+	25, // 23: moments.v1.MediaService.CheckBlobs:input_type -> moments.v1.CheckBlobsRequest
+	8,  // 24: moments.v1.MediaService.StartUpload:output_type -> moments.v1.StartUploadResponse
+	10, // 25: moments.v1.MediaService.PutPart:output_type -> moments.v1.PutPartResponse
+	12, // 26: moments.v1.MediaService.GetUpload:output_type -> moments.v1.GetUploadResponse
+	14, // 27: moments.v1.MediaService.CompleteUpload:output_type -> moments.v1.CompleteUploadResponse
+	16, // 28: moments.v1.MediaService.AbortUpload:output_type -> moments.v1.AbortUploadResponse
+	18, // 29: moments.v1.MediaService.GetMedia:output_type -> moments.v1.GetMediaResponse
+	20, // 30: moments.v1.MediaService.Attach:output_type -> moments.v1.AttachResponse
+	22, // 31: moments.v1.MediaService.Release:output_type -> moments.v1.ReleaseResponse
+	28, // 32: moments.v1.MediaService.Forget:output_type -> moments.v1.ForgetResponse
+	24, // 33: moments.v1.MediaService.ReadRange:output_type -> moments.v1.ReadRangeResponse
+	26, // 34: moments.v1.MediaService.CheckBlobs:output_type -> moments.v1.CheckBlobsResponse
+	24, // [24:35] is the sub-list for method output_type
+	13, // [13:24] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_moments_v1_media_proto_init() }
@@ -2082,7 +1898,7 @@ func file_moments_v1_media_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_moments_v1_media_proto_rawDesc), len(file_moments_v1_media_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   26,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

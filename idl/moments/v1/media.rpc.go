@@ -53,9 +53,6 @@ type MediaServiceServer interface {
 	// Those of posts go with the posts. Doing it again changes nothing. The account service calls it; the gateway does not
 	// offer it.
 	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
-	// SignURLs makes links for a viewer who was found to be allowed to see the post
-	// that the media belong to. The gateway makes links by itself; this is for others.
-	SignURLs(context.Context, *SignURLsRequest) (*SignURLsResponse, error)
 	// ReadRange reads bytes of one variant, for edges that do not have them.
 	ReadRange(context.Context, *ReadRangeRequest) (*ReadRangeResponse, error)
 	// CheckBlobs compares what is stored with what is known of it, a page at a time, for
@@ -111,11 +108,6 @@ func (UnimplementedMediaServiceServer) Release(context.Context, *ReleaseRequest)
 // Forget returns an error of code rpc.Unimplemented.
 func (UnimplementedMediaServiceServer) Forget(context.Context, *ForgetRequest) (*ForgetResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.MediaService/Forget is not implemented")
-}
-
-// SignURLs returns an error of code rpc.Unimplemented.
-func (UnimplementedMediaServiceServer) SignURLs(context.Context, *SignURLsRequest) (*SignURLsResponse, error) {
-	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.MediaService/SignURLs is not implemented")
 }
 
 // ReadRange returns an error of code rpc.Unimplemented.
@@ -195,13 +187,6 @@ func RegisterMediaServiceServer(r rpc.Registrar, srv MediaServiceServer) {
 			return res, nil
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
-			res, err := srv.SignURLs(ctx, req.(*SignURLsRequest))
-			if err != nil || res == nil {
-				return nil, err
-			}
-			return res, nil
-		},
-		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.ReadRange(ctx, req.(*ReadRangeRequest))
 			if err != nil || res == nil {
 				return nil, err
@@ -260,9 +245,6 @@ type MediaServiceClient interface {
 	// Those of posts go with the posts. Doing it again changes nothing. The account service calls it; the gateway does not
 	// offer it.
 	Forget(context.Context, *ForgetRequest) (*ForgetResponse, error)
-	// SignURLs makes links for a viewer who was found to be allowed to see the post
-	// that the media belong to. The gateway makes links by itself; this is for others.
-	SignURLs(context.Context, *SignURLsRequest) (*SignURLsResponse, error)
 	// ReadRange reads bytes of one variant, for edges that do not have them.
 	ReadRange(context.Context, *ReadRangeRequest) (*ReadRangeResponse, error)
 	// CheckBlobs compares what is stored with what is known of it, a page at a time, for
@@ -381,18 +363,6 @@ func (c *mediaServiceClient) Forget(ctx context.Context, req *ForgetRequest) (*F
 	typed, ok := res.(*ForgetResponse)
 	if !ok {
 		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", MediaServiceForgetMethod.FullName(), res, typed)
-	}
-	return typed, nil
-}
-
-func (c *mediaServiceClient) SignURLs(ctx context.Context, req *SignURLsRequest) (*SignURLsResponse, error) {
-	res, err := c.conn.Invoke(ctx, MediaServiceSignURLsMethod, req)
-	if err != nil {
-		return nil, err
-	}
-	typed, ok := res.(*SignURLsResponse)
-	if !ok {
-		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", MediaServiceSignURLsMethod.FullName(), res, typed)
 	}
 	return typed, nil
 }
@@ -526,18 +496,6 @@ var MediaServiceForgetMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(ForgetResponse) },
 }
 
-// MediaServiceSignURLsMethod is the contract of moments.v1.MediaService/SignURLs.
-var MediaServiceSignURLsMethod = &rpc.Method{
-	Service:     "moments.v1.MediaService",
-	Name:        "SignURLs",
-	Class:       qos.Browse,
-	Timeout:     300 * time.Millisecond,
-	MaxAttempts: 2,
-	Idempotency: rpc.NoSideEffects,
-	NewRequest:  func() proto.Message { return new(SignURLsRequest) },
-	NewResponse: func() proto.Message { return new(SignURLsResponse) },
-}
-
 // MediaServiceReadRangeMethod is the contract of moments.v1.MediaService/ReadRange.
 var MediaServiceReadRangeMethod = &rpc.Method{
 	Service:     "moments.v1.MediaService",
@@ -576,7 +534,6 @@ var MediaServiceDesc = &rpc.Service{
 		MediaServiceAttachMethod,
 		MediaServiceReleaseMethod,
 		MediaServiceForgetMethod,
-		MediaServiceSignURLsMethod,
 		MediaServiceReadRangeMethod,
 		MediaServiceCheckBlobsMethod,
 	},
