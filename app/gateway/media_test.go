@@ -182,7 +182,7 @@ func TestAVideoOfAPost(t *testing.T) {
 	}
 }
 
-func TestR10UploadsOfOthers(t *testing.T) {
+func TestUploadsOfOthers(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, john := newPerson(t, g, "mary"), newPerson(t, g, "john")
 	photo := mary.photo(50)

@@ -120,7 +120,7 @@ const (
 	albumOnly = "album comment detail like"
 )
 
-func TestR1Friendship(t *testing.T) {
+func TestFriendship(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, li, zoe := newPerson(t, g, "mary"), newPerson(t, g, "lilei"), newPerson(t, g, "zoe")
 	mary.befriend(li)
@@ -167,7 +167,7 @@ func TestR1Friendship(t *testing.T) {
 	zoe.arrived(first)
 }
 
-func TestR1OpenToStrangers(t *testing.T) {
+func TestOpenToStrangers(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, zoe, ann := newPerson(t, g, "mary"), newPerson(t, g, "zoe"), newPerson(t, g, "ann")
 	mary.befriend(ann)
@@ -209,7 +209,7 @@ func TestR1OpenToStrangers(t *testing.T) {
 	}
 }
 
-func TestR2Visibility(t *testing.T) {
+func TestVisibility(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary := newPerson(t, g, "mary")
 	friends := map[string]person{}
@@ -309,7 +309,7 @@ func TestR2Visibility(t *testing.T) {
 	})
 }
 
-func TestR3DenyBeatsAllow(t *testing.T) {
+func TestDenyBeatsAllow(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, li := newPerson(t, g, "mary"), newPerson(t, g, "lilei")
 	mary.befriend(li)
@@ -326,7 +326,7 @@ func TestR3DenyBeatsAllow(t *testing.T) {
 	}
 }
 
-func TestR4Settings(t *testing.T) {
+func TestSettings(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, li := newPerson(t, g, "mary"), newPerson(t, g, "lilei")
 	mary.befriend(li)
@@ -386,7 +386,7 @@ func TestR4Settings(t *testing.T) {
 	}
 }
 
-func TestR9Limits(t *testing.T) {
+func TestLimits(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, li, zoe := newPerson(t, g, "mary"), newPerson(t, g, "lilei"), newPerson(t, g, "zoe")
 	mary.befriend(li)
@@ -613,9 +613,9 @@ func (p person) toldOf(post string) (n int) {
 
 func (p person) isToldOf(post string) bool { p.t.Helper(); return p.toldOf(post) > 0 }
 
-// TestR10HiddenIsLikeMissing: each way to be kept from a post answers as if the post
+// TestHiddenIsLikeMissing: each way to be kept from a post answers as if the post
 // had never been, to the byte, at every door that names it.
-func TestR10HiddenIsLikeMissing(t *testing.T) {
+func TestHiddenIsLikeMissing(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, never := newPerson(t, g, "mary"), newID[id.Post](newFake(t)).String()
 	p := mary.post("a post").ID
@@ -677,7 +677,7 @@ func TestR10HiddenIsLikeMissing(t *testing.T) {
 	}
 }
 
-func TestR11DeletedIsFinal(t *testing.T) {
+func TestDeletedIsFinal(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, li := newPerson(t, g, "mary"), newPerson(t, g, "lilei")
 	mary.befriend(li)

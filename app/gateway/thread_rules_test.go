@@ -73,9 +73,9 @@ func (p person) reads(post string, want ...string) {
 	}
 }
 
-// TestR5OnlyFriendsWords: a like or comment is shown to its writer and his friends, a
+// TestOnlyFriendsWords: a like or comment is shown to its writer and his friends, a
 // reply only to who also knows whom it answers, and counts tell no more.
-func TestR5OnlyFriendsWords(t *testing.T) {
+func TestOnlyFriendsWords(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, li, han, rose := newPerson(t, g, "mary"), newPerson(t, g, "lilei"), newPerson(t, g, "hanmei"), newPerson(t, g, "rose")
 	for _, p := range []person{li, han, rose} {
@@ -128,9 +128,9 @@ func TestR5OnlyFriendsWords(t *testing.T) {
 	han.reads(post, "Li", "Han to Li", "Mary to Li", "Han to Mary")
 }
 
-// TestR6CausesFirst: whatever many say at once, all read it in one order, answers after
+// TestCausesFirst: whatever many say at once, all read it in one order, answers after
 // what they answer, and one's own session sees what it wrote (G1 to G6, G9).
-func TestR6CausesFirst(t *testing.T) {
+func TestCausesFirst(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary := newPerson(t, g, "mary")
 	fans := make([]person, 4)
@@ -200,8 +200,8 @@ func TestR6CausesFirst(t *testing.T) {
 	}
 }
 
-// TestR8OneKeyOnce: under one key a comment, a like and a delete happen once.
-func TestR8OneKeyOnce(t *testing.T) {
+// TestOneKeyOnce: under one key a comment, a like and a delete happen once.
+func TestOneKeyOnce(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, li := newPerson(t, g, "mary"), newPerson(t, g, "lilei")
 	mary.befriend(li)
@@ -238,9 +238,9 @@ func TestR8OneKeyOnce(t *testing.T) {
 	}
 }
 
-// TestR11DeletedCommentIsFinal: who may delete, what stays, and that no repetition
+// TestDeletedCommentIsFinal: who may delete, what stays, and that no repetition
 // brings anything back (G10).
-func TestR11DeletedCommentIsFinal(t *testing.T) {
+func TestDeletedCommentIsFinal(t *testing.T) {
 	g := at(t, clustertest.Start(t))
 	mary, li, han := newPerson(t, g, "mary"), newPerson(t, g, "lilei"), newPerson(t, g, "hanmei")
 	mary.befriend(li)

@@ -18,7 +18,7 @@ import (
 const (
 	// MaxPeople bounds the numbers in a graph file, so that one mistyped number does not allocate the machine's memory.
 	MaxPeople = 10_000_000
-	// MaxFriends is the most friends one person may have (rule R9).
+	// MaxFriends is the most friends one person may have.
 	MaxFriends = 5_000
 
 	maxLine = 4096
