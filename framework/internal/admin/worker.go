@@ -71,7 +71,37 @@ func (d *Dashboard) Answer(ctx context.Context, conn net.Conn, extra map[string]
 	}
 	mux := http.NewServeMux()
 	mux.Handle(pagesBelow+"/", http.StripPrefix(pagesBelow, pages))
-	for path, report := range map[string]func(*http.Request) (any, error){
+	for path, report := range d.reports() {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			answer, err := report(r)
+			if err == nil && answer != nil {
+				err = gob.NewEncoder(w).Encode(answer)
+			}
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			}
+		})
+	}
+	var p http.Protocols
+	p.SetUnencryptedHTTP2(true)
+	// The supervisor is all that is there, and says nothing until this process is ready, which
+	// may take as long as it likes: no timeout.
+	srv := &http.Server{ //nolint:gosec // as above
+		Handler: mux, Protocols: &p,
+		BaseContext: func(net.Listener) context.Context { return context.WithValue(ctx, fromSupervisor{}, true) },
+	}
+	lis := &oneConn{conn: make(chan net.Conn, 1), closed: make(chan struct{})}
+	lis.conn <- conn
+	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
+	if err := srv.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin: answer the supervisor: %w", err)
+	}
+	return nil
+}
+
+// reports gives what a worker reports, by path.
+func (d *Dashboard) reports() map[string]func(*http.Request) (any, error) {
+	return map[string]func(*http.Request) (any, error){
 		reportItems: func(*http.Request) (any, error) { return d.Items.Snapshot(), nil },
 		reportGraph: func(r *http.Request) (any, error) { return d.snapshot(r.Context()), nil },
 		reportRecords: func(r *http.Request) (any, error) {
@@ -124,32 +154,7 @@ func (d *Dashboard) Answer(ctx context.Context, conn net.Conn, extra map[string]
 			}
 			return done, nil
 		},
-	} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			answer, err := report(r)
-			if err == nil && answer != nil {
-				err = gob.NewEncoder(w).Encode(answer)
-			}
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			}
-		})
 	}
-	var p http.Protocols
-	p.SetUnencryptedHTTP2(true)
-	// The supervisor is all that is there, and says nothing until this process is ready, which
-	// may take as long as it likes: no timeout.
-	srv := &http.Server{ //nolint:gosec // as above
-		Handler: mux, Protocols: &p,
-		BaseContext: func(net.Listener) context.Context { return context.WithValue(ctx, fromSupervisor{}, true) },
-	}
-	lis := &oneConn{conn: make(chan net.Conn, 1), closed: make(chan struct{})}
-	lis.conn <- conn
-	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
-	if err := srv.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("admin: answer the supervisor: %w", err)
-	}
-	return nil
 }
 
 // oneConn is a listener to which one comes.
