@@ -49,7 +49,8 @@ type Source struct {
 }
 
 // Load gives defaults overridden by what src says. The error holds all that is
-// wrong, an [*Error] each, joined.
+// wrong, an [*Error] each, joined. To the flag -help it is [flag.ErrHelp], and its text is
+// all flags with what they set.
 func Load[T any](defaults T, src Source) (T, error) {
 	text, err := src.read()
 	if err != nil {
@@ -124,7 +125,9 @@ func parse[T any](defaults T, text []byte, src Source) (T, map[string]string, er
 	p := parser{file: src.File, origin: map[string]string{}}
 	p.parseFile(text, root)
 	p.parseEnv(src, all)
-	p.parseArgs(src.Args, all)
+	if asked := p.parseArgs(src.Args, all); asked {
+		return defaults, nil, helpError(usage(all))
+	}
 	if len(p.problems) == 0 {
 		p.validate(root, "")
 	}
@@ -192,7 +195,8 @@ func (p *parser) parseEnv(src Source, all []Setting) {
 	}
 }
 
-func (p *parser) parseArgs(args []string, all []Setting) {
+// parseArgs says whether the flags ask which ones there are.
+func (p *parser) parseArgs(args []string, all []Setting) (help bool) {
 	flags := flag.NewFlagSet("", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	for _, s := range all {
@@ -209,11 +213,38 @@ func (p *parser) parseArgs(args []string, all []Setting) {
 			flags.Func(s.Flag, s.Doc, set)
 		}
 	}
-	if err := flags.Parse(args); err != nil {
-		p.wrong("", "", "%v; Describe lists the flags there are", err)
-	} else if flags.NArg() > 0 {
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return true
+	case err != nil:
+		p.wrong("", "", "%v; -help lists the flags there are", err)
+	case flags.NArg() > 0:
 		p.wrong("", "", "%q is no flag: a value follows its flag directly or after =", flags.Arg(0))
 	}
+	return false
+}
+
+// helpError is what becomes of the flag -help.
+type helpError string
+
+func (e helpError) Error() string { return string(e) }
+
+func (helpError) Is(target error) bool { return target == flag.ErrHelp }
+
+// usage lists the flags as package flag does.
+func usage(all []Setting) string {
+	var b strings.Builder
+	b.WriteString("the flags are:")
+	for _, s := range all {
+		if s.Flag == "" {
+			continue
+		}
+		fmt.Fprintf(&b, "\n  -%s %s\n    \t%s", s.Flag, s.Type, s.Doc)
+		if s.Default != "" {
+			fmt.Fprintf(&b, " (default %s)", s.Default)
+		}
+	}
+	return b.String()
 }
 
 // set gives one setting the value that an environment variable or a flag says.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -170,6 +171,29 @@ func TestWrongSettingsSayWhereWhatAndHowToMend(t *testing.T) {
 				t.Errorf("no *config.Error in %T", err)
 			}
 		})
+	}
+}
+
+func TestHelpListsTheFlags(t *testing.T) {
+	type hello struct {
+		Addr  string              `config:"addr" doc:"where calls are served"`
+		Queue int                 `config:"queue_length" doc:"calls that may wait" unit:"calls"`
+		Users map[string]string   `config:"users" doc:"who may call"`
+		Token config.Secret       `config:"token" doc:"what callers come with"`
+		Inner struct{ Deep bool } `config:"inner"`
+	}
+	before := hello{Addr: "127.0.0.1:7000", Token: "s3cret"}
+	for _, args := range [][]string{{"-help"}, {"--help"}, {"-queue-length=3", "-h"}} {
+		got, err := config.Parse(before, []byte("addr: a\n"), config.Source{File: "h.yaml", Args: args})
+		if !errors.Is(err, flag.ErrHelp) || got.Addr != before.Addr || got.Queue != 0 {
+			t.Fatalf("%v: %+v, %v", args, got, err)
+		}
+		if want := "the flags are:\n  -addr string\n    \twhere calls are served (default 127.0.0.1:7000)\n  -queue-length int\n    \tcalls that may wait (default 0)\n  -token secret\n    \twhat callers come with"; !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "users") {
+			t.Errorf("got %s", err)
+		}
+	}
+	if _, err := config.Parse(before, nil, config.Source{Args: []string{"-adr=x"}}); err == nil || errors.Is(err, flag.ErrHelp) || !strings.Contains(err.Error(), "-help lists") {
+		t.Errorf("an unknown flag: %v", err)
 	}
 }
 
