@@ -231,7 +231,8 @@ func (e helpError) Error() string { return string(e) }
 
 func (helpError) Is(target error) bool { return target == flag.ErrHelp }
 
-// usage lists the flags as package flag does.
+// usage lists the flags as package flag does, without defaults that are nothing: these
+// often stand for another one.
 func usage(all []Setting) string {
 	var b strings.Builder
 	b.WriteString("the flags are:")
@@ -240,7 +241,9 @@ func usage(all []Setting) string {
 			continue
 		}
 		fmt.Fprintf(&b, "\n  -%s %s\n    \t%s", s.Flag, s.Type, s.Doc)
-		if s.Default != "" {
+		switch s.Default {
+		case "", "0", "0s", "false":
+		default:
 			fmt.Fprintf(&b, " (default %s)", s.Default)
 		}
 	}
