@@ -4349,8 +4349,8 @@ type ListUsersRequest struct {
 	Cursor string                 `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// 1 to 1,000; zero means 500.
 	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	// Instead those whose accounts are deleted, once all that they left is removed: of
-	// their profiles only the id is left.
+	// Instead those who deleted their accounts in this region, once all that they left is
+	// removed: of their profiles only the id is left.
 	Deleted       bool `protobuf:"varint,3,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

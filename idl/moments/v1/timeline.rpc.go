@@ -43,7 +43,8 @@ type TimelineServiceServer interface {
 	// Rebuild fills a reader's timeline anew from the albums of his friends and himself:
 	// after damage, or for one who has been away for long. It may run while he reads and
 	// while others post; repeating it changes nothing more. Operators' tools use it; the
-	// gateway does not offer it.
+	// gateway does not offer it. FailedPrecondition if another region keeps the timeline,
+	// where the reader is at home.
 	Rebuild(context.Context, *RebuildRequest) (*RebuildResponse, error)
 	// Forget removes the timeline of somebody whose account is deleted.
 	// Doing it again changes nothing. The account service calls it; the gateway does not
@@ -217,7 +218,8 @@ type TimelineServiceClient interface {
 	// Rebuild fills a reader's timeline anew from the albums of his friends and himself:
 	// after damage, or for one who has been away for long. It may run while he reads and
 	// while others post; repeating it changes nothing more. Operators' tools use it; the
-	// gateway does not offer it.
+	// gateway does not offer it. FailedPrecondition if another region keeps the timeline,
+	// where the reader is at home.
 	Rebuild(context.Context, *RebuildRequest) (*RebuildResponse, error)
 	// Forget removes the timeline of somebody whose account is deleted.
 	// Doing it again changes nothing. The account service calls it; the gateway does not
