@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,6 +99,24 @@ func get(t *testing.T, url string) string {
 	return string(b)
 }
 
+// lines are those of a log.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
+}
+
 // TestWatch follows a file: good and bad ones in turn.
 func TestWatch(t *testing.T) {
 	type program struct {
@@ -123,7 +142,8 @@ func TestWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := framework.NewServer(cfg.Server, framework.WithoutSignals(), framework.WithListeners(lis, nil), framework.WithLogger(slog.New(slog.DiscardHandler)))
+	var log lines
+	srv := framework.NewServer(cfg.Server, framework.WithoutSignals(), framework.WithListeners(lis, nil), framework.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 2)
 	go func() { ended <- srv.Run(ctx) }()
@@ -143,6 +163,12 @@ func TestWatch(t *testing.T) {
 	says("is no duration")
 	write("server:\n  service: hello\n  admin: 127.0.0.1:0\n  max_in_flight: 8\n")
 	says(`max_in_flight: "6" -> "8"`)
+	const same = "configuration read again"
+	if log.has(same) {
+		t.Error("what has changed something is told as if it had not")
+	}
+	write("server:\n  service: hello\n  admin: 127.0.0.1:0\n  max_in_flight: 8 # as before\n")
+	await(t, func() bool { return log.has(same) })
 	stop()
 	for range 2 {
 		if err := <-ended; err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/sluice-rpc/sluice/framework/config"
@@ -63,9 +64,19 @@ func Watch[T any](ctx context.Context, s *Server, defaults T, src config.Source,
 		}
 		return parts
 	}
+	log := slog.Default()
+	if s != nil {
+		log = s.opts.log
+	}
+	began := false // the first look is no change
 	return config.Watcher[T]{
 		Defaults: defaults, Source: src,
-		Changed: func(file T) { together(all(file)) },
+		Changed: func(file T) {
+			if same := together(all(file)); same && began {
+				log.Info("configuration read again: nothing is different that is followed", slog.String("file", src.File))
+			}
+			began = true
+		},
 		Refused: func(err error) {
 			first := all(defaults)[0]
 			first.mu.Lock()
@@ -83,8 +94,8 @@ type part struct {
 	note    func([]config.Change, error)
 }
 
-// together takes all parts of a file, or none.
-func together(parts []part) {
+// together takes all parts of a file, or none. It says whether all are as they were.
+func together(parts []part) (same bool) {
 	var errs []error
 	takes := make([]func(), len(parts))
 	changes := make([][]config.Change, len(parts))
@@ -98,10 +109,13 @@ func together(parts []part) {
 	}
 	if err := errors.Join(errs...); err != nil {
 		parts[0].note(nil, err)
-		return
+		return false
 	}
+	same = true
 	for i, p := range parts {
 		takes[i]()
 		p.note(changes[i], nil)
+		same = same && len(changes[i]) == 0
 	}
+	return same
 }
