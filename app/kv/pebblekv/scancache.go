@@ -53,24 +53,88 @@ func headOf(key []byte) (h head) {
 	return h
 }
 
-// scans is the beginning of a range.
+// scans is the beginning of a range. Its items are side by side in memory, without pointers:
+// there may be millions, in whose number neither a reader nor the collector should have to
+// look about.
 type scans struct {
 	from, to []byte
 	// items are in descending order, the other way around than the engine's: what is
-	// new mostly comes first in a scan, and is appended here. Their bytes never change.
-	items []kv.Item
-	more  bool // the engine has more behind the last
-	used  bool // since the hand last came by
-	bytes int
+	// new mostly comes first in a scan, and is appended here.
+	items []packed
+	data  []byte // of the items, which readers share: appended to, and never changed
+	dead  int    // bytes of data that belong to no item any more
+	more  bool   // the engine has more behind the last
+	used  bool   // since the hand last came by
+}
+
+// packed is where in data the key of an item is, followed by its value.
+type packed struct {
+	ver            uint64
+	at, key, value uint16
 }
 
 const (
 	maxScanned = 32      // items of a scan that is kept
 	maxKept    = 64      // items of a range, with what was added
-	maxPart    = 8 << 10 // bytes of a range
-	itemCost   = int(unsafe.Sizeof(kv.Item{}))
+	maxPart    = 8 << 10 // bytes of a range; packed can tell those of 64 KiB
+	packedCost = int(unsafe.Sizeof(packed{}))
 	scansCost  = int(unsafe.Sizeof(scans{})) + 8 + len(head{})
 )
+
+// newScans makes a range of what a scan of the engine found, which may be too large to be kept.
+func newScans(r kv.Range, items []kv.Item, more bool) (p *scans, ok bool) {
+	size := 0
+	for _, it := range items {
+		size += len(it.Key) + len(it.Value)
+	}
+	if size+len(items)*packedCost > maxPart {
+		return nil, false
+	}
+	p = &scans{
+		from: bytes.Clone(r.From), to: bytes.Clone(r.To), more: more,
+		items: make([]packed, 0, len(items)), data: make([]byte, 0, size),
+	}
+	for _, it := range slices.Backward(items) {
+		p.items = append(p.items, p.pack(it.Key, it.Value, it.Ver))
+	}
+	return p, true
+}
+
+// pack appends an item to data.
+func (p *scans) pack(key, value []byte, ver uint64) packed {
+	it := packed{ver: ver, at: uint16(len(p.data)), key: uint16(len(key)), value: uint16(len(value))}
+	p.data = append(append(p.data, key...), value...)
+	return it
+}
+
+func (p *scans) key(it packed) []byte   { return p.data[it.at:][:it.key:it.key] }
+func (p *scans) value(it packed) []byte { return p.data[it.at:][it.key:][:it.value:it.value] }
+
+// take removes items; the bytes stay until there are more of such than of others.
+func (p *scans) take(from, to int) {
+	for _, it := range p.items[from:to] {
+		p.dead += it.bytes()
+	}
+	p.items = slices.Delete(p.items, from, to)
+	if p.dead <= len(p.data)/2 {
+		return
+	}
+	old := *p
+	p.data, p.dead = make([]byte, 0, len(old.data)-old.dead), 0
+	for i, it := range p.items {
+		p.items[i] = p.pack(old.key(it), old.value(it), it.ver)
+	}
+}
+
+// live is what the items take without the room that they have to grow.
+func (p *scans) live() int { return len(p.items)*packedCost + len(p.data) - p.dead }
+
+// bytes is what p takes.
+func (p *scans) bytes() int {
+	return scansCost + cap(p.from) + cap(p.to) + cap(p.items)*packedCost + cap(p.data)
+}
+
+func (it packed) bytes() int { return int(it.key) + int(it.value) }
 
 // newScanCache makes a cache of about limit bytes. Each slot has its part of them.
 func newScanCache(limit int64) *scanCache {
@@ -113,12 +177,12 @@ func (p *scans) scan(r kv.Range, limit int) (items []kv.Item, more, ok bool) {
 	first := 0 // the last of the part, in its order
 	if len(r.To) > 0 {
 		first = p.place(r.To)
-		if first < len(p.items) && bytes.Equal(p.items[first].Key, r.To) {
+		if p.has(first, r.To) {
 			first++
 		}
 	}
 	end := p.place(r.From)
-	if end < len(p.items) && bytes.Equal(p.items[end].Key, r.From) {
+	if p.has(end, r.From) {
 		end++
 	}
 	there := max(0, end-first)
@@ -133,18 +197,24 @@ func (p *scans) scan(r kv.Range, limit int) (items []kv.Item, more, ok bool) {
 	}
 	items = make([]kv.Item, min(limit, there))
 	for i := range items {
-		items[i] = p.items[end-1-i]
+		it := p.items[end-1-i]
+		items[i] = kv.Item{Key: p.key(it), Value: p.value(it), Ver: it.ver}
 	}
 	return items, more, true
+}
+
+// has reports whether the item there is that of key.
+func (p *scans) has(at int, key []byte) bool {
+	return at < len(p.items) && bytes.Equal(p.key(p.items[at]), key)
 }
 
 // place gives the index of the first item that is not behind key.
 func (p *scans) place(key []byte) int {
 	// Most of what is written is the newest.
-	if n := len(p.items); n == 0 || bytes.Compare(key, p.items[n-1].Key) < 0 {
+	if n := len(p.items); n == 0 || bytes.Compare(key, p.key(p.items[n-1])) < 0 {
 		return n
 	}
-	at, _ := slices.BinarySearchFunc(p.items, key, func(it kv.Item, key []byte) int { return bytes.Compare(key, it.Key) })
+	at, _ := slices.BinarySearchFunc(p.items, key, func(it packed, key []byte) int { return bytes.Compare(key, p.key(it)) })
 	return at
 }
 
@@ -159,21 +229,13 @@ func (p *scans) covers(r kv.Range) bool {
 	return bytes.Compare(r.To, p.to) <= 0 && bytes.Compare(r.From, p.to) < 0
 }
 
-// insert takes what a scan with that ticket found. The items belong to the cache from
-// now on, and to readers of it.
+// insert takes what a scan with that ticket found.
 func (c *scanCache) insert(slot kv.Slot, ticket uint64, r kv.Range, items []kv.Item, more bool) {
 	if c == nil || ticket%2 != 0 || len(items) > maxScanned || len(r.To) > 0 && bytes.Compare(r.From, r.To) >= 0 {
 		return
 	}
-	p := &scans{from: bytes.Clone(r.From), to: bytes.Clone(r.To), items: slices.Clone(items), more: more}
-	slices.Reverse(p.items)
-	p.bytes = scansCost + len(p.from) + len(p.to)
-	for i := range p.items {
-		// Of its own: those of a scan share their memory with all others of it.
-		p.items[i] = ownItem(p.items[i].Key, p.items[i].Value, p.items[i].Ver)
-		p.bytes += cost(p.items[i])
-	}
-	if p.bytes > min(maxPart, c.perSlot) {
+	p, ok := newScans(r, items, more)
+	if !ok || p.bytes() > c.perSlot {
 		return
 	}
 	s := &c.slots[slot]
@@ -184,10 +246,10 @@ func (c *scanCache) insert(slot kv.Slot, ticket uint64, r kv.Range, items []kv.I
 		s.count.Add(-1)
 		return
 	}
-	s.shrink(c.perSlot - p.bytes)
+	s.shrink(c.perSlot - p.bytes())
 	at := s.find(p.from) + 1
 	s.ranges, s.heads = slices.Insert(s.ranges, at, p), slices.Insert(s.heads, at, headOf(p.from))
-	s.bytes += p.bytes
+	s.bytes += p.bytes()
 	if at <= s.hand {
 		s.hand++ // what is new is the last to go
 	}
@@ -230,21 +292,21 @@ func (c *scanCache) put(slot kv.Slot, key, value []byte, ver uint64) {
 		if !there && p.more && at == 0 {
 			return true // behind the last that is kept
 		}
-		item := ownItem(key, value, ver)
-		p.bytes += cost(item)
 		if there {
-			p.bytes -= cost(p.items[at])
-			p.items[at] = item
-			return true
+			p.take(at, at+1)
 		}
-		p.items = slices.Insert(p.items, at, item)
-		if len(p.items) > maxKept || p.bytes > maxPart {
-			last := len(p.items) - min(len(p.items), maxScanned)
-			for _, gone := range p.items[:last] {
-				p.bytes -= cost(gone)
+		size := packedCost + len(key) + len(value)
+		if over := len(p.items) - maxScanned; over > 0 && (len(p.items) == maxKept || p.live()+size > maxPart) {
+			p.take(0, over)
+			p.more = true
+			if at -= over; at <= 0 {
+				return true
 			}
-			p.items, p.more = slices.Delete(p.items, 0, last), p.more || last > 0
 		}
+		if p.live()+size > maxPart {
+			return false
+		}
+		p.items = slices.Insert(p.items, at, p.pack(key, value, ver))
 		return true
 	})
 }
@@ -256,8 +318,7 @@ func (c *scanCache) drop(slot kv.Slot, key []byte) {
 			// Behind the last that is kept it may have been all there was.
 			return at > 0 || !p.more
 		}
-		p.bytes -= cost(p.items[at])
-		p.items = slices.Delete(p.items, at, at+1)
+		p.take(at, at+1)
 		return true
 	})
 }
@@ -277,9 +338,9 @@ func (c *scanCache) change(slot kv.Slot, key []byte, do func(p *scans, at int, t
 	}
 	p := s.ranges[i]
 	at := p.place(key)
-	before := p.bytes
-	keep := do(p, at, at < len(p.items) && bytes.Equal(p.items[at].Key, key))
-	s.bytes += p.bytes - before
+	before := p.bytes()
+	keep := do(p, at, p.has(at, key))
+	s.bytes += p.bytes() - before
 	if !keep {
 		s.remove(i)
 	}
@@ -350,16 +411,10 @@ func (s *slotScans) shrink(limit int) {
 }
 
 func (s *slotScans) remove(i int) {
-	s.bytes -= s.ranges[i].bytes
+	s.bytes -= s.ranges[i].bytes()
 	s.ranges, s.heads = slices.Delete(s.ranges, i, i+1), slices.Delete(s.heads, i, i+1)
 	s.count.Add(-1)
 	if i < s.hand {
 		s.hand--
 	}
 }
-
-func ownItem(key, value []byte, ver uint64) kv.Item {
-	return rowItem(rowData(key, value), len(key), ver)
-}
-
-func cost(it kv.Item) int { return itemCost + len(it.Key) + len(it.Value) }
