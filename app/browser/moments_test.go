@@ -49,10 +49,11 @@ func (p *person) post(text string) {
 // post with a text, as a selector's beginning.
 func (p *person) on(text, then string) {
 	p.t.Helper()
-	// The post is marked, so that plain selectors find what is inside of it.
+	// The post is marked, so that plain selectors find what is inside of it. One that is on
+	// its way, and has no time yet, is another element than when it has arrived.
 	p.until(fmt.Sprintf(`(() => {
 		document.querySelectorAll('[data-chosen]').forEach((e) => delete e.dataset.chosen);
-		const e = [...document.querySelectorAll('[data-test=post]')].find((e) => e.querySelector('.text').innerText === %q);
+		const e = [...document.querySelectorAll('[data-test=post]')].find((e) => e.querySelector('time') && e.querySelector('.text').innerText === %q);
 		if (!e) return false;
 		e.dataset.chosen = '1';
 		return true;
