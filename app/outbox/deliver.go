@@ -288,7 +288,7 @@ func (b *Box) read(ctx context.Context, slot kv.Slot, to []Record) ([]Record, ui
 		if !isRecord(it.Key, next) {
 			break // a lagging replica; the rest is there a moment later
 		}
-		rec, err := b.parse(slot, next, it)
+		rec, err := parse(slot, next, it)
 		if err != nil {
 			return to, 0, err
 		}

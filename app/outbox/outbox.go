@@ -24,7 +24,6 @@ import (
 
 	"github.com/sluice-rpc/sluice/app/kv"
 	"github.com/sluice-rpc/sluice/framework"
-	"github.com/sluice-rpc/sluice/tracing"
 )
 
 // Rows of a slot. A store that has an outbox has nothing else under these letters.
@@ -129,9 +128,6 @@ type Config struct {
 	Linger time.Duration
 	// Group is the most records of one Deliver; 0 means 100.
 	Group int
-	// Legacy reads the row of a record that a service has written before it used this
-	// package; nil if it never did.
-	Legacy func(row []byte) (body []byte, from tracing.Origin, err error)
 
 	// Peers names the consumers in other regions that there are at first. Like Consumer,
 	// they are stored. Nil means that there never are any; with an empty list Join may add

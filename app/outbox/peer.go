@@ -284,7 +284,7 @@ func (p *Peer) readTo(ctx context.Context, slot kv.Slot, from, head Pos, records
 		}
 		out = slices.Grow(out, min(len(items), records-len(out)))
 		for _, it := range items {
-			rec, err := p.box.parse(slot, from.Seq+1, it)
+			rec, err := parse(slot, from.Seq+1, it)
 			if err != nil {
 				return out, from, err
 			}

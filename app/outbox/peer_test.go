@@ -300,49 +300,6 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestRowsOfEarlierReleases: what earlier releases have stored is read, and what follows
-// stands in the same log.
-func TestRowsOfEarlierReleases(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		origin := tracing.Origin{Entry: tracing.EntryOf("POST /x"), Caller: 3}
-		tests := map[string]struct {
-			row    []byte
-			legacy func([]byte) ([]byte, tracing.Origin, error)
-		}{
-			"length, body, origin": {row: origin.Append(append([]byte{1, 4}, "body"...))},
-			"of the service's own": {
-				row: origin.Append(append([]byte{1}, "body"...)),
-				legacy: func(row []byte) ([]byte, tracing.Origin, error) {
-					from, _ := tracing.ParseOrigin(row[5:])
-					return row[1:5], from, nil
-				},
-			},
-		}
-		for name, test := range tests {
-			store := memkv.New()
-			one := []byte{0, 0, 0, 0, 0, 0, 0, 1}
-			batch := new(kv.Batch).Put(append([]byte{outbox.TableRecord}, one...), test.row).Put([]byte{outbox.TableSeq}, one)
-			if _, err := store.Apply(t.Context(), 5, batch); err != nil {
-				t.Fatal(err)
-			}
-			var told []outbox.Record
-			b, end := running(t, outbox.Config{
-				Store: store, Consumer: "test", Legacy: test.legacy, Peers: []string{"idc/2"},
-				Deliver: func(_ context.Context, records []outbox.Record) error {
-					told = append(told, records...)
-					return nil
-				},
-			})
-			write(t, store, b, 5, "all", "more")
-			time.Sleep(time.Second)
-			end()
-			if len(told) != 2 || string(told[0].Body) != "body" || told[0].Origin != origin || string(told[1].Body) != "more" {
-				t.Errorf("%s: %+v", name, told)
-			}
-		}
-	})
-}
-
 // TestCursorsAreKept is a law: whatever is written, read, acknowledged, dropped and
 // crashed, a peer that needs no snapshot can read all that it has not.
 func TestCursorsAreKept(t *testing.T) {

@@ -25,17 +25,12 @@ type Record struct {
 	local bool // for the local consumer
 }
 
-// Forms of a record's row. Every row of the second says whom it is for; those of the
-// first are for the local consumer.
+// form is the first byte of a record's row:
 //
-//	1, length of the body (1 byte), body, origin
-//	2, whom, [number, time in ms since 1970,] length of the body, body, origin
+//	form, whom, [number, time in ms since 1970,] length of the body, body, origin
 //
-// Numbers of the second are uvarints; number and time are there if it is for peers.
-const (
-	formLocal = 1
-	formMany  = 2
-)
+// Numbers are uvarints; number and time are there if it is for peers.
+const form = 2
 
 // Whom a record is for.
 const (
@@ -46,7 +41,7 @@ const (
 // encode gives the row of a record.
 func (r *Record) encode() []byte {
 	b := make([]byte, 0, 2+2*binary.MaxVarintLen64+binary.MaxVarintLen32+len(r.Body)+tracing.OriginLen)
-	b = append(b, formMany, 0)
+	b = append(b, form, 0)
 	if r.local {
 		b[1] |= forLocal
 	}
@@ -65,21 +60,11 @@ func rowSize(row []byte) uint64 { return uint64(len(row)) + 9 }
 var errRow = errors.New("it is of no form that this release knows")
 
 // parse reads the row of the record that follows seq-1.
-func (b *Box) parse(slot kv.Slot, seq uint64, it kv.Item) (Record, error) {
+func parse(slot kv.Slot, seq uint64, it kv.Item) (Record, error) {
 	r := Record{Slot: slot, Seq: seq}
 	err := errRow
-	switch {
-	case !isRecord(it.Key, seq) || len(it.Value) < 2:
-	case it.Value[0] == formMany:
-		err = r.parseMany(it.Value)
-	case it.Value[0] != formLocal:
-	case b.cfg.Legacy != nil:
-		r.local = true
-		r.Body, r.Origin, err = b.cfg.Legacy(it.Value)
-	case len(it.Value) >= 2+int(it.Value[1]):
-		n := 2 + int(it.Value[1])
-		r.local, r.Body, err = true, it.Value[2:n], nil
-		r.Origin, _ = tracing.ParseOrigin(it.Value[n:])
+	if isRecord(it.Key, seq) && len(it.Value) >= 2 && it.Value[0] == form {
+		err = r.decode(it.Value)
 	}
 	if err != nil {
 		return r, fmt.Errorf("outbox: read record %d of slot %d, %.64x: %w", seq, slot, it.Value, err)
@@ -87,7 +72,7 @@ func (b *Box) parse(slot kv.Slot, seq uint64, it kv.Item) (Record, error) {
 	return r, nil
 }
 
-func (r *Record) parseMany(row []byte) error {
+func (r *Record) decode(row []byte) error {
 	whom, rest := row[1], row[2:]
 	next := func() (v uint64) {
 		v, n := binary.Uvarint(rest)

@@ -46,7 +46,7 @@ func newFanOut(cfg Config, queue *framework.Queue) *fanOut {
 	f := &fanOut{store: cfg.Store, timeline: cfg.Timeline}
 	f.outbox = outbox.New(outbox.Config{
 		Store: cfg.Store, Queue: queue, Log: cfg.Log, Now: cfg.Now, Peers: idcqueue.Consumers(cfg.Peers),
-		Consumer: consumer, Deliver: f.deliver, Legacy: legacyEntry, Timeout: groupTimeout,
+		Consumer: consumer, Deliver: f.deliver, Timeout: groupTimeout,
 		Workers: cfg.FanOutWorkers, Linger: cfg.FanOutLinger, Group: groupPosts,
 	})
 	return f

@@ -11,7 +11,6 @@ import (
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/kv"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
-	"github.com/sluice-rpc/sluice/tracing"
 )
 
 // Tables of a slot. All that belongs to an author is in the author's slot.
@@ -105,16 +104,6 @@ func parseEntry(b []byte) (e entry, err error) {
 	copy(e.post[:], b[2:])
 	copy(e.author[:], b[18:])
 	return e, nil
-}
-
-// legacyEntry takes a row apart that an earlier release has put into the outbox: an
-// entry, and perhaps where it came from.
-func legacyEntry(row []byte) (body []byte, from tracing.Origin, err error) {
-	if len(row) < entryLen {
-		return nil, from, fmt.Errorf("post: outbox row %x is too short", row)
-	}
-	from, _ = tracing.ParseOrigin(row[entryLen:])
-	return row[:entryLen], from, nil
 }
 
 func parseBody(it kv.Item) (*momentsv1.PostRecord, error) {
