@@ -3,7 +3,9 @@
 package kitexrpc
 
 import (
+	"maps"
 	"net"
+	"slices"
 	"sync/atomic"
 
 	"github.com/sluice-rpc/sluice/framework/internal/peers"
@@ -16,6 +18,12 @@ type count struct{ n atomic.Uint64 }
 
 func (c *count) add(n int) { c.n.Store(c.n.Load() + uint64(n)) }
 
+// accepted gives the connections that there are, for what is done with each without mu. It
+// is called with mu held.
+func (s *Server) accepted() []*serverConn {
+	return slices.AppendSeq(make([]*serverConn, 0, len(s.conns)), maps.Keys(s.conns))
+}
+
 // Connections implements peers.Source.
 func (s *Server) Connections(all []peers.Connection) []peers.Connection {
 	level := qos.LastPriority
@@ -23,10 +31,7 @@ func (s *Server) Connections(all []peers.Connection) []peers.Connection {
 		level = s.cfg.Level()
 	}
 	s.mu.Lock()
-	conns := make([]*serverConn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
+	conns := s.accepted()
 	s.mu.Unlock()
 	for _, c := range conns {
 		all = append(all, peers.Connection{

@@ -27,10 +27,7 @@ func (s *Server) Sweep(now time.Time) {
 	s.sweeping.Lock()
 	defer s.sweeping.Unlock()
 	s.mu.Lock()
-	conns := make([]*serverConn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
+	conns := s.accepted()
 	s.mu.Unlock()
 	for _, c := range conns {
 		c.sweep(now, timeout)

@@ -167,10 +167,7 @@ func (s *Server) Stop() error {
 		close(s.stopped)
 		s.sweeper.Wait()
 		s.mu.Lock()
-		left := make([]*serverConn, 0, len(s.conns))
-		for c := range s.conns {
-			left = append(left, c)
-		}
+		left := s.accepted()
 		s.mu.Unlock()
 		for _, c := range left {
 			c.ending.because(metrics.ClosedByUs)
@@ -212,10 +209,7 @@ const lingerAfterIdle = 200 * time.Millisecond
 func (s *Server) drain(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining = true
-	conns := make([]*serverConn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
+	conns := s.accepted()
 	s.mu.Unlock()
 	for _, c := range conns {
 		// A stock kitex v0.16 client panics on the control frame of its own protocol
