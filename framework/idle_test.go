@@ -3,7 +3,6 @@
 package framework_test
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -65,18 +64,7 @@ func plainServer(t *testing.T, cfg framework.ServerConfig) (*framework.Server, *
 	srv := framework.NewServer(cfg, framework.WithoutSignals(), framework.WithLogger(slog.New(slog.DiscardHandler)))
 	echo := testpb.NewServer()
 	echo.Register(srv)
-	if err := srv.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("server: %v", err)
-		}
-	})
+	run(t, srv)
 	return srv, echo
 }
 

@@ -67,18 +67,7 @@ func secureServer(t *testing.T, cfg framework.ServerConfig, opts ...framework.Se
 	srv := framework.NewServer(cfg, append([]framework.ServerOption{framework.WithoutSignals(), framework.WithLogger(slog.New(slog.DiscardHandler))}, opts...)...)
 	echo := testpb.NewServer()
 	echo.Register(srv)
-	if err := srv.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("server: %v", err)
-		}
-	})
+	run(t, srv)
 	return srv, echo
 }
 

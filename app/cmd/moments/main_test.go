@@ -41,12 +41,11 @@ func moments(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), errs.String()
 }
 
-// start starts the command as a process of its own and waits until it says that it
-// is up.
-func start(t *testing.T, args ...string) (*exec.Cmd, *cluster.State, string) {
+// launch starts the command as a process of its own and waits until it says that it
+// is up. It gives what the command has said.
+func launch(t *testing.T, args ...string) (*exec.Cmd, string) {
 	t.Helper()
-	data := filepath.Join(t.TempDir(), "data")
-	cmd := exec.Command(os.Args[0], append(args, "--addr", "127.0.0.1:0", "--data", data, "--password-cost", "min")...)
+	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), mainEnv+"=1")
 	cmd.Stderr = t.Output()
 	output, err := cmd.StdoutPipe()
@@ -61,24 +60,31 @@ func start(t *testing.T, args ...string) (*exec.Cmd, *cluster.State, string) {
 		_ = cmd.Wait()
 	})
 	var said bytes.Buffer
-	buf := make([]byte, 4096)
-	for !strings.Contains(said.String(), "Stop with Ctrl-C.") {
+	for buf := make([]byte, 4096); !strings.Contains(said.String(), "Stop with Ctrl-C."); {
 		n, err := output.Read(buf)
 		said.Write(buf[:n])
 		if err != nil {
 			t.Fatalf("ended before it was up: %v: %s", err, said.String())
 		}
 	}
+	return cmd, said.String()
+}
+
+// start launches a Moments of its own.
+func start(t *testing.T, args ...string) (*exec.Cmd, *cluster.State, string) {
+	t.Helper()
+	data := filepath.Join(t.TempDir(), "data")
+	cmd, said := launch(t, append(args, "--addr", "127.0.0.1:0", "--data", data, "--password-cost", "min")...)
 	state, err := cluster.ReadState(data)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{data, state.Gateways[0].URL, "demo login", "moments status"} {
-		if !strings.Contains(said.String(), want) {
-			t.Errorf("up does not print %q: %s", want, said.String())
+		if !strings.Contains(said, want) {
+			t.Errorf("up does not print %q: %s", want, said)
 		}
 	}
-	checkConsole(t, said.String())
+	checkConsole(t, said)
 	return cmd, state, data
 }
 

@@ -3,13 +3,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -59,28 +57,7 @@ func idOf(t *testing.T, data, name string) string {
 func TestRegion(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "sea")
 	refuses(t, "no regions run on", "region", "--data", data)
-	cmd := exec.Command(os.Args[0], "up", "--regions", "SH,HK", "--addr", "127.0.0.1:0", "--ocean", "127.0.0.1:0", "--console", "off", "--password-cost", "min", "--delay", "1ms", "--data", data)
-	cmd.Env = append(os.Environ(), mainEnv+"=1")
-	cmd.Stderr = t.Output()
-	output, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { // for a test that failed
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	var said bytes.Buffer
-	for buf := make([]byte, 4096); !strings.Contains(said.String(), "Stop with Ctrl-C."); {
-		n, err := output.Read(buf)
-		said.Write(buf[:n])
-		if err != nil {
-			t.Fatalf("ended before it was up: %v: %s", err, said.String())
-		}
-	}
+	cmd, _ := launch(t, "up", "--regions", "SH,HK", "--addr", "127.0.0.1:0", "--ocean", "127.0.0.1:0", "--console", "off", "--password-cost", "min", "--delay", "1ms", "--data", data)
 	says(t, 0, []string{"SH ", "HK "}, "region", "--data", data)
 	for _, c := range []struct {
 		want string
