@@ -197,8 +197,11 @@ func measure(ctx context.Context, mode, handler string, callers int, window time
 		})
 	}
 	wg.Wait()
-	if failed != nil || len(took) == 0 {
-		return c, fmt.Errorf("%d calls, and: %w", len(took), failed)
+	if failed != nil {
+		return c, failed
+	}
+	if len(took) == 0 {
+		return c, fmt.Errorf("no call began and ended within %v: -window must be longer", window)
 	}
 	slices.Sort(took)
 	c.rate, c.p99 = float64(len(took))/window.Seconds(), took[len(took)*99/100]

@@ -45,10 +45,7 @@ const (
 	goodLife     = time.Second // a connection that lived so long resets the back-off
 )
 
-var (
-	errShortLife = errors.New("the connection was closed soon after it was made")
-	errNotSent   = errors.New("the connection was closed before the call was sent")
-)
+var errNotSent = errors.New("the connection was closed before the call was sent")
 
 func (l *link) run(ctx context.Context) {
 	backoff := backoffFirst
@@ -71,11 +68,12 @@ func (l *link) run(ctx context.Context) {
 				backoff = backoffFirst
 				continue
 			}
-			err = errShortLife
-			if conn.told.Load() { // nothing has failed: callers wait for the next one
-				err, backoff = nil, backoffFirst
+			if conn.told.Load() {
+				backoff = backoffFirst
 			}
 		}
+		// Who has connected has been answered, so callers wait for the next connection: only
+		// an attempt that has failed tells them that there is nobody.
 		if err != nil {
 			l.fail(err)
 		}
