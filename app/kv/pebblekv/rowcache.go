@@ -47,36 +47,49 @@ const (
 	maxRowPart = 4
 )
 
-// rowShard is a part of the rows. Rows are replaced by the clock algorithm: the hand
-// goes around, spares the rows used since it last came by, and takes the next.
+// rowShard is a part of the rows, in a hash table with linear probing. Most rows are in
+// memory that nobody has touched for long, where each step from one place to another is a
+// miss: a lookup takes one for the tag, if that, and one for the row.
+//
+// Rows are replaced by the clock algorithm: the hand goes around, spares the rows used
+// since it last came by, and takes the next.
 type rowShard struct {
 	mu     sync.Mutex
 	limit  int
-	bytes  int               // guarded by mu, as all below: memory of the rows' data
-	index  map[uint64]uint32 // place in rows of each hash
+	bytes  int      // guarded by mu, as all below: memory of the rows' data
+	tags   []uint32 // of the row in each place, 0 if there is none
 	rows   []row
+	count  int
 	hand   int
 	hits   int64
 	misses int64
 }
 
-// row is a key with its value, or its absence.
+// row is a key with its value, or its absence, in one line of the processor's cache.
 type row struct {
-	hash   uint64
 	data   []byte // key and value; readers may have it, so it never changes
 	ver    uint64 // 0: absent
 	writes uint64 // of the slot, when the row was read
 	keyLen uint16
 	slot   kv.Slot
 	used   bool
+	stem   stem // of the key: most are no longer, and compared without a look at data
 }
 
-// indexCost is the memory of one place of rows in the index: key, place and control
-// byte, in a map that may be no more than 7/16 full.
-const (
-	indexCost = 39
-	rowCost   = int(unsafe.Sizeof(row{})) + indexCost
-)
+// stem is the beginning of a key, filled up with zeros.
+type stem [19]byte
+
+func stemOf(key []byte) (s stem) {
+	copy(s[:], key)
+	return s
+}
+
+// placeCost is the memory of one place in a shard.
+const placeCost = int(unsafe.Sizeof(row{}) + unsafe.Sizeof(uint32(0)))
+
+// maxRows is how many of so many places are taken at most. Fuller, and probing for a row
+// that is not there would take long.
+func maxRows(places int) int { return places * 4 / 5 }
 
 // newRowCache makes a cache of at most limit bytes, all its own structures included.
 func newRowCache(limit int64) *rowCache {
@@ -103,6 +116,9 @@ func (c *rowCache) hash(slot kv.Slot, key []byte) uint64 {
 
 func (c *rowCache) shard(hash uint64) *rowShard { return &c.shards[hash>>(64-rowShardBits)] }
 
+// tagOf gives the bits of a hash that follow those of the shard, and is not 0.
+func tagOf(hash uint64) uint32 { return uint32(hash<<rowShardBits>>32) | 1 }
+
 // lookup gives the row of a key, or else a ticket to bring it.
 func (c *rowCache) lookup(slot kv.Slot, key []byte) (item kv.Item, t ticket, ok bool) {
 	if c == nil {
@@ -113,18 +129,16 @@ func (c *rowCache) lookup(slot kv.Slot, key []byte) (item kv.Item, t ticket, ok 
 	s := c.shard(t.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, ok := s.index[t.hash]
-	if ok {
+	if i := s.find(tagOf(t.hash), slot, key); i >= 0 {
 		r := &s.rows[i]
-		switch {
-		case r.slot != slot || !bytes.Equal(r.data[:r.keyLen], key): // the same hash by chance
-		case r.writes < state.ranged.Load():
-			s.remove(int(i))
-		default:
-			r.used = true
+		if r.writes >= state.ranged.Load() {
+			if !r.used { // else the line would have to be written back for nothing
+				r.used = true
+			}
 			s.hits++
 			return rowItem(r.data, int(r.keyLen), r.ver), t, true
 		}
+		s.remove(i)
 	}
 	s.misses++
 	return kv.Item{}, t, false
@@ -144,7 +158,7 @@ func (c *rowCache) insert(slot kv.Slot, t ticket, data []byte, keyLen int, ver u
 	if c.slots[slot].writes.Load() != t.writes {
 		return
 	}
-	s.insert(row{hash: t.hash, data: data, ver: ver, writes: t.writes, keyLen: uint16(keyLen), slot: slot})
+	s.insert(tagOf(t.hash), row{stem: stemOf(data[:keyLen]), data: data, ver: ver, writes: t.writes, keyLen: uint16(keyLen), slot: slot})
 }
 
 // begin says that a write to slot, whose lock the caller holds, will become visible:
@@ -176,8 +190,8 @@ func (c *rowCache) drop(slot kv.Slot, key []byte) {
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i, ok := s.index[hash]; ok { // of another key by chance: no harm
-		s.remove(int(i))
+	if i := s.find(tagOf(hash), slot, key); i >= 0 {
+		s.remove(i)
 	}
 }
 
@@ -206,79 +220,121 @@ func (c *rowCache) figures() (size, hits, misses int64) {
 }
 
 // size is the memory of the shard. Places stay when rows go.
-func (s *rowShard) size() int { return s.bytes + cap(s.rows)*rowCost }
+func (s *rowShard) size() int { return s.bytes + len(s.tags)*placeCost }
 
-func (s *rowShard) insert(r row) {
-	if i, ok := s.index[r.hash]; ok {
-		s.remove(int(i))
+// home gives the place where the search for a tag begins.
+func (s *rowShard) home(tag uint32) int { return int(uint64(tag) * uint64(len(s.tags)) >> 32) }
+
+func (s *rowShard) next(i int) int {
+	if i++; i < len(s.tags) {
+		return i
+	}
+	return 0
+}
+
+// find gives the place of a key's row, -1 if there is none.
+func (s *rowShard) find(tag uint32, slot kv.Slot, key []byte) int {
+	if s.count == 0 {
+		return -1
+	}
+	for i := s.home(tag); s.tags[i] != 0; i = s.next(i) {
+		if s.tags[i] == tag && s.rows[i].is(slot, key) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (r *row) is(slot kv.Slot, key []byte) bool {
+	if r.slot != slot || int(r.keyLen) != len(key) || r.stem != stemOf(key) {
+		return false
+	}
+	return len(key) <= len(r.stem) || bytes.Equal(r.data[len(r.stem):r.keyLen], key[len(r.stem):])
+}
+
+func (s *rowShard) insert(tag uint32, r row) {
+	if i := s.find(tag, r.slot, r.data[:r.keyLen]); i >= 0 {
+		s.remove(i)
 	}
 	if cap(r.data) > s.limit/maxRowPart {
 		return
 	}
-	if len(s.rows) == cap(s.rows) {
-		more := cap(s.rows)/4 + 4
-		if s.size()+more*rowCost <= s.limit {
-			s.resize(cap(s.rows) + more)
+	if s.count == maxRows(len(s.tags)) {
+		more := len(s.tags)/4 + 4
+		if s.size()+more*placeCost <= s.limit {
+			s.resize(len(s.tags) + more)
 		} else {
 			s.evict()
 		}
 	}
 	s.bytes += cap(r.data)
-	for len(s.rows) > 0 && s.size() > s.limit {
+	for s.count > 0 && s.size() > s.limit {
 		s.evict()
 	}
-	if len(s.rows) == cap(s.rows) { // even a first place does not fit
+	if s.count == maxRows(len(s.tags)) { // even a first place does not fit
 		s.bytes -= cap(r.data)
 		return
 	}
-	s.index[r.hash] = uint32(len(s.rows))
-	s.rows = append(s.rows, r)
+	s.put(tag, r)
+}
+
+// put takes a row for which there is a place.
+func (s *rowShard) put(tag uint32, r row) {
+	i := s.home(tag)
+	for s.tags[i] != 0 {
+		i = s.next(i)
+	}
+	s.tags[i], s.rows[i] = tag, r
+	s.count++
 }
 
 // evict removes the next row that was not used since the hand last came by.
 func (s *rowShard) evict() {
-	for len(s.rows) > 0 {
-		if s.hand >= len(s.rows) {
+	for s.count > 0 {
+		if s.hand >= len(s.tags) {
 			s.hand = 0
 		}
-		if r := &s.rows[s.hand]; r.used {
+		switch r := &s.rows[s.hand]; {
+		case s.tags[s.hand] == 0:
+			s.hand++
+		case r.used:
 			r.used = false
 			s.hand++
-			continue
+		default:
+			s.remove(s.hand)
+			return
 		}
-		s.remove(s.hand)
-		s.hand++ // what stands here now is the newest row: it is the last to be taken
-		return
 	}
 }
 
-// remove forgets the row at i; the last row takes its place.
+// remove forgets the row at i. Those behind it that were not in their first place move up
+// (Knuth, The Art of Computer Programming, 6.4, algorithm R).
 func (s *rowShard) remove(i int) {
-	last := len(s.rows) - 1
-	delete(s.index, s.rows[i].hash)
 	s.bytes -= cap(s.rows[i].data)
-	if i != last {
-		s.rows[i] = s.rows[last]
-		s.index[s.rows[i].hash] = uint32(i)
+	for j := s.next(i); s.tags[j] != 0; j = s.next(j) {
+		// The row at j may move to i unless its home lies behind i, up to j itself.
+		if h := s.home(s.tags[j]); i < j && (h <= i || h > j) || i > j && h <= i && h > j {
+			s.tags[i], s.rows[i] = s.tags[j], s.rows[j]
+			i = j
+		}
 	}
-	s.rows[last] = row{}
-	s.rows = s.rows[:last]
+	s.tags[i], s.rows[i] = 0, row{}
+	s.count--
 	// Rows that are larger than those before need fewer places.
-	if cap(s.rows) > 64 && len(s.rows) < cap(s.rows)/4 {
-		s.resize(cap(s.rows) / 2)
+	if len(s.tags) > 64 && s.count < len(s.tags)/4 {
+		s.resize(len(s.tags) / 2)
 	}
 }
 
-// resize makes room for n rows. Maps do not shrink, so there is a new one.
+// resize makes n places.
 func (s *rowShard) resize(n int) {
-	grown := n > cap(s.rows) && s.index != nil
-	s.rows = append(slices.Grow([]row(nil), n), s.rows...)
-	if grown {
-		return
-	}
-	s.index = make(map[uint64]uint32, len(s.rows))
-	for i := range s.rows {
-		s.index[s.rows[i].hash] = uint32(i)
+	tags, rows := s.tags, s.rows
+	s.tags, s.rows, s.count = make([]uint32, n), make([]row, n), 0
+	s.hand = 0
+	for i, tag := range tags {
+		if tag != 0 {
+			s.put(tag, rows[i])
+		}
 	}
 }
 
