@@ -39,15 +39,20 @@ const (
 func roomIn(memory int64, roles []topology.Role) room {
 	least := func(n int64) int64 { return n * min(max(memory, ample/8), ample) / ample }
 	m := room{
-		// Single rows are kept of what a page reads again and again: posts, heads of comment
-		// threads, most of them absent, and versions of friendships. A timeline is read by
-		// scans of its newest page.
+		// Single rows are kept of what a page reads again and again: sessions, versions of
+		// friendships, posts, heads of comment threads, most of them absent, and where trimmed
+		// timelines end. A timeline is read by scans of its newest page, and one that ends there
+		// with the own posts.
 		rows: map[topology.Role]int64{
-			topology.Account: max(least(32*mib), memory/256),
-			topology.Post:    max(least(64*mib), memory/256),
-			topology.Comment: max(least(32*mib), memory/512),
+			topology.Account:  max(least(32*mib), memory/256),
+			topology.Post:     max(least(64*mib), memory/256),
+			topology.Comment:  max(least(32*mib), memory/512),
+			topology.Timeline: max(least(8*mib), memory/1024),
 		},
-		scans:   map[topology.Role]int64{topology.Timeline: max(least(64*mib), memory/64)},
+		scans: map[topology.Role]int64{
+			topology.Timeline: max(least(64*mib), memory/64),
+			topology.Post:     max(least(16*mib), memory/256),
+		},
 		friends: int(max(least(1_000_000), memory/4096)),
 		facts:   int(max(least(500_000), memory/8192)),
 		posts:   int(max(least(32*mib), memory/128)),
