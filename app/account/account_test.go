@@ -205,7 +205,20 @@ func TestSessions(t *testing.T) {
 			t.Fatalf("a token changed at %d: %v, want unauthenticated", i, err)
 		}
 	}
+	stampNow := func() (process, stamp uint64) {
+		res, err := w.Stamps(t.Context(), &momentsv1.StampsRequest{})
+		if err != nil || len(res.GetStamps()) != kv.Slots {
+			t.Fatalf("stamps of %d slots, %v", len(res.GetStamps()), err)
+		}
+		return res.GetProcess(), res.GetStamps()[got.GetSlot()]
+	}
+	if process, stamp := stampNow(); stamp == 0 || stamp != got.GetStamp() || process != got.GetProcess() || got.GetLastsMs() == 0 {
+		t.Fatalf("stamp %d of process %d, for %v", stamp, process, got)
+	}
 	other := w.logIn("Mary")
+	if _, stamp := stampNow(); stamp == got.GetStamp() {
+		t.Fatal("the stamp is the same after a session has been written beside it")
+	}
 	if _, err := w.LogOut(t.Context(), &momentsv1.LogOutRequest{Token: token}); err != nil {
 		t.Fatal(err)
 	}

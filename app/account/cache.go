@@ -53,14 +53,6 @@ func (c *cache[K, V]) put(k K, v V, weight int) {
 	}
 }
 
-func (c *cache[K, V]) remove(k K) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if el, ok := c.byKey[k]; ok {
-		c.drop(el)
-	}
-}
-
 // drop takes an element out; the caller holds mu.
 func (c *cache[K, V]) drop(el *list.Element) {
 	old := c.recent.Remove(el).(*cached[K, V])

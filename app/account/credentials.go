@@ -72,17 +72,10 @@ func (s *Service) changePassword(ctx context.Context, uid id.User, sess id.Sessi
 	}
 	key := userKey(prefixUser, uid)
 	b := new(kv.Batch).IfVer(key, ver).Put(key, row)
-	ended, err := s.endAll(ctx, b, uid, sess)
-	if err != nil {
-		return err
-	}
+	endAll(b, uid, sess)
 	use.IfNew(b)
 	use.Record(b, nil)
-	if err := s.apply(ctx, slot, b); err != nil {
-		return err
-	}
-	s.forgetSessions(ended)
-	return nil
+	return s.apply(ctx, slot, b)
 }
 
 // prove gives a user's row and its version if password is his. Field is where the

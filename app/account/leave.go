@@ -108,18 +108,11 @@ func (s *Service) leave(ctx context.Context, uid id.User, password string) error
 		return err
 	}
 	b := new(kv.Batch)
-	ended, err := s.endAll(ctx, b, uid, id.Session{})
-	if err != nil {
-		return err
-	}
+	endAll(b, uid, id.Session{})
 	key := userKey(prefixUser, uid)
 	b.IfVer(key, ver).Delete(key)
 	b.Put(mark, farewell{at: s.now()}.encode())
-	if err := s.apply(ctx, slot, b); err != nil {
-		return err
-	}
-	s.forgetSessions(ended)
-	return nil
+	return s.apply(ctx, slot, b)
 }
 
 // queueLeaver hands a deleted account to Run. The store holds it too, so when there

@@ -109,18 +109,15 @@ func (c *Config) validate() error {
 	return nil
 }
 
-const (
-	// batchRoom is what a batch keeps free for operations beside those on a list.
-	batchRoom = 10
-	// cachedSessions bounds the sessions that are believed for up to maxAge.
-	cachedSessions = 100_000
-)
+// batchRoom is what a batch keeps free for operations beside those on a list.
+const batchRoom = 10
 
 // Service implements the contract AccountService. It may be used concurrently.
 type Service struct {
 	momentsv1.UnimplementedAccountServiceServer
 
 	store       kv.Store
+	stamp       func(kv.Slot) (uint64, bool) // of store
 	ids         *id.Generator
 	signer      *signer
 	signers     sync.Map // of *signer by id.Region: those of other regions
@@ -131,7 +128,6 @@ type Service struct {
 	arrivals    chan heard // what follows from copies, for Run; the store holds it too
 	hasher      *hasher
 	brakes      *brakes
-	sessions    *cache[id.Session, seen]
 	relations   *cache[id.User, circle]
 	sessionTTL  time.Duration
 	maxSessions int
@@ -173,13 +169,13 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		store:       cfg.Store,
+		stamp:       kv.StampOf(cfg.Store),
 		ids:         ids,
 		signer:      newSigner(key),
 		joined:      cfg.Peers != nil,
 		arrivals:    make(chan heard, 1024),
 		hasher:      newHasher(cfg.PasswordCost, cfg.PasswordWorkers, cfg.PasswordQueue),
 		brakes:      newBrakes(),
-		sessions:    newCache[id.Session, seen](cachedSessions),
 		relations:   newCache[id.User, circle](cfg.CachedFriends),
 		sessionTTL:  cfg.SessionTTL,
 		maxSessions: cfg.MaxSessions,

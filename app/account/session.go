@@ -211,11 +211,6 @@ func (s *Service) openSession(ctx context.Context, u id.User, ver uint64, sess i
 		}
 		excess--
 		b.Delete(item.Key)
-		ended, err := secondOf[id.Session](item.Key)
-		if err != nil {
-			return err
-		}
-		s.sessions.remove(ended)
 		if b.Len() == kv.MaxOps {
 			break
 		}
@@ -232,14 +227,7 @@ func (s *Service) LogOut(ctx context.Context, req *momentsv1.LogOutRequest) (*mo
 	if err := s.apply(ctx, slotOfUser(u), new(kv.Batch).Delete(pairKey(prefixSession, u, sess))); err != nil {
 		return nil, problem.Store("log out", err)
 	}
-	s.sessions.remove(sess)
 	return &momentsv1.LogOutResponse{}, nil
-}
-
-// seen is a session as it was found in the store.
-type seen struct {
-	at      time.Time // before the row was read
-	expires time.Time
 }
 
 // Authenticate implements the contract.
@@ -248,37 +236,51 @@ func (s *Service) Authenticate(ctx context.Context, req *momentsv1.AuthenticateR
 	if err != nil {
 		return nil, err
 	}
-	now := s.now()
-	found, ok := s.sessions.get(sess)
-	age := now.Sub(found.at)
-	if !ok || age < 0 || age >= maxAge {
-		item, err := s.store.Get(ctx, slotOfUser(u), pairKey(prefixSession, u, sess), kv.Linearizable)
-		if err != nil {
-			return nil, problem.Store("read session", err)
-		}
-		if item.Ver == 0 {
-			s.sessions.remove(sess)
-			return nil, errNoSession()
-		}
-		row, err := decodeSession(item.Value)
-		if err != nil {
-			return nil, err
-		}
-		found, age = seen{at: now, expires: row.expires}, 0
-		if now.Sub(row.used) >= usedEvery && s.home(u) {
-			s.noteUse(u, sess)
-		}
-		s.sessions.put(sess, found, 1)
+	now, slot := s.now(), slotOfUser(u)
+	stamp := s.stampOf(slot) // like the time, before the row is read
+	item, err := s.store.Get(ctx, slot, pairKey(prefixSession, u, sess), kv.Linearizable)
+	if err != nil {
+		return nil, problem.Store("read session", err)
 	}
-	if !now.Before(found.expires) {
+	if item.Ver == 0 {
 		return nil, errNoSession()
 	}
-	keep := min(maxAge-age, found.expires.Sub(now))
+	row, err := decodeSession(item.Value)
+	if err != nil {
+		return nil, err
+	}
+	if !now.Before(row.expires) {
+		return nil, errNoSession()
+	}
+	if now.Sub(row.used) >= usedEvery && s.home(u) {
+		s.noteUse(u, sess)
+	}
 	return &momentsv1.AuthenticateResponse{
 		UserId:    u.String(),
 		SessionId: sess.String(),
-		MaxAgeMs:  uint32(keep / time.Millisecond),
+		MaxAgeMs:  uint32(min(maxAge, row.expires.Sub(now)) / time.Millisecond),
+		LastsMs:   uint64(row.expires.Sub(now) / time.Millisecond),
+		Process:   s.started,
+		Slot:      uint32(slot),
+		Stamp:     stamp,
 	}, nil
+}
+
+// Stamps implements the contract.
+func (s *Service) Stamps(context.Context, *momentsv1.StampsRequest) (*momentsv1.StampsResponse, error) {
+	res := &momentsv1.StampsResponse{Process: s.started, Stamps: make([]uint64, kv.Slots)}
+	for slot := range res.GetStamps() {
+		res.Stamps[slot] = s.stampOf(kv.Slot(slot))
+	}
+	return res, nil
+}
+
+// stampOf gives a number of a slot's state, 0 if there is none now.
+func (s *Service) stampOf(slot kv.Slot) uint64 {
+	if n, ok := s.stamp(slot); ok {
+		return n + 1
+	}
+	return 0
 }
 
 func errNoSession() error {

@@ -121,14 +121,12 @@ func (s *Service) EndSessions(ctx context.Context, req *momentsv1.EndSessionsReq
 		return nil, err
 	}
 	b := new(kv.Batch)
-	var ended []id.Session
 	if one := req.GetSessionId(); one != "" {
 		sess, err := parseSession("session_id", one)
 		if err != nil {
 			return nil, err
 		}
 		b.Delete(pairKey(prefixSession, uid, sess))
-		ended = append(ended, sess)
 	} else {
 		var keep id.Session
 		if req.GetKeepSessionId() != "" {
@@ -136,51 +134,24 @@ func (s *Service) EndSessions(ctx context.Context, req *momentsv1.EndSessionsReq
 				return nil, err
 			}
 		}
-		if ended, err = s.endAll(ctx, b, uid, keep); err != nil {
-			return nil, problem.Store("end sessions", err)
-		}
+		endAll(b, uid, keep)
 	}
 	if err := s.apply(ctx, slotOfUser(uid), b); err != nil {
 		return nil, problem.Store("end sessions", err)
 	}
-	s.forgetSessions(ended)
 	return &momentsv1.EndSessionsResponse{}, nil
 }
 
-// endAll adds to b that all sessions of a user end but one, or all if that is zero.
-// It gives those that are known, for forgetSessions once b is applied.
-func (s *Service) endAll(ctx context.Context, b *kv.Batch, u id.User, keep id.Session) ([]id.Session, error) {
-	items, err := s.openSessions(ctx, u)
-	if err != nil {
-		return nil, err
-	}
-	var ended []id.Session
-	for _, item := range items {
-		sess, err := secondOf[id.Session](item.Key)
-		if err != nil {
-			return nil, err
-		}
-		if sess != keep {
-			ended = append(ended, sess)
-		}
-	}
-	// Ranges, because one may be opened meanwhile.
+// endAll adds to b that all sessions of a user end but one, or all if that is zero: by
+// ranges, because one may be opened meanwhile.
+func endAll(b *kv.Batch, u id.User, keep id.Session) {
 	first := userKey(prefixSession, u)
 	if keep.IsZero() {
 		b.DeleteRange(first, kv.PrefixEnd(first))
-		return ended, nil
+		return
 	}
 	kept := pairKey(prefixSession, u, keep)
 	b.DeleteRange(first, kept).DeleteRange(kv.Next(kept), kv.PrefixEnd(first))
-	return ended, nil
-}
-
-// forgetSessions lets what has ended be believed no longer in this process. The
-// others look within a second.
-func (s *Service) forgetSessions(ended []id.Session) {
-	for _, sess := range ended {
-		s.sessions.remove(sess)
-	}
 }
 
 // parseSession reads the id of a session from a field.

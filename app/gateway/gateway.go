@@ -202,6 +202,10 @@ func (g *Gateway) Run(ctx context.Context, ln net.Listener) error {
 		return nil
 	})
 	all.Go(func() error {
+		g.sessions.follow(ctx)
+		return nil
+	})
+	all.Go(func() error {
 		defer stop()
 		doors, ctx := errgroup.WithContext(ctx) // one that fails ends the other
 		doors.Go(func() error { return g.server.Serve(ctx, ln) })

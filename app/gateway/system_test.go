@@ -150,6 +150,11 @@ func (f *fake) Authenticate(ctx context.Context, r *momentsv1.AuthenticateReques
 	return &momentsv1.AuthenticateResponse{UserId: user, SessionId: r.GetToken(), MaxAgeMs: 1000}, nil
 }
 
+// Stamps says that there are none: what others remember of sessions is tested beside it.
+func (f *fake) Stamps(context.Context, *momentsv1.StampsRequest) (*momentsv1.StampsResponse, error) {
+	return &momentsv1.StampsResponse{}, nil
+}
+
 func (f *fake) ListSessions(ctx context.Context, r *momentsv1.ListSessionsRequest) (*momentsv1.ListSessionsResponse, error) {
 	defer f.mu.Unlock()
 	if err := f.begin(ctx, "ListSessions"); err != nil {

@@ -1091,7 +1091,15 @@ type AuthenticateResponse struct {
 	SessionId string                 `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// How long, in milliseconds counted from the sending of the request, the answer
 	// may be kept: at most 1,000, so that a revocation acts within a second.
-	MaxAgeMs      uint32 `protobuf:"varint,3,opt,name=max_age_ms,json=maxAgeMs,proto3" json:"max_age_ms,omitempty"`
+	MaxAgeMs uint32 `protobuf:"varint,3,opt,name=max_age_ms,json=maxAgeMs,proto3" json:"max_age_ms,omitempty"`
+	// How long the session lasts, in milliseconds counted in the same way. So long the
+	// answer holds while an answer of Stamps, no older than a second, has the same
+	// process and the same stamp of the slot, in which the session and its user are.
+	LastsMs uint64 `protobuf:"varint,4,opt,name=lasts_ms,json=lastsMs,proto3" json:"lasts_ms,omitempty"`
+	Process uint64 `protobuf:"varint,5,opt,name=process,proto3" json:"process,omitempty"`
+	Slot    uint32 `protobuf:"varint,6,opt,name=slot,proto3" json:"slot,omitempty"`
+	// 0 if there is none, as while the slot is being written to.
+	Stamp         uint64 `protobuf:"varint,7,opt,name=stamp,proto3" json:"stamp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1147,6 +1155,124 @@ func (x *AuthenticateResponse) GetMaxAgeMs() uint32 {
 	return 0
 }
 
+func (x *AuthenticateResponse) GetLastsMs() uint64 {
+	if x != nil {
+		return x.LastsMs
+	}
+	return 0
+}
+
+func (x *AuthenticateResponse) GetProcess() uint64 {
+	if x != nil {
+		return x.Process
+	}
+	return 0
+}
+
+func (x *AuthenticateResponse) GetSlot() uint32 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *AuthenticateResponse) GetStamp() uint64 {
+	if x != nil {
+		return x.Stamp
+	}
+	return 0
+}
+
+type StampsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StampsRequest) Reset() {
+	*x = StampsRequest{}
+	mi := &file_moments_v1_account_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StampsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StampsRequest) ProtoMessage() {}
+
+func (x *StampsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StampsRequest.ProtoReflect.Descriptor instead.
+func (*StampsRequest) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{18}
+}
+
+type StampsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tells the process that gave the stamps from others before and after.
+	Process uint64 `protobuf:"varint,1,opt,name=process,proto3" json:"process,omitempty"`
+	// By slot: changed by each write to it, never back; 0 if there is none.
+	Stamps        []uint64 `protobuf:"varint,2,rep,packed,name=stamps,proto3" json:"stamps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StampsResponse) Reset() {
+	*x = StampsResponse{}
+	mi := &file_moments_v1_account_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StampsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StampsResponse) ProtoMessage() {}
+
+func (x *StampsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_moments_v1_account_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StampsResponse.ProtoReflect.Descriptor instead.
+func (*StampsResponse) Descriptor() ([]byte, []int) {
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *StampsResponse) GetProcess() uint64 {
+	if x != nil {
+		return x.Process
+	}
+	return 0
+}
+
+func (x *StampsResponse) GetStamps() []uint64 {
+	if x != nil {
+		return x.Stamps
+	}
+	return nil
+}
+
 type GetProfileRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	UserId        string                 `protobuf:"bytes,1,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
@@ -1156,7 +1282,7 @@ type GetProfileRequest struct {
 
 func (x *GetProfileRequest) Reset() {
 	*x = GetProfileRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[18]
+	mi := &file_moments_v1_account_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1294,7 @@ func (x *GetProfileRequest) String() string {
 func (*GetProfileRequest) ProtoMessage() {}
 
 func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[18]
+	mi := &file_moments_v1_account_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1307,7 @@ func (x *GetProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileRequest.ProtoReflect.Descriptor instead.
 func (*GetProfileRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{18}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetProfileRequest) GetUserId() string {
@@ -1200,7 +1326,7 @@ type GetProfileResponse struct {
 
 func (x *GetProfileResponse) Reset() {
 	*x = GetProfileResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[19]
+	mi := &file_moments_v1_account_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1338,7 @@ func (x *GetProfileResponse) String() string {
 func (*GetProfileResponse) ProtoMessage() {}
 
 func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[19]
+	mi := &file_moments_v1_account_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1351,7 @@ func (x *GetProfileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfileResponse.ProtoReflect.Descriptor instead.
 func (*GetProfileResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{19}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetProfileResponse) GetProfile() *Profile {
@@ -1244,7 +1370,7 @@ type GetProfilesRequest struct {
 
 func (x *GetProfilesRequest) Reset() {
 	*x = GetProfilesRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[20]
+	mi := &file_moments_v1_account_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1382,7 @@ func (x *GetProfilesRequest) String() string {
 func (*GetProfilesRequest) ProtoMessage() {}
 
 func (x *GetProfilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[20]
+	mi := &file_moments_v1_account_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1395,7 @@ func (x *GetProfilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfilesRequest.ProtoReflect.Descriptor instead.
 func (*GetProfilesRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{20}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetProfilesRequest) GetUserIds() []string {
@@ -1289,7 +1415,7 @@ type GetProfilesResponse struct {
 
 func (x *GetProfilesResponse) Reset() {
 	*x = GetProfilesResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[21]
+	mi := &file_moments_v1_account_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1427,7 @@ func (x *GetProfilesResponse) String() string {
 func (*GetProfilesResponse) ProtoMessage() {}
 
 func (x *GetProfilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[21]
+	mi := &file_moments_v1_account_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1440,7 @@ func (x *GetProfilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProfilesResponse.ProtoReflect.Descriptor instead.
 func (*GetProfilesResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{21}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetProfilesResponse) GetProfiles() []*Profile {
@@ -1333,7 +1459,7 @@ type FindUserRequest struct {
 
 func (x *FindUserRequest) Reset() {
 	*x = FindUserRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[22]
+	mi := &file_moments_v1_account_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1345,7 +1471,7 @@ func (x *FindUserRequest) String() string {
 func (*FindUserRequest) ProtoMessage() {}
 
 func (x *FindUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[22]
+	mi := &file_moments_v1_account_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1358,7 +1484,7 @@ func (x *FindUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindUserRequest.ProtoReflect.Descriptor instead.
 func (*FindUserRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{22}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FindUserRequest) GetName() string {
@@ -1377,7 +1503,7 @@ type FindUserResponse struct {
 
 func (x *FindUserResponse) Reset() {
 	*x = FindUserResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[23]
+	mi := &file_moments_v1_account_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1515,7 @@ func (x *FindUserResponse) String() string {
 func (*FindUserResponse) ProtoMessage() {}
 
 func (x *FindUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[23]
+	mi := &file_moments_v1_account_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1528,7 @@ func (x *FindUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindUserResponse.ProtoReflect.Descriptor instead.
 func (*FindUserResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{23}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FindUserResponse) GetProfile() *Profile {
@@ -1428,7 +1554,7 @@ type UpdateProfileRequest struct {
 
 func (x *UpdateProfileRequest) Reset() {
 	*x = UpdateProfileRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[24]
+	mi := &file_moments_v1_account_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1566,7 @@ func (x *UpdateProfileRequest) String() string {
 func (*UpdateProfileRequest) ProtoMessage() {}
 
 func (x *UpdateProfileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[24]
+	mi := &file_moments_v1_account_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1579,7 @@ func (x *UpdateProfileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateProfileRequest.ProtoReflect.Descriptor instead.
 func (*UpdateProfileRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{24}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateProfileRequest) GetUserId() string {
@@ -1500,7 +1626,7 @@ type UpdateProfileResponse struct {
 
 func (x *UpdateProfileResponse) Reset() {
 	*x = UpdateProfileResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[25]
+	mi := &file_moments_v1_account_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1638,7 @@ func (x *UpdateProfileResponse) String() string {
 func (*UpdateProfileResponse) ProtoMessage() {}
 
 func (x *UpdateProfileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[25]
+	mi := &file_moments_v1_account_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1651,7 @@ func (x *UpdateProfileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateProfileResponse.ProtoReflect.Descriptor instead.
 func (*UpdateProfileResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{25}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateProfileResponse) GetProfile() *Profile {
@@ -1548,7 +1674,7 @@ type RequestFriendRequest struct {
 
 func (x *RequestFriendRequest) Reset() {
 	*x = RequestFriendRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[26]
+	mi := &file_moments_v1_account_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1686,7 @@ func (x *RequestFriendRequest) String() string {
 func (*RequestFriendRequest) ProtoMessage() {}
 
 func (x *RequestFriendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[26]
+	mi := &file_moments_v1_account_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1699,7 @@ func (x *RequestFriendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFriendRequest.ProtoReflect.Descriptor instead.
 func (*RequestFriendRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{26}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RequestFriendRequest) GetUserId() string {
@@ -1606,7 +1732,7 @@ type RequestFriendResponse struct {
 
 func (x *RequestFriendResponse) Reset() {
 	*x = RequestFriendResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[27]
+	mi := &file_moments_v1_account_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1744,7 @@ func (x *RequestFriendResponse) String() string {
 func (*RequestFriendResponse) ProtoMessage() {}
 
 func (x *RequestFriendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[27]
+	mi := &file_moments_v1_account_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1757,7 @@ func (x *RequestFriendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFriendResponse.ProtoReflect.Descriptor instead.
 func (*RequestFriendResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{27}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RequestFriendResponse) GetState() FriendState {
@@ -1652,7 +1778,7 @@ type ImportFriendsRequest struct {
 
 func (x *ImportFriendsRequest) Reset() {
 	*x = ImportFriendsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[28]
+	mi := &file_moments_v1_account_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1790,7 @@ func (x *ImportFriendsRequest) String() string {
 func (*ImportFriendsRequest) ProtoMessage() {}
 
 func (x *ImportFriendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[28]
+	mi := &file_moments_v1_account_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1803,7 @@ func (x *ImportFriendsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportFriendsRequest.ProtoReflect.Descriptor instead.
 func (*ImportFriendsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{28}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ImportFriendsRequest) GetUserId() string {
@@ -1704,7 +1830,7 @@ type ImportFriendsResponse struct {
 
 func (x *ImportFriendsResponse) Reset() {
 	*x = ImportFriendsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[29]
+	mi := &file_moments_v1_account_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1842,7 @@ func (x *ImportFriendsResponse) String() string {
 func (*ImportFriendsResponse) ProtoMessage() {}
 
 func (x *ImportFriendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[29]
+	mi := &file_moments_v1_account_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1855,7 @@ func (x *ImportFriendsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportFriendsResponse.ProtoReflect.Descriptor instead.
 func (*ImportFriendsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{29}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ImportFriendsResponse) GetImported() uint32 {
@@ -1750,7 +1876,7 @@ type AcceptFriendRequest struct {
 
 func (x *AcceptFriendRequest) Reset() {
 	*x = AcceptFriendRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[30]
+	mi := &file_moments_v1_account_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1888,7 @@ func (x *AcceptFriendRequest) String() string {
 func (*AcceptFriendRequest) ProtoMessage() {}
 
 func (x *AcceptFriendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[30]
+	mi := &file_moments_v1_account_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1901,7 @@ func (x *AcceptFriendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptFriendRequest.ProtoReflect.Descriptor instead.
 func (*AcceptFriendRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{30}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AcceptFriendRequest) GetUserId() string {
@@ -1808,7 +1934,7 @@ type AcceptFriendResponse struct {
 
 func (x *AcceptFriendResponse) Reset() {
 	*x = AcceptFriendResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[31]
+	mi := &file_moments_v1_account_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1946,7 @@ func (x *AcceptFriendResponse) String() string {
 func (*AcceptFriendResponse) ProtoMessage() {}
 
 func (x *AcceptFriendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[31]
+	mi := &file_moments_v1_account_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1959,7 @@ func (x *AcceptFriendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptFriendResponse.ProtoReflect.Descriptor instead.
 func (*AcceptFriendResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{31}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AcceptFriendResponse) GetState() FriendState {
@@ -1854,7 +1980,7 @@ type DeclineFriendRequest struct {
 
 func (x *DeclineFriendRequest) Reset() {
 	*x = DeclineFriendRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[32]
+	mi := &file_moments_v1_account_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1866,7 +1992,7 @@ func (x *DeclineFriendRequest) String() string {
 func (*DeclineFriendRequest) ProtoMessage() {}
 
 func (x *DeclineFriendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[32]
+	mi := &file_moments_v1_account_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1879,7 +2005,7 @@ func (x *DeclineFriendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclineFriendRequest.ProtoReflect.Descriptor instead.
 func (*DeclineFriendRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{32}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeclineFriendRequest) GetUserId() string {
@@ -1912,7 +2038,7 @@ type DeclineFriendResponse struct {
 
 func (x *DeclineFriendResponse) Reset() {
 	*x = DeclineFriendResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[33]
+	mi := &file_moments_v1_account_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +2050,7 @@ func (x *DeclineFriendResponse) String() string {
 func (*DeclineFriendResponse) ProtoMessage() {}
 
 func (x *DeclineFriendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[33]
+	mi := &file_moments_v1_account_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2063,7 @@ func (x *DeclineFriendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclineFriendResponse.ProtoReflect.Descriptor instead.
 func (*DeclineFriendResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{33}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DeclineFriendResponse) GetState() FriendState {
@@ -1958,7 +2084,7 @@ type UnfriendRequest struct {
 
 func (x *UnfriendRequest) Reset() {
 	*x = UnfriendRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[34]
+	mi := &file_moments_v1_account_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2096,7 @@ func (x *UnfriendRequest) String() string {
 func (*UnfriendRequest) ProtoMessage() {}
 
 func (x *UnfriendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[34]
+	mi := &file_moments_v1_account_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2109,7 @@ func (x *UnfriendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfriendRequest.ProtoReflect.Descriptor instead.
 func (*UnfriendRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{34}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *UnfriendRequest) GetUserId() string {
@@ -2016,7 +2142,7 @@ type UnfriendResponse struct {
 
 func (x *UnfriendResponse) Reset() {
 	*x = UnfriendResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[35]
+	mi := &file_moments_v1_account_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2154,7 @@ func (x *UnfriendResponse) String() string {
 func (*UnfriendResponse) ProtoMessage() {}
 
 func (x *UnfriendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[35]
+	mi := &file_moments_v1_account_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2167,7 @@ func (x *UnfriendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfriendResponse.ProtoReflect.Descriptor instead.
 func (*UnfriendResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{35}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *UnfriendResponse) GetState() FriendState {
@@ -2062,7 +2188,7 @@ type BlockRequest struct {
 
 func (x *BlockRequest) Reset() {
 	*x = BlockRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[36]
+	mi := &file_moments_v1_account_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2200,7 @@ func (x *BlockRequest) String() string {
 func (*BlockRequest) ProtoMessage() {}
 
 func (x *BlockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[36]
+	mi := &file_moments_v1_account_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2213,7 @@ func (x *BlockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockRequest.ProtoReflect.Descriptor instead.
 func (*BlockRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{36}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BlockRequest) GetUserId() string {
@@ -2120,7 +2246,7 @@ type BlockResponse struct {
 
 func (x *BlockResponse) Reset() {
 	*x = BlockResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[37]
+	mi := &file_moments_v1_account_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2258,7 @@ func (x *BlockResponse) String() string {
 func (*BlockResponse) ProtoMessage() {}
 
 func (x *BlockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[37]
+	mi := &file_moments_v1_account_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2271,7 @@ func (x *BlockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockResponse.ProtoReflect.Descriptor instead.
 func (*BlockResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{37}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BlockResponse) GetState() FriendState {
@@ -2166,7 +2292,7 @@ type UnblockRequest struct {
 
 func (x *UnblockRequest) Reset() {
 	*x = UnblockRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[38]
+	mi := &file_moments_v1_account_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2304,7 @@ func (x *UnblockRequest) String() string {
 func (*UnblockRequest) ProtoMessage() {}
 
 func (x *UnblockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[38]
+	mi := &file_moments_v1_account_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2317,7 @@ func (x *UnblockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnblockRequest.ProtoReflect.Descriptor instead.
 func (*UnblockRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{38}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UnblockRequest) GetUserId() string {
@@ -2224,7 +2350,7 @@ type UnblockResponse struct {
 
 func (x *UnblockResponse) Reset() {
 	*x = UnblockResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[39]
+	mi := &file_moments_v1_account_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2362,7 @@ func (x *UnblockResponse) String() string {
 func (*UnblockResponse) ProtoMessage() {}
 
 func (x *UnblockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[39]
+	mi := &file_moments_v1_account_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2375,7 @@ func (x *UnblockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnblockResponse.ProtoReflect.Descriptor instead.
 func (*UnblockResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{39}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *UnblockResponse) GetState() FriendState {
@@ -2272,7 +2398,7 @@ type ListFriendsRequest struct {
 
 func (x *ListFriendsRequest) Reset() {
 	*x = ListFriendsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[40]
+	mi := &file_moments_v1_account_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2284,7 +2410,7 @@ func (x *ListFriendsRequest) String() string {
 func (*ListFriendsRequest) ProtoMessage() {}
 
 func (x *ListFriendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[40]
+	mi := &file_moments_v1_account_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2297,7 +2423,7 @@ func (x *ListFriendsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFriendsRequest.ProtoReflect.Descriptor instead.
 func (*ListFriendsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{40}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListFriendsRequest) GetUserId() string {
@@ -2334,7 +2460,7 @@ type ListFriendsResponse struct {
 
 func (x *ListFriendsResponse) Reset() {
 	*x = ListFriendsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[41]
+	mi := &file_moments_v1_account_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2472,7 @@ func (x *ListFriendsResponse) String() string {
 func (*ListFriendsResponse) ProtoMessage() {}
 
 func (x *ListFriendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[41]
+	mi := &file_moments_v1_account_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2485,7 @@ func (x *ListFriendsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFriendsResponse.ProtoReflect.Descriptor instead.
 func (*ListFriendsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{41}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListFriendsResponse) GetUserIds() []string {
@@ -2395,7 +2521,7 @@ type ListFriendRequestsRequest struct {
 
 func (x *ListFriendRequestsRequest) Reset() {
 	*x = ListFriendRequestsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[42]
+	mi := &file_moments_v1_account_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2533,7 @@ func (x *ListFriendRequestsRequest) String() string {
 func (*ListFriendRequestsRequest) ProtoMessage() {}
 
 func (x *ListFriendRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[42]
+	mi := &file_moments_v1_account_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2546,7 @@ func (x *ListFriendRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFriendRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListFriendRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{42}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListFriendRequestsRequest) GetUserId() string {
@@ -2457,7 +2583,7 @@ type FriendRequest struct {
 
 func (x *FriendRequest) Reset() {
 	*x = FriendRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[43]
+	mi := &file_moments_v1_account_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2469,7 +2595,7 @@ func (x *FriendRequest) String() string {
 func (*FriendRequest) ProtoMessage() {}
 
 func (x *FriendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[43]
+	mi := &file_moments_v1_account_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2482,7 +2608,7 @@ func (x *FriendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FriendRequest.ProtoReflect.Descriptor instead.
 func (*FriendRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{43}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FriendRequest) GetUserId() string {
@@ -2509,7 +2635,7 @@ type ListFriendRequestsResponse struct {
 
 func (x *ListFriendRequestsResponse) Reset() {
 	*x = ListFriendRequestsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[44]
+	mi := &file_moments_v1_account_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2647,7 @@ func (x *ListFriendRequestsResponse) String() string {
 func (*ListFriendRequestsResponse) ProtoMessage() {}
 
 func (x *ListFriendRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[44]
+	mi := &file_moments_v1_account_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2660,7 @@ func (x *ListFriendRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFriendRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListFriendRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{44}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListFriendRequestsResponse) GetRequests() []*FriendRequest {
@@ -2569,7 +2695,7 @@ type RelationsRequest struct {
 
 func (x *RelationsRequest) Reset() {
 	*x = RelationsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[45]
+	mi := &file_moments_v1_account_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2707,7 @@ func (x *RelationsRequest) String() string {
 func (*RelationsRequest) ProtoMessage() {}
 
 func (x *RelationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[45]
+	mi := &file_moments_v1_account_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2720,7 @@ func (x *RelationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationsRequest.ProtoReflect.Descriptor instead.
 func (*RelationsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{45}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RelationsRequest) GetViewerId() string {
@@ -2644,7 +2770,7 @@ type RelationsResponse struct {
 
 func (x *RelationsResponse) Reset() {
 	*x = RelationsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[46]
+	mi := &file_moments_v1_account_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2656,7 +2782,7 @@ func (x *RelationsResponse) String() string {
 func (*RelationsResponse) ProtoMessage() {}
 
 func (x *RelationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[46]
+	mi := &file_moments_v1_account_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2669,7 +2795,7 @@ func (x *RelationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationsResponse.ProtoReflect.Descriptor instead.
 func (*RelationsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{46}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RelationsResponse) GetVersion() uint64 {
@@ -2724,7 +2850,7 @@ type Relation struct {
 
 func (x *Relation) Reset() {
 	*x = Relation{}
-	mi := &file_moments_v1_account_proto_msgTypes[47]
+	mi := &file_moments_v1_account_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2862,7 @@ func (x *Relation) String() string {
 func (*Relation) ProtoMessage() {}
 
 func (x *Relation) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[47]
+	mi := &file_moments_v1_account_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2875,7 @@ func (x *Relation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Relation.ProtoReflect.Descriptor instead.
 func (*Relation) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{47}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Relation) GetAuthorId() string {
@@ -2813,7 +2939,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_moments_v1_account_proto_msgTypes[48]
+	mi := &file_moments_v1_account_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2825,7 +2951,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[48]
+	mi := &file_moments_v1_account_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +2964,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{48}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Settings) GetAlbumWindow() AlbumWindow {
@@ -2864,7 +2990,7 @@ type GetSettingsRequest struct {
 
 func (x *GetSettingsRequest) Reset() {
 	*x = GetSettingsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[49]
+	mi := &file_moments_v1_account_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +3002,7 @@ func (x *GetSettingsRequest) String() string {
 func (*GetSettingsRequest) ProtoMessage() {}
 
 func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[49]
+	mi := &file_moments_v1_account_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +3015,7 @@ func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{49}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetSettingsRequest) GetUserId() string {
@@ -2908,7 +3034,7 @@ type GetSettingsResponse struct {
 
 func (x *GetSettingsResponse) Reset() {
 	*x = GetSettingsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[50]
+	mi := &file_moments_v1_account_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3046,7 @@ func (x *GetSettingsResponse) String() string {
 func (*GetSettingsResponse) ProtoMessage() {}
 
 func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[50]
+	mi := &file_moments_v1_account_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3059,7 @@ func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{50}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetSettingsResponse) GetSettings() *Settings {
@@ -2956,7 +3082,7 @@ type UpdateSettingsRequest struct {
 
 func (x *UpdateSettingsRequest) Reset() {
 	*x = UpdateSettingsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[51]
+	mi := &file_moments_v1_account_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2968,7 +3094,7 @@ func (x *UpdateSettingsRequest) String() string {
 func (*UpdateSettingsRequest) ProtoMessage() {}
 
 func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[51]
+	mi := &file_moments_v1_account_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2981,7 +3107,7 @@ func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{51}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *UpdateSettingsRequest) GetUserId() string {
@@ -3021,7 +3147,7 @@ type UpdateSettingsResponse struct {
 
 func (x *UpdateSettingsResponse) Reset() {
 	*x = UpdateSettingsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[52]
+	mi := &file_moments_v1_account_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3033,7 +3159,7 @@ func (x *UpdateSettingsResponse) String() string {
 func (*UpdateSettingsResponse) ProtoMessage() {}
 
 func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[52]
+	mi := &file_moments_v1_account_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +3172,7 @@ func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{52}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *UpdateSettingsResponse) GetSettings() *Settings {
@@ -3078,7 +3204,7 @@ type FriendSettings struct {
 
 func (x *FriendSettings) Reset() {
 	*x = FriendSettings{}
-	mi := &file_moments_v1_account_proto_msgTypes[53]
+	mi := &file_moments_v1_account_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3216,7 @@ func (x *FriendSettings) String() string {
 func (*FriendSettings) ProtoMessage() {}
 
 func (x *FriendSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[53]
+	mi := &file_moments_v1_account_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3229,7 @@ func (x *FriendSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FriendSettings.ProtoReflect.Descriptor instead.
 func (*FriendSettings) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{53}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *FriendSettings) GetOtherId() string {
@@ -3158,7 +3284,7 @@ type GetFriendSettingsRequest struct {
 
 func (x *GetFriendSettingsRequest) Reset() {
 	*x = GetFriendSettingsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[54]
+	mi := &file_moments_v1_account_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3170,7 +3296,7 @@ func (x *GetFriendSettingsRequest) String() string {
 func (*GetFriendSettingsRequest) ProtoMessage() {}
 
 func (x *GetFriendSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[54]
+	mi := &file_moments_v1_account_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3309,7 @@ func (x *GetFriendSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFriendSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetFriendSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{54}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetFriendSettingsRequest) GetUserId() string {
@@ -3209,7 +3335,7 @@ type GetFriendSettingsResponse struct {
 
 func (x *GetFriendSettingsResponse) Reset() {
 	*x = GetFriendSettingsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[55]
+	mi := &file_moments_v1_account_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3347,7 @@ func (x *GetFriendSettingsResponse) String() string {
 func (*GetFriendSettingsResponse) ProtoMessage() {}
 
 func (x *GetFriendSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[55]
+	mi := &file_moments_v1_account_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3360,7 @@ func (x *GetFriendSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFriendSettingsResponse.ProtoReflect.Descriptor instead.
 func (*GetFriendSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{55}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetFriendSettingsResponse) GetSettings() *FriendSettings {
@@ -3259,7 +3385,7 @@ type UpdateFriendSettingsRequest struct {
 
 func (x *UpdateFriendSettingsRequest) Reset() {
 	*x = UpdateFriendSettingsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[56]
+	mi := &file_moments_v1_account_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3271,7 +3397,7 @@ func (x *UpdateFriendSettingsRequest) String() string {
 func (*UpdateFriendSettingsRequest) ProtoMessage() {}
 
 func (x *UpdateFriendSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[56]
+	mi := &file_moments_v1_account_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3284,7 +3410,7 @@ func (x *UpdateFriendSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFriendSettingsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateFriendSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{56}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *UpdateFriendSettingsRequest) GetUserId() string {
@@ -3338,7 +3464,7 @@ type UpdateFriendSettingsResponse struct {
 
 func (x *UpdateFriendSettingsResponse) Reset() {
 	*x = UpdateFriendSettingsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[57]
+	mi := &file_moments_v1_account_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3350,7 +3476,7 @@ func (x *UpdateFriendSettingsResponse) String() string {
 func (*UpdateFriendSettingsResponse) ProtoMessage() {}
 
 func (x *UpdateFriendSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[57]
+	mi := &file_moments_v1_account_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3363,7 +3489,7 @@ func (x *UpdateFriendSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateFriendSettingsResponse.ProtoReflect.Descriptor instead.
 func (*UpdateFriendSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{57}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *UpdateFriendSettingsResponse) GetSettings() *FriendSettings {
@@ -3385,7 +3511,7 @@ type ListFriendSettingsRequest struct {
 
 func (x *ListFriendSettingsRequest) Reset() {
 	*x = ListFriendSettingsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[58]
+	mi := &file_moments_v1_account_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3397,7 +3523,7 @@ func (x *ListFriendSettingsRequest) String() string {
 func (*ListFriendSettingsRequest) ProtoMessage() {}
 
 func (x *ListFriendSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[58]
+	mi := &file_moments_v1_account_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3410,7 +3536,7 @@ func (x *ListFriendSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFriendSettingsRequest.ProtoReflect.Descriptor instead.
 func (*ListFriendSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{58}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListFriendSettingsRequest) GetUserId() string {
@@ -3444,7 +3570,7 @@ type ListFriendSettingsResponse struct {
 
 func (x *ListFriendSettingsResponse) Reset() {
 	*x = ListFriendSettingsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[59]
+	mi := &file_moments_v1_account_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3456,7 +3582,7 @@ func (x *ListFriendSettingsResponse) String() string {
 func (*ListFriendSettingsResponse) ProtoMessage() {}
 
 func (x *ListFriendSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[59]
+	mi := &file_moments_v1_account_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3469,7 +3595,7 @@ func (x *ListFriendSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFriendSettingsResponse.ProtoReflect.Descriptor instead.
 func (*ListFriendSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{59}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListFriendSettingsResponse) GetSettings() []*FriendSettings {
@@ -3503,7 +3629,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_moments_v1_account_proto_msgTypes[60]
+	mi := &file_moments_v1_account_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3515,7 +3641,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[60]
+	mi := &file_moments_v1_account_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3528,7 +3654,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{60}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Tag) GetTagId() string {
@@ -3572,7 +3698,7 @@ type CreateTagRequest struct {
 
 func (x *CreateTagRequest) Reset() {
 	*x = CreateTagRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[61]
+	mi := &file_moments_v1_account_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3584,7 +3710,7 @@ func (x *CreateTagRequest) String() string {
 func (*CreateTagRequest) ProtoMessage() {}
 
 func (x *CreateTagRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[61]
+	mi := &file_moments_v1_account_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3597,7 +3723,7 @@ func (x *CreateTagRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTagRequest.ProtoReflect.Descriptor instead.
 func (*CreateTagRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{61}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *CreateTagRequest) GetUserId() string {
@@ -3637,7 +3763,7 @@ type CreateTagResponse struct {
 
 func (x *CreateTagResponse) Reset() {
 	*x = CreateTagResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[62]
+	mi := &file_moments_v1_account_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3649,7 +3775,7 @@ func (x *CreateTagResponse) String() string {
 func (*CreateTagResponse) ProtoMessage() {}
 
 func (x *CreateTagResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[62]
+	mi := &file_moments_v1_account_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3662,7 +3788,7 @@ func (x *CreateTagResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTagResponse.ProtoReflect.Descriptor instead.
 func (*CreateTagResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{62}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CreateTagResponse) GetTag() *Tag {
@@ -3688,7 +3814,7 @@ type UpdateTagRequest struct {
 
 func (x *UpdateTagRequest) Reset() {
 	*x = UpdateTagRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[63]
+	mi := &file_moments_v1_account_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3700,7 +3826,7 @@ func (x *UpdateTagRequest) String() string {
 func (*UpdateTagRequest) ProtoMessage() {}
 
 func (x *UpdateTagRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[63]
+	mi := &file_moments_v1_account_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3713,7 +3839,7 @@ func (x *UpdateTagRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTagRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTagRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{63}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *UpdateTagRequest) GetUserId() string {
@@ -3768,7 +3894,7 @@ type UpdateTagResponse struct {
 
 func (x *UpdateTagResponse) Reset() {
 	*x = UpdateTagResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[64]
+	mi := &file_moments_v1_account_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3780,7 +3906,7 @@ func (x *UpdateTagResponse) String() string {
 func (*UpdateTagResponse) ProtoMessage() {}
 
 func (x *UpdateTagResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[64]
+	mi := &file_moments_v1_account_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3793,7 +3919,7 @@ func (x *UpdateTagResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTagResponse.ProtoReflect.Descriptor instead.
 func (*UpdateTagResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{64}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *UpdateTagResponse) GetTag() *Tag {
@@ -3814,7 +3940,7 @@ type DeleteTagRequest struct {
 
 func (x *DeleteTagRequest) Reset() {
 	*x = DeleteTagRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[65]
+	mi := &file_moments_v1_account_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3826,7 +3952,7 @@ func (x *DeleteTagRequest) String() string {
 func (*DeleteTagRequest) ProtoMessage() {}
 
 func (x *DeleteTagRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[65]
+	mi := &file_moments_v1_account_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3839,7 +3965,7 @@ func (x *DeleteTagRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTagRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTagRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{65}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *DeleteTagRequest) GetUserId() string {
@@ -3871,7 +3997,7 @@ type DeleteTagResponse struct {
 
 func (x *DeleteTagResponse) Reset() {
 	*x = DeleteTagResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[66]
+	mi := &file_moments_v1_account_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3883,7 +4009,7 @@ func (x *DeleteTagResponse) String() string {
 func (*DeleteTagResponse) ProtoMessage() {}
 
 func (x *DeleteTagResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[66]
+	mi := &file_moments_v1_account_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3896,7 +4022,7 @@ func (x *DeleteTagResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTagResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTagResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{66}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{68}
 }
 
 type ListTagsRequest struct {
@@ -3908,7 +4034,7 @@ type ListTagsRequest struct {
 
 func (x *ListTagsRequest) Reset() {
 	*x = ListTagsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[67]
+	mi := &file_moments_v1_account_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3920,7 +4046,7 @@ func (x *ListTagsRequest) String() string {
 func (*ListTagsRequest) ProtoMessage() {}
 
 func (x *ListTagsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[67]
+	mi := &file_moments_v1_account_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3933,7 +4059,7 @@ func (x *ListTagsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTagsRequest.ProtoReflect.Descriptor instead.
 func (*ListTagsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{67}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListTagsRequest) GetUserId() string {
@@ -3952,7 +4078,7 @@ type ListTagsResponse struct {
 
 func (x *ListTagsResponse) Reset() {
 	*x = ListTagsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[68]
+	mi := &file_moments_v1_account_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3964,7 +4090,7 @@ func (x *ListTagsResponse) String() string {
 func (*ListTagsResponse) ProtoMessage() {}
 
 func (x *ListTagsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[68]
+	mi := &file_moments_v1_account_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3977,7 +4103,7 @@ func (x *ListTagsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTagsResponse.ProtoReflect.Descriptor instead.
 func (*ListTagsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{68}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListTagsResponse) GetTags() []*Tag {
@@ -3997,7 +4123,7 @@ type GetTagRequest struct {
 
 func (x *GetTagRequest) Reset() {
 	*x = GetTagRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[69]
+	mi := &file_moments_v1_account_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4009,7 +4135,7 @@ func (x *GetTagRequest) String() string {
 func (*GetTagRequest) ProtoMessage() {}
 
 func (x *GetTagRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[69]
+	mi := &file_moments_v1_account_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4022,7 +4148,7 @@ func (x *GetTagRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTagRequest.ProtoReflect.Descriptor instead.
 func (*GetTagRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{69}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *GetTagRequest) GetUserId() string {
@@ -4048,7 +4174,7 @@ type GetTagResponse struct {
 
 func (x *GetTagResponse) Reset() {
 	*x = GetTagResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[70]
+	mi := &file_moments_v1_account_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4186,7 @@ func (x *GetTagResponse) String() string {
 func (*GetTagResponse) ProtoMessage() {}
 
 func (x *GetTagResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[70]
+	mi := &file_moments_v1_account_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4199,7 @@ func (x *GetTagResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTagResponse.ProtoReflect.Descriptor instead.
 func (*GetTagResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{70}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *GetTagResponse) GetTag() *Tag {
@@ -4094,7 +4220,7 @@ type ResolveTagsRequest struct {
 
 func (x *ResolveTagsRequest) Reset() {
 	*x = ResolveTagsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[71]
+	mi := &file_moments_v1_account_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4106,7 +4232,7 @@ func (x *ResolveTagsRequest) String() string {
 func (*ResolveTagsRequest) ProtoMessage() {}
 
 func (x *ResolveTagsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[71]
+	mi := &file_moments_v1_account_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,7 +4245,7 @@ func (x *ResolveTagsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveTagsRequest.ProtoReflect.Descriptor instead.
 func (*ResolveTagsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{71}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ResolveTagsRequest) GetUserId() string {
@@ -4146,7 +4272,7 @@ type ResolveTagsResponse struct {
 
 func (x *ResolveTagsResponse) Reset() {
 	*x = ResolveTagsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[72]
+	mi := &file_moments_v1_account_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4158,7 +4284,7 @@ func (x *ResolveTagsResponse) String() string {
 func (*ResolveTagsResponse) ProtoMessage() {}
 
 func (x *ResolveTagsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[72]
+	mi := &file_moments_v1_account_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4171,7 +4297,7 @@ func (x *ResolveTagsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveTagsResponse.ProtoReflect.Descriptor instead.
 func (*ResolveTagsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{72}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ResolveTagsResponse) GetUserIds() []string {
@@ -4196,7 +4322,7 @@ type FriendAct struct {
 
 func (x *FriendAct) Reset() {
 	*x = FriendAct{}
-	mi := &file_moments_v1_account_proto_msgTypes[73]
+	mi := &file_moments_v1_account_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4208,7 +4334,7 @@ func (x *FriendAct) String() string {
 func (*FriendAct) ProtoMessage() {}
 
 func (x *FriendAct) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[73]
+	mi := &file_moments_v1_account_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4221,7 +4347,7 @@ func (x *FriendAct) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FriendAct.ProtoReflect.Descriptor instead.
 func (*FriendAct) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{73}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *FriendAct) GetActorId() string {
@@ -4257,7 +4383,7 @@ type ShowFriendActsRequest struct {
 
 func (x *ShowFriendActsRequest) Reset() {
 	*x = ShowFriendActsRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[74]
+	mi := &file_moments_v1_account_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4269,7 +4395,7 @@ func (x *ShowFriendActsRequest) String() string {
 func (*ShowFriendActsRequest) ProtoMessage() {}
 
 func (x *ShowFriendActsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[74]
+	mi := &file_moments_v1_account_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4282,7 +4408,7 @@ func (x *ShowFriendActsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowFriendActsRequest.ProtoReflect.Descriptor instead.
 func (*ShowFriendActsRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{74}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ShowFriendActsRequest) GetViewerId() string {
@@ -4309,7 +4435,7 @@ type ShowFriendActsResponse struct {
 
 func (x *ShowFriendActsResponse) Reset() {
 	*x = ShowFriendActsResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[75]
+	mi := &file_moments_v1_account_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4321,7 +4447,7 @@ func (x *ShowFriendActsResponse) String() string {
 func (*ShowFriendActsResponse) ProtoMessage() {}
 
 func (x *ShowFriendActsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[75]
+	mi := &file_moments_v1_account_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4334,7 +4460,7 @@ func (x *ShowFriendActsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowFriendActsResponse.ProtoReflect.Descriptor instead.
 func (*ShowFriendActsResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{75}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ShowFriendActsResponse) GetShown() []bool {
@@ -4358,7 +4484,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[76]
+	mi := &file_moments_v1_account_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4370,7 +4496,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[76]
+	mi := &file_moments_v1_account_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4383,7 +4509,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{76}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *ListUsersRequest) GetCursor() string {
@@ -4419,7 +4545,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[77]
+	mi := &file_moments_v1_account_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4431,7 +4557,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[77]
+	mi := &file_moments_v1_account_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4444,7 +4570,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{77}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ListUsersResponse) GetProfiles() []*Profile {
@@ -4471,7 +4597,7 @@ type ListHomesRequest struct {
 
 func (x *ListHomesRequest) Reset() {
 	*x = ListHomesRequest{}
-	mi := &file_moments_v1_account_proto_msgTypes[78]
+	mi := &file_moments_v1_account_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4483,7 +4609,7 @@ func (x *ListHomesRequest) String() string {
 func (*ListHomesRequest) ProtoMessage() {}
 
 func (x *ListHomesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[78]
+	mi := &file_moments_v1_account_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4496,7 +4622,7 @@ func (x *ListHomesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHomesRequest.ProtoReflect.Descriptor instead.
 func (*ListHomesRequest) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{78}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *ListHomesRequest) GetKnownVersion() uint64 {
@@ -4520,7 +4646,7 @@ type ListHomesResponse struct {
 
 func (x *ListHomesResponse) Reset() {
 	*x = ListHomesResponse{}
-	mi := &file_moments_v1_account_proto_msgTypes[79]
+	mi := &file_moments_v1_account_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4532,7 +4658,7 @@ func (x *ListHomesResponse) String() string {
 func (*ListHomesResponse) ProtoMessage() {}
 
 func (x *ListHomesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[79]
+	mi := &file_moments_v1_account_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4545,7 +4671,7 @@ func (x *ListHomesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHomesResponse.ProtoReflect.Descriptor instead.
 func (*ListHomesResponse) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{79}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListHomesResponse) GetVersion() uint64 {
@@ -4587,7 +4713,7 @@ type UserHome struct {
 
 func (x *UserHome) Reset() {
 	*x = UserHome{}
-	mi := &file_moments_v1_account_proto_msgTypes[80]
+	mi := &file_moments_v1_account_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4599,7 +4725,7 @@ func (x *UserHome) String() string {
 func (*UserHome) ProtoMessage() {}
 
 func (x *UserHome) ProtoReflect() protoreflect.Message {
-	mi := &file_moments_v1_account_proto_msgTypes[80]
+	mi := &file_moments_v1_account_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4612,7 +4738,7 @@ func (x *UserHome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserHome.ProtoReflect.Descriptor instead.
 func (*UserHome) Descriptor() ([]byte, []int) {
-	return file_moments_v1_account_proto_rawDescGZIP(), []int{80}
+	return file_moments_v1_account_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *UserHome) GetUserId() string {
@@ -4719,13 +4845,21 @@ const file_moments_v1_account_proto_rawDesc = "" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\"\x17\n" +
 	"\x15DeleteAccountResponse\"+\n" +
 	"\x13AuthenticateRequest\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\"l\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"\xcb\x01\n" +
 	"\x14AuthenticateResponse\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x1c\n" +
 	"\n" +
-	"max_age_ms\x18\x03 \x01(\rR\bmaxAgeMs\",\n" +
+	"max_age_ms\x18\x03 \x01(\rR\bmaxAgeMs\x12\x19\n" +
+	"\blasts_ms\x18\x04 \x01(\x04R\alastsMs\x12\x18\n" +
+	"\aprocess\x18\x05 \x01(\x04R\aprocess\x12\x12\n" +
+	"\x04slot\x18\x06 \x01(\rR\x04slot\x12\x14\n" +
+	"\x05stamp\x18\a \x01(\x04R\x05stamp\"\x0f\n" +
+	"\rStampsRequest\"B\n" +
+	"\x0eStampsResponse\x12\x18\n" +
+	"\aprocess\x18\x01 \x01(\x04R\aprocess\x12\x16\n" +
+	"\x06stamps\x18\x02 \x03(\x04R\x06stamps\",\n" +
 	"\x11GetProfileRequest\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\"C\n" +
 	"\x12GetProfileResponse\x12-\n" +
@@ -4962,7 +5096,7 @@ const file_moments_v1_account_proto_rawDesc = "" +
 	"\x10ALBUM_WINDOW_ALL\x10\x00\x12\x1b\n" +
 	"\x17ALBUM_WINDOW_THREE_DAYS\x10\x01\x12\x16\n" +
 	"\x12ALBUM_WINDOW_MONTH\x10\x02\x12\x1a\n" +
-	"\x16ALBUM_WINDOW_HALF_YEAR\x10\x032\xb7\x1a\n" +
+	"\x16ALBUM_WINDOW_HALF_YEAR\x10\x032\x86\x1b\n" +
 	"\x0eAccountService\x12P\n" +
 	"\bRegister\x12\x1b.moments.v1.RegisterRequest\x1a\x1c.moments.v1.RegisterResponse\"\t\xfa\xb2\x19\x05\b\x04\x10\x88'\x12G\n" +
 	"\x05LogIn\x12\x18.moments.v1.LogInRequest\x1a\x19.moments.v1.LogInResponse\"\t\xfa\xb2\x19\x05\b\x01\x10\x88'\x12O\n" +
@@ -4971,7 +5105,8 @@ const file_moments_v1_account_proto_rawDesc = "" +
 	"\vEndSessions\x12\x1e.moments.v1.EndSessionsRequest\x1a\x1f.moments.v1.EndSessionsResponse\"\x0e\xfa\xb2\x19\a\b\x01\x10\xe8\a\x18\x02\x90\x02\x02\x12b\n" +
 	"\x0eChangePassword\x12!.moments.v1.ChangePasswordRequest\x1a\".moments.v1.ChangePasswordResponse\"\t\xfa\xb2\x19\x05\b\x04\x10\x88'\x12_\n" +
 	"\rDeleteAccount\x12 .moments.v1.DeleteAccountRequest\x1a!.moments.v1.DeleteAccountResponse\"\t\xfa\xb2\x19\x05\b\x04\x10\x88'\x12a\n" +
-	"\fAuthenticate\x12\x1f.moments.v1.AuthenticateRequest\x1a .moments.v1.AuthenticateResponse\"\x0e\xfa\xb2\x19\a\b\x01\x10\xac\x02\x18\x02\x90\x02\x01\x12Y\n" +
+	"\fAuthenticate\x12\x1f.moments.v1.AuthenticateRequest\x1a .moments.v1.AuthenticateResponse\"\x0e\xfa\xb2\x19\a\b\x01\x10\xac\x02\x18\x02\x90\x02\x01\x12M\n" +
+	"\x06Stamps\x12\x19.moments.v1.StampsRequest\x1a\x1a.moments.v1.StampsResponse\"\f\xfa\xb2\x19\x05\b\x01\x10\xf4\x03\x90\x02\x01\x12Y\n" +
 	"\n" +
 	"GetProfile\x12\x1d.moments.v1.GetProfileRequest\x1a\x1e.moments.v1.GetProfileResponse\"\f\xfa\xb2\x19\x05\x10\xac\x02\x18\x02\x90\x02\x01\x12\\\n" +
 	"\vGetProfiles\x12\x1e.moments.v1.GetProfilesRequest\x1a\x1f.moments.v1.GetProfilesResponse\"\f\xfa\xb2\x19\x05\x10\xac\x02\x18\x02\x90\x02\x01\x12S\n" +
@@ -5015,7 +5150,7 @@ func file_moments_v1_account_proto_rawDescGZIP() []byte {
 }
 
 var file_moments_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_moments_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_moments_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_moments_v1_account_proto_goTypes = []any{
 	(FriendState)(0),                     // 0: moments.v1.FriendState
 	(AlbumWindow)(0),                     // 1: moments.v1.AlbumWindow
@@ -5037,69 +5172,71 @@ var file_moments_v1_account_proto_goTypes = []any{
 	(*DeleteAccountResponse)(nil),        // 17: moments.v1.DeleteAccountResponse
 	(*AuthenticateRequest)(nil),          // 18: moments.v1.AuthenticateRequest
 	(*AuthenticateResponse)(nil),         // 19: moments.v1.AuthenticateResponse
-	(*GetProfileRequest)(nil),            // 20: moments.v1.GetProfileRequest
-	(*GetProfileResponse)(nil),           // 21: moments.v1.GetProfileResponse
-	(*GetProfilesRequest)(nil),           // 22: moments.v1.GetProfilesRequest
-	(*GetProfilesResponse)(nil),          // 23: moments.v1.GetProfilesResponse
-	(*FindUserRequest)(nil),              // 24: moments.v1.FindUserRequest
-	(*FindUserResponse)(nil),             // 25: moments.v1.FindUserResponse
-	(*UpdateProfileRequest)(nil),         // 26: moments.v1.UpdateProfileRequest
-	(*UpdateProfileResponse)(nil),        // 27: moments.v1.UpdateProfileResponse
-	(*RequestFriendRequest)(nil),         // 28: moments.v1.RequestFriendRequest
-	(*RequestFriendResponse)(nil),        // 29: moments.v1.RequestFriendResponse
-	(*ImportFriendsRequest)(nil),         // 30: moments.v1.ImportFriendsRequest
-	(*ImportFriendsResponse)(nil),        // 31: moments.v1.ImportFriendsResponse
-	(*AcceptFriendRequest)(nil),          // 32: moments.v1.AcceptFriendRequest
-	(*AcceptFriendResponse)(nil),         // 33: moments.v1.AcceptFriendResponse
-	(*DeclineFriendRequest)(nil),         // 34: moments.v1.DeclineFriendRequest
-	(*DeclineFriendResponse)(nil),        // 35: moments.v1.DeclineFriendResponse
-	(*UnfriendRequest)(nil),              // 36: moments.v1.UnfriendRequest
-	(*UnfriendResponse)(nil),             // 37: moments.v1.UnfriendResponse
-	(*BlockRequest)(nil),                 // 38: moments.v1.BlockRequest
-	(*BlockResponse)(nil),                // 39: moments.v1.BlockResponse
-	(*UnblockRequest)(nil),               // 40: moments.v1.UnblockRequest
-	(*UnblockResponse)(nil),              // 41: moments.v1.UnblockResponse
-	(*ListFriendsRequest)(nil),           // 42: moments.v1.ListFriendsRequest
-	(*ListFriendsResponse)(nil),          // 43: moments.v1.ListFriendsResponse
-	(*ListFriendRequestsRequest)(nil),    // 44: moments.v1.ListFriendRequestsRequest
-	(*FriendRequest)(nil),                // 45: moments.v1.FriendRequest
-	(*ListFriendRequestsResponse)(nil),   // 46: moments.v1.ListFriendRequestsResponse
-	(*RelationsRequest)(nil),             // 47: moments.v1.RelationsRequest
-	(*RelationsResponse)(nil),            // 48: moments.v1.RelationsResponse
-	(*Relation)(nil),                     // 49: moments.v1.Relation
-	(*Settings)(nil),                     // 50: moments.v1.Settings
-	(*GetSettingsRequest)(nil),           // 51: moments.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),          // 52: moments.v1.GetSettingsResponse
-	(*UpdateSettingsRequest)(nil),        // 53: moments.v1.UpdateSettingsRequest
-	(*UpdateSettingsResponse)(nil),       // 54: moments.v1.UpdateSettingsResponse
-	(*FriendSettings)(nil),               // 55: moments.v1.FriendSettings
-	(*GetFriendSettingsRequest)(nil),     // 56: moments.v1.GetFriendSettingsRequest
-	(*GetFriendSettingsResponse)(nil),    // 57: moments.v1.GetFriendSettingsResponse
-	(*UpdateFriendSettingsRequest)(nil),  // 58: moments.v1.UpdateFriendSettingsRequest
-	(*UpdateFriendSettingsResponse)(nil), // 59: moments.v1.UpdateFriendSettingsResponse
-	(*ListFriendSettingsRequest)(nil),    // 60: moments.v1.ListFriendSettingsRequest
-	(*ListFriendSettingsResponse)(nil),   // 61: moments.v1.ListFriendSettingsResponse
-	(*Tag)(nil),                          // 62: moments.v1.Tag
-	(*CreateTagRequest)(nil),             // 63: moments.v1.CreateTagRequest
-	(*CreateTagResponse)(nil),            // 64: moments.v1.CreateTagResponse
-	(*UpdateTagRequest)(nil),             // 65: moments.v1.UpdateTagRequest
-	(*UpdateTagResponse)(nil),            // 66: moments.v1.UpdateTagResponse
-	(*DeleteTagRequest)(nil),             // 67: moments.v1.DeleteTagRequest
-	(*DeleteTagResponse)(nil),            // 68: moments.v1.DeleteTagResponse
-	(*ListTagsRequest)(nil),              // 69: moments.v1.ListTagsRequest
-	(*ListTagsResponse)(nil),             // 70: moments.v1.ListTagsResponse
-	(*GetTagRequest)(nil),                // 71: moments.v1.GetTagRequest
-	(*GetTagResponse)(nil),               // 72: moments.v1.GetTagResponse
-	(*ResolveTagsRequest)(nil),           // 73: moments.v1.ResolveTagsRequest
-	(*ResolveTagsResponse)(nil),          // 74: moments.v1.ResolveTagsResponse
-	(*FriendAct)(nil),                    // 75: moments.v1.FriendAct
-	(*ShowFriendActsRequest)(nil),        // 76: moments.v1.ShowFriendActsRequest
-	(*ShowFriendActsResponse)(nil),       // 77: moments.v1.ShowFriendActsResponse
-	(*ListUsersRequest)(nil),             // 78: moments.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),            // 79: moments.v1.ListUsersResponse
-	(*ListHomesRequest)(nil),             // 80: moments.v1.ListHomesRequest
-	(*ListHomesResponse)(nil),            // 81: moments.v1.ListHomesResponse
-	(*UserHome)(nil),                     // 82: moments.v1.UserHome
+	(*StampsRequest)(nil),                // 20: moments.v1.StampsRequest
+	(*StampsResponse)(nil),               // 21: moments.v1.StampsResponse
+	(*GetProfileRequest)(nil),            // 22: moments.v1.GetProfileRequest
+	(*GetProfileResponse)(nil),           // 23: moments.v1.GetProfileResponse
+	(*GetProfilesRequest)(nil),           // 24: moments.v1.GetProfilesRequest
+	(*GetProfilesResponse)(nil),          // 25: moments.v1.GetProfilesResponse
+	(*FindUserRequest)(nil),              // 26: moments.v1.FindUserRequest
+	(*FindUserResponse)(nil),             // 27: moments.v1.FindUserResponse
+	(*UpdateProfileRequest)(nil),         // 28: moments.v1.UpdateProfileRequest
+	(*UpdateProfileResponse)(nil),        // 29: moments.v1.UpdateProfileResponse
+	(*RequestFriendRequest)(nil),         // 30: moments.v1.RequestFriendRequest
+	(*RequestFriendResponse)(nil),        // 31: moments.v1.RequestFriendResponse
+	(*ImportFriendsRequest)(nil),         // 32: moments.v1.ImportFriendsRequest
+	(*ImportFriendsResponse)(nil),        // 33: moments.v1.ImportFriendsResponse
+	(*AcceptFriendRequest)(nil),          // 34: moments.v1.AcceptFriendRequest
+	(*AcceptFriendResponse)(nil),         // 35: moments.v1.AcceptFriendResponse
+	(*DeclineFriendRequest)(nil),         // 36: moments.v1.DeclineFriendRequest
+	(*DeclineFriendResponse)(nil),        // 37: moments.v1.DeclineFriendResponse
+	(*UnfriendRequest)(nil),              // 38: moments.v1.UnfriendRequest
+	(*UnfriendResponse)(nil),             // 39: moments.v1.UnfriendResponse
+	(*BlockRequest)(nil),                 // 40: moments.v1.BlockRequest
+	(*BlockResponse)(nil),                // 41: moments.v1.BlockResponse
+	(*UnblockRequest)(nil),               // 42: moments.v1.UnblockRequest
+	(*UnblockResponse)(nil),              // 43: moments.v1.UnblockResponse
+	(*ListFriendsRequest)(nil),           // 44: moments.v1.ListFriendsRequest
+	(*ListFriendsResponse)(nil),          // 45: moments.v1.ListFriendsResponse
+	(*ListFriendRequestsRequest)(nil),    // 46: moments.v1.ListFriendRequestsRequest
+	(*FriendRequest)(nil),                // 47: moments.v1.FriendRequest
+	(*ListFriendRequestsResponse)(nil),   // 48: moments.v1.ListFriendRequestsResponse
+	(*RelationsRequest)(nil),             // 49: moments.v1.RelationsRequest
+	(*RelationsResponse)(nil),            // 50: moments.v1.RelationsResponse
+	(*Relation)(nil),                     // 51: moments.v1.Relation
+	(*Settings)(nil),                     // 52: moments.v1.Settings
+	(*GetSettingsRequest)(nil),           // 53: moments.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),          // 54: moments.v1.GetSettingsResponse
+	(*UpdateSettingsRequest)(nil),        // 55: moments.v1.UpdateSettingsRequest
+	(*UpdateSettingsResponse)(nil),       // 56: moments.v1.UpdateSettingsResponse
+	(*FriendSettings)(nil),               // 57: moments.v1.FriendSettings
+	(*GetFriendSettingsRequest)(nil),     // 58: moments.v1.GetFriendSettingsRequest
+	(*GetFriendSettingsResponse)(nil),    // 59: moments.v1.GetFriendSettingsResponse
+	(*UpdateFriendSettingsRequest)(nil),  // 60: moments.v1.UpdateFriendSettingsRequest
+	(*UpdateFriendSettingsResponse)(nil), // 61: moments.v1.UpdateFriendSettingsResponse
+	(*ListFriendSettingsRequest)(nil),    // 62: moments.v1.ListFriendSettingsRequest
+	(*ListFriendSettingsResponse)(nil),   // 63: moments.v1.ListFriendSettingsResponse
+	(*Tag)(nil),                          // 64: moments.v1.Tag
+	(*CreateTagRequest)(nil),             // 65: moments.v1.CreateTagRequest
+	(*CreateTagResponse)(nil),            // 66: moments.v1.CreateTagResponse
+	(*UpdateTagRequest)(nil),             // 67: moments.v1.UpdateTagRequest
+	(*UpdateTagResponse)(nil),            // 68: moments.v1.UpdateTagResponse
+	(*DeleteTagRequest)(nil),             // 69: moments.v1.DeleteTagRequest
+	(*DeleteTagResponse)(nil),            // 70: moments.v1.DeleteTagResponse
+	(*ListTagsRequest)(nil),              // 71: moments.v1.ListTagsRequest
+	(*ListTagsResponse)(nil),             // 72: moments.v1.ListTagsResponse
+	(*GetTagRequest)(nil),                // 73: moments.v1.GetTagRequest
+	(*GetTagResponse)(nil),               // 74: moments.v1.GetTagResponse
+	(*ResolveTagsRequest)(nil),           // 75: moments.v1.ResolveTagsRequest
+	(*ResolveTagsResponse)(nil),          // 76: moments.v1.ResolveTagsResponse
+	(*FriendAct)(nil),                    // 77: moments.v1.FriendAct
+	(*ShowFriendActsRequest)(nil),        // 78: moments.v1.ShowFriendActsRequest
+	(*ShowFriendActsResponse)(nil),       // 79: moments.v1.ShowFriendActsResponse
+	(*ListUsersRequest)(nil),             // 80: moments.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),            // 81: moments.v1.ListUsersResponse
+	(*ListHomesRequest)(nil),             // 82: moments.v1.ListHomesRequest
+	(*ListHomesResponse)(nil),            // 83: moments.v1.ListHomesResponse
+	(*UserHome)(nil),                     // 84: moments.v1.UserHome
 }
 var file_moments_v1_account_proto_depIdxs = []int32{
 	2,  // 0: moments.v1.RegisterResponse.profile:type_name -> moments.v1.Profile
@@ -5115,24 +5252,24 @@ var file_moments_v1_account_proto_depIdxs = []int32{
 	0,  // 10: moments.v1.UnfriendResponse.state:type_name -> moments.v1.FriendState
 	0,  // 11: moments.v1.BlockResponse.state:type_name -> moments.v1.FriendState
 	0,  // 12: moments.v1.UnblockResponse.state:type_name -> moments.v1.FriendState
-	45, // 13: moments.v1.ListFriendRequestsResponse.requests:type_name -> moments.v1.FriendRequest
-	49, // 14: moments.v1.RelationsResponse.relations:type_name -> moments.v1.Relation
+	47, // 13: moments.v1.ListFriendRequestsResponse.requests:type_name -> moments.v1.FriendRequest
+	51, // 14: moments.v1.RelationsResponse.relations:type_name -> moments.v1.Relation
 	1,  // 15: moments.v1.Relation.album_window:type_name -> moments.v1.AlbumWindow
 	1,  // 16: moments.v1.Settings.album_window:type_name -> moments.v1.AlbumWindow
-	50, // 17: moments.v1.GetSettingsResponse.settings:type_name -> moments.v1.Settings
+	52, // 17: moments.v1.GetSettingsResponse.settings:type_name -> moments.v1.Settings
 	1,  // 18: moments.v1.UpdateSettingsRequest.album_window:type_name -> moments.v1.AlbumWindow
-	50, // 19: moments.v1.UpdateSettingsResponse.settings:type_name -> moments.v1.Settings
+	52, // 19: moments.v1.UpdateSettingsResponse.settings:type_name -> moments.v1.Settings
 	0,  // 20: moments.v1.FriendSettings.state:type_name -> moments.v1.FriendState
-	55, // 21: moments.v1.GetFriendSettingsResponse.settings:type_name -> moments.v1.FriendSettings
-	55, // 22: moments.v1.UpdateFriendSettingsResponse.settings:type_name -> moments.v1.FriendSettings
-	55, // 23: moments.v1.ListFriendSettingsResponse.settings:type_name -> moments.v1.FriendSettings
-	62, // 24: moments.v1.CreateTagResponse.tag:type_name -> moments.v1.Tag
-	62, // 25: moments.v1.UpdateTagResponse.tag:type_name -> moments.v1.Tag
-	62, // 26: moments.v1.ListTagsResponse.tags:type_name -> moments.v1.Tag
-	62, // 27: moments.v1.GetTagResponse.tag:type_name -> moments.v1.Tag
-	75, // 28: moments.v1.ShowFriendActsRequest.acts:type_name -> moments.v1.FriendAct
+	57, // 21: moments.v1.GetFriendSettingsResponse.settings:type_name -> moments.v1.FriendSettings
+	57, // 22: moments.v1.UpdateFriendSettingsResponse.settings:type_name -> moments.v1.FriendSettings
+	57, // 23: moments.v1.ListFriendSettingsResponse.settings:type_name -> moments.v1.FriendSettings
+	64, // 24: moments.v1.CreateTagResponse.tag:type_name -> moments.v1.Tag
+	64, // 25: moments.v1.UpdateTagResponse.tag:type_name -> moments.v1.Tag
+	64, // 26: moments.v1.ListTagsResponse.tags:type_name -> moments.v1.Tag
+	64, // 27: moments.v1.GetTagResponse.tag:type_name -> moments.v1.Tag
+	77, // 28: moments.v1.ShowFriendActsRequest.acts:type_name -> moments.v1.FriendAct
 	2,  // 29: moments.v1.ListUsersResponse.profiles:type_name -> moments.v1.Profile
-	82, // 30: moments.v1.ListHomesResponse.homes:type_name -> moments.v1.UserHome
+	84, // 30: moments.v1.ListHomesResponse.homes:type_name -> moments.v1.UserHome
 	3,  // 31: moments.v1.AccountService.Register:input_type -> moments.v1.RegisterRequest
 	5,  // 32: moments.v1.AccountService.LogIn:input_type -> moments.v1.LogInRequest
 	7,  // 33: moments.v1.AccountService.LogOut:input_type -> moments.v1.LogOutRequest
@@ -5141,72 +5278,74 @@ var file_moments_v1_account_proto_depIdxs = []int32{
 	14, // 36: moments.v1.AccountService.ChangePassword:input_type -> moments.v1.ChangePasswordRequest
 	16, // 37: moments.v1.AccountService.DeleteAccount:input_type -> moments.v1.DeleteAccountRequest
 	18, // 38: moments.v1.AccountService.Authenticate:input_type -> moments.v1.AuthenticateRequest
-	20, // 39: moments.v1.AccountService.GetProfile:input_type -> moments.v1.GetProfileRequest
-	22, // 40: moments.v1.AccountService.GetProfiles:input_type -> moments.v1.GetProfilesRequest
-	24, // 41: moments.v1.AccountService.FindUser:input_type -> moments.v1.FindUserRequest
-	26, // 42: moments.v1.AccountService.UpdateProfile:input_type -> moments.v1.UpdateProfileRequest
-	28, // 43: moments.v1.AccountService.RequestFriend:input_type -> moments.v1.RequestFriendRequest
-	32, // 44: moments.v1.AccountService.AcceptFriend:input_type -> moments.v1.AcceptFriendRequest
-	30, // 45: moments.v1.AccountService.ImportFriends:input_type -> moments.v1.ImportFriendsRequest
-	34, // 46: moments.v1.AccountService.DeclineFriend:input_type -> moments.v1.DeclineFriendRequest
-	36, // 47: moments.v1.AccountService.Unfriend:input_type -> moments.v1.UnfriendRequest
-	38, // 48: moments.v1.AccountService.Block:input_type -> moments.v1.BlockRequest
-	40, // 49: moments.v1.AccountService.Unblock:input_type -> moments.v1.UnblockRequest
-	51, // 50: moments.v1.AccountService.GetSettings:input_type -> moments.v1.GetSettingsRequest
-	53, // 51: moments.v1.AccountService.UpdateSettings:input_type -> moments.v1.UpdateSettingsRequest
-	56, // 52: moments.v1.AccountService.GetFriendSettings:input_type -> moments.v1.GetFriendSettingsRequest
-	58, // 53: moments.v1.AccountService.UpdateFriendSettings:input_type -> moments.v1.UpdateFriendSettingsRequest
-	60, // 54: moments.v1.AccountService.ListFriendSettings:input_type -> moments.v1.ListFriendSettingsRequest
-	63, // 55: moments.v1.AccountService.CreateTag:input_type -> moments.v1.CreateTagRequest
-	65, // 56: moments.v1.AccountService.UpdateTag:input_type -> moments.v1.UpdateTagRequest
-	67, // 57: moments.v1.AccountService.DeleteTag:input_type -> moments.v1.DeleteTagRequest
-	69, // 58: moments.v1.AccountService.ListTags:input_type -> moments.v1.ListTagsRequest
-	71, // 59: moments.v1.AccountService.GetTag:input_type -> moments.v1.GetTagRequest
-	73, // 60: moments.v1.AccountService.ResolveTags:input_type -> moments.v1.ResolveTagsRequest
-	42, // 61: moments.v1.AccountService.ListFriends:input_type -> moments.v1.ListFriendsRequest
-	44, // 62: moments.v1.AccountService.ListFriendRequests:input_type -> moments.v1.ListFriendRequestsRequest
-	47, // 63: moments.v1.AccountService.Relations:input_type -> moments.v1.RelationsRequest
-	76, // 64: moments.v1.AccountService.ShowFriendActs:input_type -> moments.v1.ShowFriendActsRequest
-	78, // 65: moments.v1.AccountService.ListUsers:input_type -> moments.v1.ListUsersRequest
-	80, // 66: moments.v1.AccountService.ListHomes:input_type -> moments.v1.ListHomesRequest
-	4,  // 67: moments.v1.AccountService.Register:output_type -> moments.v1.RegisterResponse
-	6,  // 68: moments.v1.AccountService.LogIn:output_type -> moments.v1.LogInResponse
-	8,  // 69: moments.v1.AccountService.LogOut:output_type -> moments.v1.LogOutResponse
-	11, // 70: moments.v1.AccountService.ListSessions:output_type -> moments.v1.ListSessionsResponse
-	13, // 71: moments.v1.AccountService.EndSessions:output_type -> moments.v1.EndSessionsResponse
-	15, // 72: moments.v1.AccountService.ChangePassword:output_type -> moments.v1.ChangePasswordResponse
-	17, // 73: moments.v1.AccountService.DeleteAccount:output_type -> moments.v1.DeleteAccountResponse
-	19, // 74: moments.v1.AccountService.Authenticate:output_type -> moments.v1.AuthenticateResponse
-	21, // 75: moments.v1.AccountService.GetProfile:output_type -> moments.v1.GetProfileResponse
-	23, // 76: moments.v1.AccountService.GetProfiles:output_type -> moments.v1.GetProfilesResponse
-	25, // 77: moments.v1.AccountService.FindUser:output_type -> moments.v1.FindUserResponse
-	27, // 78: moments.v1.AccountService.UpdateProfile:output_type -> moments.v1.UpdateProfileResponse
-	29, // 79: moments.v1.AccountService.RequestFriend:output_type -> moments.v1.RequestFriendResponse
-	33, // 80: moments.v1.AccountService.AcceptFriend:output_type -> moments.v1.AcceptFriendResponse
-	31, // 81: moments.v1.AccountService.ImportFriends:output_type -> moments.v1.ImportFriendsResponse
-	35, // 82: moments.v1.AccountService.DeclineFriend:output_type -> moments.v1.DeclineFriendResponse
-	37, // 83: moments.v1.AccountService.Unfriend:output_type -> moments.v1.UnfriendResponse
-	39, // 84: moments.v1.AccountService.Block:output_type -> moments.v1.BlockResponse
-	41, // 85: moments.v1.AccountService.Unblock:output_type -> moments.v1.UnblockResponse
-	52, // 86: moments.v1.AccountService.GetSettings:output_type -> moments.v1.GetSettingsResponse
-	54, // 87: moments.v1.AccountService.UpdateSettings:output_type -> moments.v1.UpdateSettingsResponse
-	57, // 88: moments.v1.AccountService.GetFriendSettings:output_type -> moments.v1.GetFriendSettingsResponse
-	59, // 89: moments.v1.AccountService.UpdateFriendSettings:output_type -> moments.v1.UpdateFriendSettingsResponse
-	61, // 90: moments.v1.AccountService.ListFriendSettings:output_type -> moments.v1.ListFriendSettingsResponse
-	64, // 91: moments.v1.AccountService.CreateTag:output_type -> moments.v1.CreateTagResponse
-	66, // 92: moments.v1.AccountService.UpdateTag:output_type -> moments.v1.UpdateTagResponse
-	68, // 93: moments.v1.AccountService.DeleteTag:output_type -> moments.v1.DeleteTagResponse
-	70, // 94: moments.v1.AccountService.ListTags:output_type -> moments.v1.ListTagsResponse
-	72, // 95: moments.v1.AccountService.GetTag:output_type -> moments.v1.GetTagResponse
-	74, // 96: moments.v1.AccountService.ResolveTags:output_type -> moments.v1.ResolveTagsResponse
-	43, // 97: moments.v1.AccountService.ListFriends:output_type -> moments.v1.ListFriendsResponse
-	46, // 98: moments.v1.AccountService.ListFriendRequests:output_type -> moments.v1.ListFriendRequestsResponse
-	48, // 99: moments.v1.AccountService.Relations:output_type -> moments.v1.RelationsResponse
-	77, // 100: moments.v1.AccountService.ShowFriendActs:output_type -> moments.v1.ShowFriendActsResponse
-	79, // 101: moments.v1.AccountService.ListUsers:output_type -> moments.v1.ListUsersResponse
-	81, // 102: moments.v1.AccountService.ListHomes:output_type -> moments.v1.ListHomesResponse
-	67, // [67:103] is the sub-list for method output_type
-	31, // [31:67] is the sub-list for method input_type
+	20, // 39: moments.v1.AccountService.Stamps:input_type -> moments.v1.StampsRequest
+	22, // 40: moments.v1.AccountService.GetProfile:input_type -> moments.v1.GetProfileRequest
+	24, // 41: moments.v1.AccountService.GetProfiles:input_type -> moments.v1.GetProfilesRequest
+	26, // 42: moments.v1.AccountService.FindUser:input_type -> moments.v1.FindUserRequest
+	28, // 43: moments.v1.AccountService.UpdateProfile:input_type -> moments.v1.UpdateProfileRequest
+	30, // 44: moments.v1.AccountService.RequestFriend:input_type -> moments.v1.RequestFriendRequest
+	34, // 45: moments.v1.AccountService.AcceptFriend:input_type -> moments.v1.AcceptFriendRequest
+	32, // 46: moments.v1.AccountService.ImportFriends:input_type -> moments.v1.ImportFriendsRequest
+	36, // 47: moments.v1.AccountService.DeclineFriend:input_type -> moments.v1.DeclineFriendRequest
+	38, // 48: moments.v1.AccountService.Unfriend:input_type -> moments.v1.UnfriendRequest
+	40, // 49: moments.v1.AccountService.Block:input_type -> moments.v1.BlockRequest
+	42, // 50: moments.v1.AccountService.Unblock:input_type -> moments.v1.UnblockRequest
+	53, // 51: moments.v1.AccountService.GetSettings:input_type -> moments.v1.GetSettingsRequest
+	55, // 52: moments.v1.AccountService.UpdateSettings:input_type -> moments.v1.UpdateSettingsRequest
+	58, // 53: moments.v1.AccountService.GetFriendSettings:input_type -> moments.v1.GetFriendSettingsRequest
+	60, // 54: moments.v1.AccountService.UpdateFriendSettings:input_type -> moments.v1.UpdateFriendSettingsRequest
+	62, // 55: moments.v1.AccountService.ListFriendSettings:input_type -> moments.v1.ListFriendSettingsRequest
+	65, // 56: moments.v1.AccountService.CreateTag:input_type -> moments.v1.CreateTagRequest
+	67, // 57: moments.v1.AccountService.UpdateTag:input_type -> moments.v1.UpdateTagRequest
+	69, // 58: moments.v1.AccountService.DeleteTag:input_type -> moments.v1.DeleteTagRequest
+	71, // 59: moments.v1.AccountService.ListTags:input_type -> moments.v1.ListTagsRequest
+	73, // 60: moments.v1.AccountService.GetTag:input_type -> moments.v1.GetTagRequest
+	75, // 61: moments.v1.AccountService.ResolveTags:input_type -> moments.v1.ResolveTagsRequest
+	44, // 62: moments.v1.AccountService.ListFriends:input_type -> moments.v1.ListFriendsRequest
+	46, // 63: moments.v1.AccountService.ListFriendRequests:input_type -> moments.v1.ListFriendRequestsRequest
+	49, // 64: moments.v1.AccountService.Relations:input_type -> moments.v1.RelationsRequest
+	78, // 65: moments.v1.AccountService.ShowFriendActs:input_type -> moments.v1.ShowFriendActsRequest
+	80, // 66: moments.v1.AccountService.ListUsers:input_type -> moments.v1.ListUsersRequest
+	82, // 67: moments.v1.AccountService.ListHomes:input_type -> moments.v1.ListHomesRequest
+	4,  // 68: moments.v1.AccountService.Register:output_type -> moments.v1.RegisterResponse
+	6,  // 69: moments.v1.AccountService.LogIn:output_type -> moments.v1.LogInResponse
+	8,  // 70: moments.v1.AccountService.LogOut:output_type -> moments.v1.LogOutResponse
+	11, // 71: moments.v1.AccountService.ListSessions:output_type -> moments.v1.ListSessionsResponse
+	13, // 72: moments.v1.AccountService.EndSessions:output_type -> moments.v1.EndSessionsResponse
+	15, // 73: moments.v1.AccountService.ChangePassword:output_type -> moments.v1.ChangePasswordResponse
+	17, // 74: moments.v1.AccountService.DeleteAccount:output_type -> moments.v1.DeleteAccountResponse
+	19, // 75: moments.v1.AccountService.Authenticate:output_type -> moments.v1.AuthenticateResponse
+	21, // 76: moments.v1.AccountService.Stamps:output_type -> moments.v1.StampsResponse
+	23, // 77: moments.v1.AccountService.GetProfile:output_type -> moments.v1.GetProfileResponse
+	25, // 78: moments.v1.AccountService.GetProfiles:output_type -> moments.v1.GetProfilesResponse
+	27, // 79: moments.v1.AccountService.FindUser:output_type -> moments.v1.FindUserResponse
+	29, // 80: moments.v1.AccountService.UpdateProfile:output_type -> moments.v1.UpdateProfileResponse
+	31, // 81: moments.v1.AccountService.RequestFriend:output_type -> moments.v1.RequestFriendResponse
+	35, // 82: moments.v1.AccountService.AcceptFriend:output_type -> moments.v1.AcceptFriendResponse
+	33, // 83: moments.v1.AccountService.ImportFriends:output_type -> moments.v1.ImportFriendsResponse
+	37, // 84: moments.v1.AccountService.DeclineFriend:output_type -> moments.v1.DeclineFriendResponse
+	39, // 85: moments.v1.AccountService.Unfriend:output_type -> moments.v1.UnfriendResponse
+	41, // 86: moments.v1.AccountService.Block:output_type -> moments.v1.BlockResponse
+	43, // 87: moments.v1.AccountService.Unblock:output_type -> moments.v1.UnblockResponse
+	54, // 88: moments.v1.AccountService.GetSettings:output_type -> moments.v1.GetSettingsResponse
+	56, // 89: moments.v1.AccountService.UpdateSettings:output_type -> moments.v1.UpdateSettingsResponse
+	59, // 90: moments.v1.AccountService.GetFriendSettings:output_type -> moments.v1.GetFriendSettingsResponse
+	61, // 91: moments.v1.AccountService.UpdateFriendSettings:output_type -> moments.v1.UpdateFriendSettingsResponse
+	63, // 92: moments.v1.AccountService.ListFriendSettings:output_type -> moments.v1.ListFriendSettingsResponse
+	66, // 93: moments.v1.AccountService.CreateTag:output_type -> moments.v1.CreateTagResponse
+	68, // 94: moments.v1.AccountService.UpdateTag:output_type -> moments.v1.UpdateTagResponse
+	70, // 95: moments.v1.AccountService.DeleteTag:output_type -> moments.v1.DeleteTagResponse
+	72, // 96: moments.v1.AccountService.ListTags:output_type -> moments.v1.ListTagsResponse
+	74, // 97: moments.v1.AccountService.GetTag:output_type -> moments.v1.GetTagResponse
+	76, // 98: moments.v1.AccountService.ResolveTags:output_type -> moments.v1.ResolveTagsResponse
+	45, // 99: moments.v1.AccountService.ListFriends:output_type -> moments.v1.ListFriendsResponse
+	48, // 100: moments.v1.AccountService.ListFriendRequests:output_type -> moments.v1.ListFriendRequestsResponse
+	50, // 101: moments.v1.AccountService.Relations:output_type -> moments.v1.RelationsResponse
+	79, // 102: moments.v1.AccountService.ShowFriendActs:output_type -> moments.v1.ShowFriendActsResponse
+	81, // 103: moments.v1.AccountService.ListUsers:output_type -> moments.v1.ListUsersResponse
+	83, // 104: moments.v1.AccountService.ListHomes:output_type -> moments.v1.ListHomesResponse
+	68, // [68:105] is the sub-list for method output_type
+	31, // [31:68] is the sub-list for method input_type
 	31, // [31:31] is the sub-list for extension type_name
 	31, // [31:31] is the sub-list for extension extendee
 	0,  // [0:31] is the sub-list for field type_name
@@ -5217,17 +5356,17 @@ func file_moments_v1_account_proto_init() {
 	if File_moments_v1_account_proto != nil {
 		return
 	}
-	file_moments_v1_account_proto_msgTypes[24].OneofWrappers = []any{}
-	file_moments_v1_account_proto_msgTypes[51].OneofWrappers = []any{}
-	file_moments_v1_account_proto_msgTypes[56].OneofWrappers = []any{}
-	file_moments_v1_account_proto_msgTypes[63].OneofWrappers = []any{}
+	file_moments_v1_account_proto_msgTypes[26].OneofWrappers = []any{}
+	file_moments_v1_account_proto_msgTypes[53].OneofWrappers = []any{}
+	file_moments_v1_account_proto_msgTypes[58].OneofWrappers = []any{}
+	file_moments_v1_account_proto_msgTypes[65].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_moments_v1_account_proto_rawDesc), len(file_moments_v1_account_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   81,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

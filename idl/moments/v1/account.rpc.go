@@ -62,6 +62,9 @@ type AccountServiceServer interface {
 	// Authenticate tells whose session a token is. It is Unauthenticated with
 	// problem unauthenticated if the token is malformed or its session has ended.
 	Authenticate(context.Context, *AuthenticateRequest) (*AuthenticateResponse, error)
+	// Stamps gives a number of the state of each slot, by which whoever keeps answers
+	// of Authenticate knows, several times a second, which of them still hold.
+	Stamps(context.Context, *StampsRequest) (*StampsResponse, error)
 	// GetProfile gives what everybody may know of a user; NotFound if there is none.
 	GetProfile(context.Context, *GetProfileRequest) (*GetProfileResponse, error)
 	// GetProfiles gives the profiles of up to 500 users. Unknown users are left out.
@@ -193,6 +196,11 @@ func (UnimplementedAccountServiceServer) DeleteAccount(context.Context, *DeleteA
 // Authenticate returns an error of code rpc.Unimplemented.
 func (UnimplementedAccountServiceServer) Authenticate(context.Context, *AuthenticateRequest) (*AuthenticateResponse, error) {
 	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/Authenticate is not implemented")
+}
+
+// Stamps returns an error of code rpc.Unimplemented.
+func (UnimplementedAccountServiceServer) Stamps(context.Context, *StampsRequest) (*StampsResponse, error) {
+	return nil, rpc.Errorf(rpc.Unimplemented, "moments.v1.AccountService/Stamps is not implemented")
 }
 
 // GetProfile returns an error of code rpc.Unimplemented.
@@ -389,6 +397,13 @@ func RegisterAccountServiceServer(r rpc.Registrar, srv AccountServiceServer) {
 		},
 		func(ctx context.Context, req proto.Message) (proto.Message, error) {
 			res, err := srv.Authenticate(ctx, req.(*AuthenticateRequest))
+			if err != nil || res == nil {
+				return nil, err
+			}
+			return res, nil
+		},
+		func(ctx context.Context, req proto.Message) (proto.Message, error) {
+			res, err := srv.Stamps(ctx, req.(*StampsRequest))
 			if err != nil || res == nil {
 				return nil, err
 			}
@@ -644,6 +659,9 @@ type AccountServiceClient interface {
 	// Authenticate tells whose session a token is. It is Unauthenticated with
 	// problem unauthenticated if the token is malformed or its session has ended.
 	Authenticate(context.Context, *AuthenticateRequest) (*AuthenticateResponse, error)
+	// Stamps gives a number of the state of each slot, by which whoever keeps answers
+	// of Authenticate knows, several times a second, which of them still hold.
+	Stamps(context.Context, *StampsRequest) (*StampsResponse, error)
 	// GetProfile gives what everybody may know of a user; NotFound if there is none.
 	GetProfile(context.Context, *GetProfileRequest) (*GetProfileResponse, error)
 	// GetProfiles gives the profiles of up to 500 users. Unknown users are left out.
@@ -831,6 +849,18 @@ func (c *accountServiceClient) Authenticate(ctx context.Context, req *Authentica
 	typed, ok := res.(*AuthenticateResponse)
 	if !ok {
 		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceAuthenticateMethod.FullName(), res, typed)
+	}
+	return typed, nil
+}
+
+func (c *accountServiceClient) Stamps(ctx context.Context, req *StampsRequest) (*StampsResponse, error) {
+	res, err := c.conn.Invoke(ctx, AccountServiceStampsMethod, req)
+	if err != nil {
+		return nil, err
+	}
+	typed, ok := res.(*StampsResponse)
+	if !ok {
+		return nil, rpc.Errorf(rpc.Internal, "%s: the response is a %T, not a %T", AccountServiceStampsMethod.FullName(), res, typed)
 	}
 	return typed, nil
 }
@@ -1259,6 +1289,17 @@ var AccountServiceAuthenticateMethod = &rpc.Method{
 	NewResponse: func() proto.Message { return new(AuthenticateResponse) },
 }
 
+// AccountServiceStampsMethod is the contract of moments.v1.AccountService/Stamps.
+var AccountServiceStampsMethod = &rpc.Method{
+	Service:     "moments.v1.AccountService",
+	Name:        "Stamps",
+	Class:       qos.Critical,
+	Timeout:     500 * time.Millisecond,
+	Idempotency: rpc.NoSideEffects,
+	NewRequest:  func() proto.Message { return new(StampsRequest) },
+	NewResponse: func() proto.Message { return new(StampsResponse) },
+}
+
 // AccountServiceGetProfileMethod is the contract of moments.v1.AccountService/GetProfile.
 var AccountServiceGetProfileMethod = &rpc.Method{
 	Service:     "moments.v1.AccountService",
@@ -1595,6 +1636,7 @@ var AccountServiceDesc = &rpc.Service{
 		AccountServiceChangePasswordMethod,
 		AccountServiceDeleteAccountMethod,
 		AccountServiceAuthenticateMethod,
+		AccountServiceStampsMethod,
 		AccountServiceGetProfileMethod,
 		AccountServiceGetProfilesMethod,
 		AccountServiceFindUserMethod,
