@@ -24,12 +24,15 @@ import (
 // Moments of its own, makes so many people with some 39 friends each over the services' RPC, lets about one post a person be made,
 // has everybody read their first page since then, once and in a random order ("first"), and then reads pages of random people, each
 // of whom has read before. Only the latter compare with each other: in the same time a thousand people read fifty times each, and of
-// a hundred thousand most not once.
+// a hundred thousand most not once. They count from when the servers' memory has stopped growing: the first use of memory costs a
+// fault for each page of it, and in a virtual machine several microseconds, which is the machine's work and no page's.
 const (
 	postsASecond = 2_000 // about what a small Moments takes; it says how long people post
 	leastPosting = 5 * time.Second
-	firstPages   = 5 * time.Minute // the most that everybody's first page may take
-	townFile     = "seed.json"     // where moments seed leaves who was made
+	firstPages   = 5 * time.Minute  // the most that everybody's first page may take
+	settling     = 30 * time.Second // of reads, more than from one garbage collection to the next: memory that grows by less than a fiftieth has stopped growing
+	settlings    = 10               // at most
+	townFile     = "seed.json"      // where moments seed leaves who was made
 )
 
 type growthConfig struct {
@@ -157,7 +160,11 @@ func (c *growthConfig) grow(ctx context.Context, people int, dir string, out io.
 	if first.Errors == 0 && first.Calls() < int64(people) {
 		return s, fmt.Errorf("%d have read their first page after %v", first.Calls(), firstPages)
 	}
-	run.Duration, run.Once = c.duration, false
+	run.Once = false
+	if err := level(ctx, run, sys.pids, out); err != nil {
+		return s, err
+	}
+	run.Duration = c.duration
 	reads, err := load.Run(ctx, run)
 	if err != nil {
 		return s, err
@@ -170,15 +177,43 @@ func (c *growthConfig) grow(ctx context.Context, people int, dir string, out io.
 		firstUS: micros(first.CPU) / float64(first.Calls()), readUS: micros(reads.CPU) / float64(reads.Calls()),
 		readP99MS: millis(reads.Latency[load.VerbHome].Quantile(.99)), pageItems: reads.PageItems,
 	}
-	for _, pid := range sys.pids {
-		s.memory += residentOf(pid)
-	}
+	s.memory = allResident(sys.pids)
 	if s.disk, err = bytesIn(data); err != nil {
 		return s, err
 	}
 	fmt.Fprintf(out, "%d people: %d posts, %.1f us a delivery; %.1f us a first page; %d reads of %.1f posts, %.1f us each, p99 %.1f ms; %d MB in memory, %d MB on disk\n",
 		people, posts.Calls(), s.deliveryUS, s.firstUS, reads.Calls(), s.pageItems, s.readUS, s.readP99MS, s.memory>>20, s.disk>>20)
 	return s, nil
+}
+
+// level reads until the servers' memory grows no more.
+func level(ctx context.Context, run load.Config, pids []int, out io.Writer) error {
+	run.Duration = settling
+	before := allResident(pids)
+	for n := range settlings {
+		warm, err := load.Run(ctx, run)
+		if err != nil {
+			return err
+		}
+		if err := warm.Void(); err != nil {
+			return err
+		}
+		now := allResident(pids)
+		if now-before <= before/50 {
+			fmt.Fprintf(out, "after %v of reads the servers have %d MB, and grow no more\n", time.Duration(n+1)*settling, now>>20)
+			return nil
+		}
+		before = now
+	}
+	fmt.Fprintf(out, "after %v of reads the servers have %d MB, and still grow\n", settlings*settling, before>>20)
+	return nil
+}
+
+func allResident(pids []int) (sum int64) {
+	for _, pid := range pids {
+		sum += residentOf(pid)
+	}
+	return sum
 }
 
 // settle makes so many people and their friendships in a running Moments, quickly, by the command at path.
