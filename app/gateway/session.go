@@ -10,11 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sluice-rpc/sluice/framework"
 	"github.com/sluice-rpc/sluice/framework/rpc"
 	momentsv1 "github.com/sluice-rpc/sluice/idl/moments/v1"
-	"github.com/sluice-rpc/sluice/qos"
-	"github.com/sluice-rpc/sluice/tracing"
 )
 
 // maxToken is the longest bearer token in bytes (AccountService.LogInResponse).
@@ -96,7 +93,7 @@ func (s *sessions) follow(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		asked := s.now()
-		if res, err := s.ask(ctx); err == nil {
+		if res, err := s.accounts.Stamps(ctx, &momentsv1.StampsRequest{}); err == nil { // within the contract's time
 			s.stamps.Store(&stamps{process: res.GetProcess(), of: res.GetStamps(), asked: asked})
 		}
 		select {
@@ -105,14 +102,6 @@ func (s *sessions) follow(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
-}
-
-func (s *sessions) ask(ctx context.Context) (*momentsv1.StampsResponse, error) {
-	ctx, cancel := context.WithTimeout(rpc.WithCall(ctx, &rpc.Call{Header: rpc.Header{
-		Entry: framework.NameEntry("job gateway.sessions"), Class: qos.Critical, Trace: tracing.NewTraceID(),
-	}}), maxSessionAge)
-	defer cancel()
-	return s.accounts.Stamps(ctx, &momentsv1.StampsRequest{})
 }
 
 // find gives the session whose token is: the user and the session's own id.

@@ -381,12 +381,12 @@ func BenchmarkBulkPut(b *testing.B) {
 	}
 }
 
-// fill stores keys of 25 bytes with values of 200, a thousand in each slot.
-func fill(b *testing.B, s *pebblekv.Store, keys int) {
+// fill stores keys with values of 200 bytes, a thousand in each slot.
+func fill(b *testing.B, s *pebblekv.Store, keys int, key func(n int) []byte) {
 	b.Helper()
 	puts := make([]kv.SlotPut, 0, 1000)
 	for n := range keys {
-		puts = append(puts, kv.SlotPut{Slot: kv.Slot(n / 1000), Key: fmt.Appendf(nil, "post/%020d", n), Value: make([]byte, 200)})
+		puts = append(puts, kv.SlotPut{Slot: kv.Slot(n / 1000), Key: key(n), Value: make([]byte, 200)})
 		if len(puts) == cap(puts) {
 			if err := s.BulkPut(b.Context(), puts); err != nil {
 				b.Fatal(err)
@@ -398,15 +398,16 @@ func fill(b *testing.B, s *pebblekv.Store, keys int) {
 
 func BenchmarkScan(b *testing.B) {
 	const keys = 100_000
+	key := func(n int) []byte { return fmt.Appendf(nil, "post/%020d", n) }
 	s := benchStore(b)
-	fill(b, s, keys)
+	fill(b, s, keys, key)
 	for _, limit := range []int{1, 10, 50} {
 		for _, c := range []int{1, 64} {
 			b.Run(fmt.Sprintf("limit=%d/c=%d", limit, c), func(b *testing.B) {
 				b.ReportAllocs()
 				parallel(b, c, func(op int64) error {
 					n := int(op*7919) % keys / 1000 * 1000
-					items, _, err := s.Scan(b.Context(), kv.Slot(n/1000), kv.Range{From: fmt.Appendf(nil, "post/%020d", n+500), Limit: limit}, kv.Linearizable)
+					items, _, err := s.Scan(b.Context(), kv.Slot(n/1000), kv.Range{From: key(n + 500), Limit: limit}, kv.Linearizable)
 					if err == nil && len(items) != limit {
 						err = fmt.Errorf("%d items", len(items))
 					}

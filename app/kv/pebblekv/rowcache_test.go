@@ -420,16 +420,7 @@ func BenchmarkGet(b *testing.B) {
 		keys int // that are read
 	}{{"off", 0, 1000}, {"miss", 1 << 20, keys}, {"hit", 64 << 20, 1000}, {"cold hit", 256 << 20, keys}} {
 		s := openWith(b, b.TempDir(), pebblekv.Options{RowCacheBytes: rows.size})
-		var puts []kv.SlotPut
-		for n := range keys {
-			puts = append(puts, kv.SlotPut{Slot: kv.Slot(n / 1000), Key: key(nil, 'p', n), Value: make([]byte, 200)})
-			if len(puts) == 1000 {
-				if err := s.BulkPut(b.Context(), puts); err != nil {
-					b.Fatal(err)
-				}
-				puts = puts[:0]
-			}
-		}
+		fill(b, s, keys, func(n int) []byte { return key(nil, 'p', n) })
 		run("rows="+rows.name+"/there", s, 'p', rows.keys)
 		run("rows="+rows.name+"/absent", s, 'h', rows.keys)
 	}
