@@ -153,7 +153,7 @@ type link struct {
 	peer Peer
 	wake chan struct{} // holds a token when the peer has been heard: dial now
 
-	stop context.CancelFunc // guarded by the Line's mu; ends the dialling; nil before that
+	stop context.CancelFunc // ends the dialling; nil before that; set under the Line's mu, while the link is listed
 
 	mu       sync.Mutex
 	unlisted bool     // guarded by mu; there is no session any more
@@ -218,8 +218,11 @@ func (l *Line) SetPeers(peers []Peer) error {
 	if l.files == nil && len(peers) > 0 {
 		return errors.New("path: a line without certificates has no peers: give it the files of the authority, the certificate and its key")
 	}
-	for _, k := range l.change(peers) {
-		k.unlist() // beside l.mu, which who holds the mu of a link may take
+	for _, k := range l.change(peers) { // beside l.mu, which who holds the mu of a link may take
+		k.unlist() // first: a session ends for the first reason it is given
+		if k.stop != nil {
+			k.stop()
+		}
 	}
 	return nil
 }
@@ -242,13 +245,9 @@ func (l *Line) change(peers []Peer) (gone []*link) {
 	before := l.peers
 	l.peers = next
 	for _, k := range before {
-		if slices.Contains(next, k) {
-			continue
+		if !slices.Contains(next, k) {
+			gone = append(gone, k)
 		}
-		if k.stop != nil {
-			k.stop()
-		}
-		gone = append(gone, k)
 	}
 	for _, k := range next {
 		if l.begin != nil && !slices.Contains(before, k) {
