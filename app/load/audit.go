@@ -33,8 +33,8 @@ type Stored interface {
 	Asking(ctx context.Context, person string) ([]string, error)
 	// Chosen returns the people about whom a person has settings, blocked ones too.
 	Chosen(ctx context.Context, person string) ([]string, error)
-	// Facts returns how the viewer stands to each of the others.
-	Facts(ctx context.Context, viewer string, others []string) (map[string]privacy.Facts, error)
+	// Facts returns how the viewer stands to each of the others, and a version that moves on with every change of that.
+	Facts(ctx context.Context, viewer string, others []string) (facts map[string]privacy.Facts, version uint64, err error)
 	Album(ctx context.Context, author string) ([]string, error)
 	Timeline(ctx context.Context, reader string) ([]string, error)
 	// Due returns the posts of the authors, none older than down, that are for the reader whatever the settings say.

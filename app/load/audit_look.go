@@ -96,6 +96,7 @@ func (f *findings) differ(format string, args ...any) {
 type standing struct {
 	friends []string
 	facts   map[string]privacy.Facts // of friends, of whom the person has settings about, and of the person
+	version uint64                   // of the facts
 	albums  map[string]*album        // of friends and the person
 	entries []string                 // the index of the timeline
 	horizon string                   // oldest post that is looked at
@@ -135,15 +136,12 @@ func (l *look) discard(ctx context.Context, f *findings, st *standing) error {
 	}
 	others := slices.Sorted(maps.Keys(st.facts))
 	others = slices.DeleteFunc(others, func(other string) bool { return other == f.person })
-	now, err := l.a.stored.Facts(ctx, f.person, others)
+	_, version, err := l.a.stored.Facts(ctx, f.person, others)
 	if err != nil {
 		return fmt.Errorf("relations: %w", err)
 	}
-	for _, other := range others {
-		if now[other] != st.facts[other] {
-			f.differences = nil
-			return nil
-		}
+	if version != st.version { // even if the facts are the same again
+		f.differences = nil
 	}
 	return nil
 }
@@ -167,7 +165,7 @@ func (l *look) standing(ctx context.Context, f *findings) (*standing, error) {
 	others := slices.Concat(st.friends, chosen)
 	slices.Sort(others)
 	others = slices.Compact(others)
-	if st.facts, err = stored.Facts(ctx, person, others); err != nil {
+	if st.facts, st.version, err = stored.Facts(ctx, person, others); err != nil {
 		return nil, fmt.Errorf("relations: %w", err)
 	}
 	st.now = time.Now()

@@ -60,14 +60,14 @@ func (s *stored) Pending(context.Context) (uint64, error) {
 func (s *stored) Asking(_ context.Context, p string) ([]string, error) { return s.asking[p], nil }
 func (s *stored) Chosen(_ context.Context, p string) ([]string, error) { return s.chosen[p], nil }
 
-func (s *stored) Facts(_ context.Context, viewer string, others []string) (map[string]privacy.Facts, error) {
+func (s *stored) Facts(_ context.Context, viewer string, others []string) (map[string]privacy.Facts, uint64, error) {
 	facts := map[string]privacy.Facts{}
 	for _, o := range others {
 		f := s.facts[viewer+" "+o]
 		f.Friends = slices.Contains(s.friends[viewer], o)
 		facts[o] = f
 	}
-	return facts, nil
+	return facts, 1, nil
 }
 
 func (s *stored) body(post string) *momentsv1.Post {
@@ -428,18 +428,41 @@ func TestAuditDoesNotCountWhatPasses(t *testing.T) {
 	}
 }
 
+// restless are stores of which somebody hides a friend whenever asked, and has shown him again meanwhile.
+type restless struct {
+	*stored
+	version atomic.Uint64
+}
+
+func (r *restless) Facts(ctx context.Context, viewer string, others []string) (map[string]privacy.Facts, uint64, error) {
+	facts, version, err := r.stored.Facts(ctx, viewer, others)
+	if _, ok := facts["u04"]; ok && viewer == "u03" {
+		facts["u04"] = privacy.Facts{Friends: true, ViewerHides: true}
+		version = r.version.Add(2)
+	}
+	return facts, version, err
+}
+
+func TestAuditDoesNotCountWhatComesAndGoes(t *testing.T) {
+	s := &restless{stored: newStored()}
+	a, err := quick.Run(t.Context(), s)
+	if err != nil || a.Err() != nil || s.version.Load() == 0 {
+		t.Errorf("%v, %v: %q", err, a.Err(), a.First)
+	}
+}
+
 // hurried are stores that have no time now and then, and somebody who has left.
 type hurried struct {
 	*stored
 	calls atomic.Int64
 }
 
-func (h *hurried) Facts(ctx context.Context, viewer string, others []string) (map[string]privacy.Facts, error) {
+func (h *hurried) Facts(ctx context.Context, viewer string, others []string) (map[string]privacy.Facts, uint64, error) {
 	if viewer == "u03" && h.calls.Add(1) == 1 {
-		return nil, rpc.Errorf(rpc.ResourceExhausted, "people come first")
+		return nil, 0, rpc.Errorf(rpc.ResourceExhausted, "people come first")
 	}
 	if viewer == "u05" {
-		return nil, rpc.Errorf(rpc.NotFound, "no such user")
+		return nil, 0, rpc.Errorf(rpc.NotFound, "no such user")
 	}
 	return h.stored.Facts(ctx, viewer, others)
 }

@@ -40,8 +40,8 @@ type Set struct {
 	friends people // of a Friends, which has no facts
 }
 
-// Version gives the version of the viewer's relations that a Cache's Get found during the
-// call and took the facts of; 0 if it needed none.
+// Version gives the version of the viewer's relations that a Cache found during the call
+// and took the facts of; 0 if it needed none.
 func (s Set) Version() uint64 { return s.version }
 
 // Of gives the facts of somebody that the set was asked for; others are strangers.
@@ -170,7 +170,7 @@ func (c *Cache) Fresh(ctx context.Context, viewer id.User, others []id.User) (Se
 	if err != nil {
 		return Set{}, err
 	}
-	set := Set{viewer: viewer, facts: make(map[id.User]privacy.Facts, len(others))}
+	set := Set{viewer: viewer, version: res.GetVersion(), facts: make(map[id.User]privacy.Facts, len(others))}
 	if res.GetUnchanged() { // version 0: the viewer has no relations at all
 		return set, nil
 	}

@@ -113,30 +113,31 @@ func (s *storedOverRPC) Chosen(ctx context.Context, person string) ([]string, er
 	})
 }
 
-func (s *storedOverRPC) Facts(ctx context.Context, viewer string, others []string) (map[string]privacy.Facts, error) {
+func (s *storedOverRPC) Facts(ctx context.Context, viewer string, others []string) (facts map[string]privacy.Facts, version uint64, err error) {
 	const most = 1000 // of AccountService.Relations
 	of, err := id.ParseUser(viewer)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	facts := make(map[string]privacy.Facts, len(others))
+	facts = make(map[string]privacy.Facts, len(others))
 	cache := relations.NewCache(s.accounts, 1)
 	for part := range slices.Chunk(others, most) {
 		users := make([]id.User, len(part))
 		for i, v := range part {
 			if users[i], err = id.ParseUser(v); err != nil {
-				return nil, err
+				return nil, 0, err
 			}
 		}
 		set, err := cache.Fresh(ctx, of, users)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
+		version += set.Version() // none of them goes back, so a sum is the same only if all are
 		for i, v := range part {
 			facts[v] = set.Of(users[i])
 		}
 	}
-	return facts, nil
+	return facts, version, nil
 }
 
 func (s *storedOverRPC) Album(ctx context.Context, author string) ([]string, error) {

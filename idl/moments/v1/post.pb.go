@@ -1068,7 +1068,7 @@ type GetPostsResponse struct {
 	// for, newest first and in full (unless heads_only).
 	Own []*Post `protobuf:"bytes,2,rep,name=own,proto3" json:"own,omitempty"`
 	// The version of the viewer's relations that was found during the call and that it was
-	// decided by, if the posts are for a timeline; 0 if none was needed.
+	// decided by; 0 if none was needed.
 	RelationsVersion uint64 `protobuf:"varint,3,opt,name=relations_version,json=relationsVersion,proto3" json:"relations_version,omitempty"`
 	// With missing: those of the ids of which nothing has come to this region, or nothing
 	// that may be shown yet.
