@@ -90,7 +90,7 @@ type Item struct {
 // An error that is none of this package's is a fault of the store itself, a damaged
 // file for example.
 type Store interface {
-	// Get reads one key. An absent key is no error: the Item has Ver 0.
+	// Get reads one key. An absent key is no error: the Item is the zero Item.
 	Get(ctx context.Context, slot Slot, key []byte, mode ReadMode) (Item, error)
 	// Scan reads the items of r in ascending order of their keys, as one snapshot.
 	// More says that further items follow within r; go on from Next of the last key.

@@ -70,8 +70,8 @@ func putGetDelete(t *testing.T, s kv.Store) {
 	ctx := t.Context()
 	for _, mode := range []kv.ReadMode{kv.Linearizable, kv.Local} {
 		item, err := s.Get(ctx, 1, []byte("k"), mode)
-		if err != nil || item.Ver != 0 || item.Value != nil {
-			t.Fatalf("Get of an absent key = %+v, %v; want version 0 and no error", item, err)
+		if err != nil || item.Ver != 0 || item.Key != nil || item.Value != nil {
+			t.Fatalf("Get of an absent key = %+v, %v; want the zero Item and no error", item, err)
 		}
 	}
 	ver := mustApply(t, s, 1, new(kv.Batch).Put([]byte("k"), []byte("v")).Put([]byte("l"), []byte("w")))

@@ -79,7 +79,7 @@ func (s *Store) Get(ctx context.Context, slot kv.Slot, key []byte, mode kv.ReadM
 	defer unlock()
 	e, ok := s.disk.tree.Get(entry{slot: slot, key: key})
 	if !ok {
-		return kv.Item{Key: bytes.Clone(key)}, nil
+		return kv.Item{}, nil
 	}
 	return e.item(), nil
 }

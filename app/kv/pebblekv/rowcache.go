@@ -67,7 +67,7 @@ type rowShard struct {
 
 // row is a key with its value, or its absence, in one line of the processor's cache.
 type row struct {
-	data   []byte // key and value; readers may have it, so it never changes
+	data   []byte // what rowData has made; readers may have it, so it never changes
 	ver    uint64 // 0: absent
 	writes uint64 // of the slot, when the row was read
 	keyLen uint16
@@ -144,9 +144,9 @@ func (c *rowCache) lookup(slot kv.Slot, key []byte) (item kv.Item, t ticket, ok 
 	return kv.Item{}, t, false
 }
 
-// insert takes what a read with ticket t found: data is key and value and belongs to
-// the cache from now on, and to readers of it.
-func (c *rowCache) insert(slot kv.Slot, t ticket, data []byte, keyLen int, ver uint64) {
+// insert takes what a read of a key with ticket t found: data is made by rowData and
+// belongs to the cache from now on, and to readers of it.
+func (c *rowCache) insert(slot kv.Slot, t ticket, key, data []byte, ver uint64) {
 	if c == nil || t.writes%2 != 0 {
 		return
 	}
@@ -158,7 +158,7 @@ func (c *rowCache) insert(slot kv.Slot, t ticket, data []byte, keyLen int, ver u
 	if c.slots[slot].writes.Load() != t.writes {
 		return
 	}
-	s.insert(tagOf(t.hash), row{stem: stemOf(data[:keyLen]), data: data, ver: ver, writes: t.writes, keyLen: uint16(keyLen), slot: slot})
+	s.insert(tagOf(t.hash), key, row{stem: stemOf(key), data: data, ver: ver, writes: t.writes, keyLen: uint16(len(key)), slot: slot})
 }
 
 // begin says that a write to slot, whose lock the caller holds, will become visible:
@@ -252,8 +252,8 @@ func (r *row) is(slot kv.Slot, key []byte) bool {
 	return len(key) <= len(r.stem) || bytes.Equal(r.data[len(r.stem):r.keyLen], key[len(r.stem):])
 }
 
-func (s *rowShard) insert(tag uint32, r row) {
-	if i := s.find(tag, r.slot, r.data[:r.keyLen]); i >= 0 {
+func (s *rowShard) insert(tag uint32, key []byte, r row) {
+	if i := s.find(tag, r.slot, key); i >= 0 {
 		s.remove(i)
 	}
 	if cap(r.data) > s.limit/maxRowPart {
@@ -338,16 +338,19 @@ func (s *rowShard) resize(n int) {
 	}
 }
 
-// rowData makes the memory of a row. Its capacity is what the allocator gave.
-func rowData(key, value []byte) []byte {
+// rowData makes the memory of a row: key and value, or nothing of an absent key that its
+// stem tells. Its capacity is what the allocator gave.
+func rowData(key, value []byte, ver uint64) []byte {
+	if ver == 0 && len(key) <= len(stem{}) {
+		return nil
+	}
 	return append(append(slices.Grow([]byte(nil), len(key)+len(value)), key...), value...)
 }
 
 // rowItem gives an Item out of a row's data, so that appending to it copies it.
 func rowItem(data []byte, keyLen int, ver uint64) kv.Item {
-	item := kv.Item{Key: data[:keyLen:keyLen], Ver: ver}
-	if ver != 0 {
-		item.Value = data[keyLen:len(data):len(data)]
+	if ver == 0 {
+		return kv.Item{}
 	}
-	return item
+	return kv.Item{Key: data[:keyLen:keyLen], Value: data[keyLen:len(data):len(data)], Ver: ver}
 }

@@ -298,11 +298,11 @@ func TestRowCacheLaw(t *testing.T) {
 				p := draw()
 				for range 2 { // the second is a hit
 					it, err := s.Get(t.Context(), p.slot, []byte(p.key), kv.Linearizable)
-					got := ""
+					got, key := "", ""
 					if it.Ver != 0 {
-						got = "=" + string(it.Value)
+						got, key = "="+string(it.Value), p.key
 					}
-					if err != nil || got != want[p] || string(it.Key) != p.key {
+					if err != nil || got != want[p] || string(it.Key) != key {
 						rt.Fatalf("Get %v = %+v, %v; want %q", p, it, err, want[p])
 					}
 				}

@@ -47,8 +47,9 @@ func TestRowShard(t *testing.T) {
 					s.rows[i].used = true
 				}
 			default:
-				data := rowData([]byte(k.key), make([]byte, rapid.IntRange(0, 100).Draw(t, "value")))
-				s.insert(tag(k.slot, k.key), row{stem: stemOf([]byte(k.key)), data: data, ver: n + 1, keyLen: uint16(len(k.key)), slot: k.slot})
+				key, ver := []byte(k.key), uint64(rapid.IntRange(0, 1).Draw(t, "version"))
+				data := rowData(key, make([]byte, rapid.IntRange(0, 100).Draw(t, "value")), ver)
+				s.insert(tag(k.slot, k.key), key, row{stem: stemOf(key), data: data, ver: ver, writes: n + 1, keyLen: uint16(len(key)), slot: k.slot})
 				last[k] = n + 1
 			}
 			there, size := 0, 0
@@ -58,9 +59,12 @@ func TestRowShard(t *testing.T) {
 				}
 				r := &s.rows[i]
 				there, size = there+1, size+cap(r.data)
-				key := r.data[:r.keyLen]
-				if r.ver != last[name{r.slot, string(key)}] {
-					t.Fatalf("%q of slot %d is that of step %d, the last was %d", key, r.slot, r.ver, last[name{r.slot, string(key)}])
+				key := r.stem[:min(int(r.keyLen), len(r.stem))]
+				if len(r.data) > 0 {
+					key = r.data[:r.keyLen]
+				}
+				if r.writes != last[name{r.slot, string(key)}] {
+					t.Fatalf("%q of slot %d is that of step %d, the last was %d", key, r.slot, r.writes, last[name{r.slot, string(key)}])
 				}
 				if at := s.find(tag, r.slot, key); at != i {
 					t.Fatalf("%q of slot %d is in place %d and found in %d", key, r.slot, i, at)

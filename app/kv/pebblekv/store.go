@@ -125,8 +125,8 @@ func (s *Store) get(slot kv.Slot, key []byte) (kv.Item, error) {
 			return kv.Item{}, s.readError(storedKey(slot, key), err)
 		}
 	}
-	data := rowData(key, value)
-	s.rows.insert(slot, ticket, data, len(key), ver)
+	data := rowData(key, value, ver)
+	s.rows.insert(slot, ticket, key, data, ver)
 	return rowItem(data, len(key), ver), nil
 }
 
