@@ -289,7 +289,7 @@ func (s *Service) askOthers(ctx context.Context, o *op, req *momentsv1.PublishRe
 
 // checkReminded refuses a post that somebody who is to be reminded could not see.
 func (s *Service) checkReminded(ctx context.Context, o *op) error {
-	now := s.now()
+	post, now := recordOf(o.rec), s.now()
 	g, gctx := errgroup.WithContext(ctx)
 	for b := range slices.Chunk(o.rec.GetRemindIds(), 16) {
 		g.Go(func() error {
@@ -299,7 +299,7 @@ func (s *Service) checkReminded(ctx context.Context, o *op) error {
 				return err
 			}
 			f := set.Of(o.author)
-			if f.Friends && privacy.SeesPost(f, aspects(o.rec, u), now) {
+			if f.Friends && privacy.SeesPost(f, post.aspects(u), now) {
 				return nil
 			}
 			return problem.Invalid("remind_ids", "%v would not see the post", u)

@@ -236,6 +236,7 @@ func (e *errands) remind(ctx context.Context, rec *momentsv1.PostRecord) error {
 		return nil
 	}
 	p, author, now := id.Post(rec.GetPostId()), id.User(rec.GetAuthorId()), e.now()
+	post := recordOf(rec)
 	event := &momentsv1.NoticeEvent{
 		OperationId: p.String(), Kind: momentsv1.NoticeKind_NOTICE_KIND_REMIND,
 		ActorId: author.String(), PostId: p.String(), HappenedMs: rec.GetTimeMs(),
@@ -249,7 +250,7 @@ func (e *errands) remind(ctx context.Context, rec *momentsv1.PostRecord) error {
 		if err != nil {
 			return err
 		}
-		if f := set.Of(author); f.Friends && privacy.SeesPost(f, aspects(rec, u), now) {
+		if f := set.Of(author); f.Friends && privacy.SeesPost(f, post.aspects(u), now) {
 			event.ReaderIds = append(event.ReaderIds, u.String())
 		}
 	}

@@ -56,7 +56,7 @@ func (s *Service) Publish(ctx context.Context, req *momentsv1.PublishRequest) (*
 	// said of media is not repeated.
 	rec.PostId, rec.TimeMs = o.post[:], o.post.Time().UnixMilli()
 	post := new(momentsv1.Post)
-	show(post, rec, privacy.Facts{Self: true}, view{viewer: author})
+	recordOf(rec).show(post, privacy.Facts{Self: true}, view{viewer: author})
 	post.Id = o.post.String()
 	return &momentsv1.PublishResponse{Post: post}, nil
 }

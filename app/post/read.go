@@ -50,7 +50,7 @@ func (s *Service) GetMany(ctx context.Context, req *momentsv1.GetPostsRequest) (
 		return nil, err
 	}
 	res.RelationsVersion = facts.Version()
-	if res.Posts, err = s.see(ctx, v, facts, recs[:asked], req.GetIds()); err != nil {
+	if res.Posts, err = s.see(ctx, v, facts, ids[:asked], recs[:asked], req.GetIds()); err != nil {
 		return nil, err
 	}
 	if req.GetMissing() {
@@ -60,7 +60,7 @@ func (s *Service) GetMany(ctx context.Context, req *momentsv1.GetPostsRequest) (
 			}
 		}
 	}
-	if res.Own, err = s.see(ctx, v, facts, recs[asked:], nil); err != nil {
+	if res.Own, err = s.see(ctx, v, facts, ids[asked:], recs[asked:], nil); err != nil {
 		return nil, err
 	}
 	return res, nil
@@ -163,7 +163,7 @@ func (s *Service) Album(ctx context.Context, req *momentsv1.AlbumRequest) (*mome
 		if err != nil {
 			return nil, err
 		}
-		seen, err := s.see(ctx, v, facts, recs, nil)
+		seen, err := s.see(ctx, v, facts, ids, recs, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -287,10 +287,9 @@ func (s *Service) ListAlbum(ctx context.Context, req *momentsv1.ListAlbumRequest
 	return res, nil
 }
 
-// bodies reads records in the order of ids; nil stands for what is not there. They are
-// shared: nobody changes them.
-func (s *Service) bodies(ctx context.Context, ids []id.Post) ([]*momentsv1.PostRecord, error) {
-	recs := make([]*momentsv1.PostRecord, len(ids))
+// bodies reads records in the order of ids; nil stands for what is not there.
+func (s *Service) bodies(ctx context.Context, ids []id.Post) ([]*record, error) {
+	recs := make([]*record, len(ids))
 	key := make([]byte, 17)
 	for i, p := range ids {
 		slot := slotOf(p)
@@ -315,10 +314,12 @@ func (s *Service) bodies(ctx context.Context, ids []id.Post) ([]*momentsv1.PostR
 			continue
 		}
 		if had.Ver != it.Ver {
-			had = versions.Entry[*momentsv1.PostRecord]{Ver: it.Ver, Size: recordCost + 2*len(it.Value)}
-			if had.Value, err = parseBody(it); err != nil {
+			stored, err := parseBody(it)
+			if err != nil {
 				return nil, err
 			}
+			rec := recordOf(stored)
+			had = versions.Entry[*record]{Value: rec, Ver: it.Ver, Size: rec.cost(len(it.Value))}
 		}
 		recs[i], had.Stamp = had.Value, stamp
 		if stamped {
@@ -327,9 +328,6 @@ func (s *Service) bodies(ctx context.Context, ids []id.Post) ([]*momentsv1.PostR
 	}
 	return recs, nil
 }
-
-// recordCost is about what a record takes in memory beside its texts and lists.
-const recordCost = 400
 
 // view is how somebody looks at posts.
 type view struct {
@@ -343,12 +341,12 @@ type view struct {
 // facts gives how the viewer stands to the authors of records. For a timeline they are
 // kept by version; else they are asked for in one call, whoever the authors are, and
 // for what never existed too, so that nobody can tell the two apart by what is done.
-func (s *Service) facts(ctx context.Context, v view, ids []id.Post, recs []*momentsv1.PostRecord) (relations.Set, error) {
+func (s *Service) facts(ctx context.Context, v view, ids []id.Post, recs []*record) (relations.Set, error) {
 	authors := make([]id.User, len(recs))
 	for i, r := range recs {
 		switch {
-		case !gone(r):
-			authors[i] = id.User(r.GetAuthorId())
+		case !r.gone():
+			authors[i] = r.author
 		case !v.timeline:
 			authors[i] = id.User(ids[i]) // nobody's id, and so a stranger's
 		}
@@ -364,10 +362,10 @@ func (s *Service) facts(ctx context.Context, v view, ids []id.Post, recs []*mome
 	return s.relations.Fresh(ctx, v.viewer, authors)
 }
 
-// see gives those of the records that the viewer may see. Texts are their ids as text,
-// if somebody has them already.
+// see gives those of the records that the viewer may see. Texts are their ids as text, if
+// somebody has them already.
 func (s *Service) see(
-	ctx context.Context, v view, facts relations.Set, recs []*momentsv1.PostRecord, texts []string,
+	ctx context.Context, v view, facts relations.Set, ids []id.Post, recs []*record, texts []string,
 ) ([]*momentsv1.Post, error) {
 	if len(recs) == 0 {
 		return nil, nil
@@ -376,59 +374,40 @@ func (s *Service) see(
 	posts := make([]*momentsv1.Post, 0, len(recs))
 	room := make([]momentsv1.Post, len(recs)) // one allocation for all
 	for i, r := range recs {
-		if gone(r) {
+		if r.gone() {
 			continue
 		}
-		author := id.User(r.GetAuthorId())
-		f, p := facts.Of(author), aspects(r, v.viewer)
+		f, p := facts.Of(r.author), r.aspects(v.viewer)
 		if v.index {
 			f = privacy.Facts{Self: f.Self, Friends: f.Friends}
 		}
 		if !v.timeline && !f.Friends && f.Open && p.Public && privacy.SeesSome(f) {
-			tenth, known := tenths[author]
+			tenth, known := tenths[r.author]
 			if !known {
 				var err error
-				if tenth, err = s.tenth(ctx, author); err != nil {
+				if tenth, err = s.tenth(ctx, r.author); err != nil {
 					return nil, err
 				}
 				if tenths == nil {
 					tenths = make(map[id.User]id.Post, 1)
 				}
-				tenths[author] = tenth
+				tenths[r.author] = tenth
 			}
-			p.Newest = id.Post(r.GetPostId()).Compare(tenth) >= 0
+			p.Newest = ids[i].Compare(tenth) >= 0
 		}
 		if !visible(f, p, v) {
 			continue
 		}
 		post := &room[i]
-		show(post, r, f, v)
+		r.show(post, f, v)
 		if texts != nil {
 			post.Id = texts[i]
 		} else {
-			post.Id = id.Post(r.GetPostId()).String()
+			post.Id = ids[i].String()
 		}
 		posts = append(posts, post)
 	}
 	return posts, nil
-}
-
-// gone holds for what nobody sees any more: absent and deleted posts.
-func gone(r *momentsv1.PostRecord) bool { return r == nil || r.GetDeleted() }
-
-// aspects gives what a post says of who may see it.
-func aspects(r *momentsv1.PostRecord, viewer id.User) privacy.Post {
-	p := privacy.Post{Time: time.UnixMilli(r.GetTimeMs())}
-	switch momentsv1.Audience(r.GetAudience()) {
-	case momentsv1.Audience_AUDIENCE_FRIENDS:
-		p.Public, p.Granted = true, true
-	case momentsv1.Audience_AUDIENCE_ALLOW:
-		p.Granted = named(r.GetAllowIds(), viewer) && !named(r.GetDenyIds(), viewer)
-	case momentsv1.Audience_AUDIENCE_DENY:
-		p.Granted = !named(r.GetDenyIds(), viewer)
-	case momentsv1.Audience_AUDIENCE_ONLY_ME, momentsv1.Audience_AUDIENCE_UNSPECIFIED:
-	}
-	return p // an audience this version does not know is nobody's but the author's
 }
 
 // visible decides whether the viewer may see a post.
@@ -437,35 +416,6 @@ func visible(f privacy.Facts, p privacy.Post, v view) bool {
 		return privacy.SeesInTimeline(f, p, v.now)
 	}
 	return privacy.SeesPost(f, p, v.now)
-}
-
-// show makes p the post as the viewer sees it, but for its id.
-func show(p *momentsv1.Post, r *momentsv1.PostRecord, f privacy.Facts, v view) {
-	p.AuthorId, p.TimeMs = id.User(r.GetAuthorId()).String(), r.GetTimeMs()
-	if v.headsOnly {
-		return
-	}
-	p.Text, p.Location = r.GetText(), r.GetLocation()
-	if f.Self {
-		p.Audience = momentsv1.Audience(r.GetAudience())
-	}
-	for _, m := range r.GetMedia() {
-		p.Media = append(p.Media, &momentsv1.Attachment{
-			MediaId: id.Media(m.GetMediaId()).String(), ContentType: m.GetContentType(),
-			Width: m.GetWidth(), Height: m.GetHeight(), DurationMs: m.GetDurationMs(),
-		})
-	}
-	if l := r.GetLink(); l != nil {
-		p.Link = &momentsv1.LinkCard{Url: l.GetUrl(), Title: l.GetTitle()}
-		if len(l.GetMediaId()) == 16 {
-			p.Link.MediaId = id.Media(l.GetMediaId()).String()
-		}
-	}
-	for b := range slices.Chunk(r.GetRemindIds(), 16) {
-		if u := id.User(b); f.Self || u == v.viewer {
-			p.RemindIds = append(p.RemindIds, u.String())
-		}
-	}
 }
 
 // MergeAlbums gives the newest posts of several authors; see the contract.
@@ -522,7 +472,7 @@ func (s *Service) MergeAlbums(ctx context.Context, req *momentsv1.MergeAlbumsReq
 		return nil, err
 	}
 	res := new(momentsv1.MergeAlbumsResponse)
-	if res.Posts, err = s.see(ctx, v, facts, recs, nil); err != nil {
+	if res.Posts, err = s.see(ctx, v, facts, ids, recs, nil); err != nil {
 		return nil, err
 	}
 	if len(ids) == limit {
