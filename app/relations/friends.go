@@ -4,9 +4,7 @@ package relations
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"math/bits"
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/versions"
@@ -136,47 +134,11 @@ func (f *Friends) At(ctx context.Context, person id.User, version uint64) (Set, 
 
 // Friends gives those whom a set of a Friends knows, in no order.
 func (s Set) Friends() []id.User {
-	all := make([]id.User, 0, len(s.friends)/4)
-	for _, u := range s.friends {
-		if !u.IsZero() {
+	all := make([]id.User, 0, len(s.friends)/2)
+	for i := range s.friends {
+		if u := s.friends[i].user; !u.IsZero() {
 			all = append(all, u)
 		}
 	}
 	return all
-}
-
-// people is a set of people: a table with a power of two of places, at most half of them
-// taken, where each is at his own place or, if others are there, at the next free one. A
-// page asks it a hundred times, and it mostly looks at one line of memory for each.
-type people []id.User
-
-func newPeople(all []id.User) people {
-	if len(all) == 0 {
-		return nil
-	}
-	p := make(people, 1<<bits.Len(uint(2*len(all)-1)))
-	for _, u := range all {
-		if !u.IsZero() {
-			p[p.place(u)] = u
-		}
-	}
-	return p
-}
-
-// place gives where a person is, or would be.
-func (p people) place(u id.User) int {
-	// Ids are made by the servers, and differ in their last bytes most (Knuth, TAOCP 3,
-	// 6.4: multiplicative hashing).
-	const golden = 0x9e3779b97f4a7c15
-	h := (binary.BigEndian.Uint64(u[8:]) ^ binary.BigEndian.Uint64(u[:8])*golden) * golden
-	last := len(p) - 1
-	for at := int(h>>32) & last; ; at = (at + 1) & last {
-		if p[at] == u || p[at].IsZero() {
-			return at
-		}
-	}
-}
-
-func (p people) has(u id.User) bool {
-	return len(p) > 0 && !u.IsZero() && p[p.place(u)] == u
 }

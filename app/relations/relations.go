@@ -9,7 +9,6 @@ package relations
 
 import (
 	"context"
-	"maps"
 
 	"github.com/sluice-rpc/sluice/app/id"
 	"github.com/sluice-rpc/sluice/app/privacy"
@@ -36,7 +35,7 @@ var errTooFast = rpc.Errorf(rpc.Unavailable, "the viewer's relations change too 
 type Set struct {
 	viewer  id.User
 	version uint64
-	facts   map[id.User]privacy.Facts
+	facts   table[privacy.Facts]
 	friends people // of a Friends, which has no facts
 }
 
@@ -50,20 +49,22 @@ func (s Set) Of(other id.User) privacy.Facts {
 		return privacy.Facts{Self: true}
 	}
 	if s.facts == nil {
-		return privacy.Facts{Friends: s.friends.has(other)}
+		_, friends := s.friends.get(other)
+		return privacy.Facts{Friends: friends}
 	}
-	return s.facts[other]
+	facts, _ := s.facts.get(other)
+	return facts
 }
 
 // Cache keeps the facts of the latest viewers. It may be used concurrently.
 type Cache struct {
 	account Account
-	kept    *versions.Cache[id.User, map[id.User]privacy.Facts]
+	kept    *versions.Cache[id.User, table[privacy.Facts]]
 }
 
 // NewCache makes a Cache that keeps at most limit facts.
 func NewCache(account Account, limit int) *Cache {
-	return &Cache{account: account, kept: versions.New[id.User, map[id.User]privacy.Facts](limit)}
+	return &Cache{account: account, kept: versions.New[id.User, table[privacy.Facts]](limit)}
 }
 
 // Get gives the viewer's facts of all others, which may repeat and may be zero.
@@ -81,35 +82,41 @@ func (c *Cache) Get(ctx context.Context, viewer id.User, others []id.User) (Set,
 		if res.GetUnchanged() {
 			return Set{viewer: viewer, version: had.Ver, facts: had.Value}, nil
 		}
-		ask, had = missing(nil, viewer, others), versions.Entry[map[id.User]privacy.Facts]{}
+		ask, had = missing(nil, viewer, others), versions.Entry[table[privacy.Facts]]{}
 	}
 	facts, version, err := c.fetch(ctx, viewer, ask)
 	if err != nil {
 		return Set{}, err
 	}
+	size := len(ask) + 1
 	if len(ask) < len(others) && version != had.Ver && len(had.Value) > 0 {
 		// What was known is of another version: ask for all.
 		if all := missing(nil, viewer, others); len(all) > len(ask) {
 			if facts, version, err = c.fetch(ctx, viewer, all); err != nil {
 				return Set{}, err
 			}
+			size = len(all) + 1
 		}
-	} else if version == had.Ver {
-		maps.Copy(facts, had.Value) // both of one version, and ours alone so far
+	} else if version == had.Ver && len(had.Value) > 0 { // both of one version
+		asked := facts
+		size += had.Size
+		facts = newTable[privacy.Facts](size)
+		facts.add(asked)
+		facts.add(had.Value)
 	}
-	c.kept.Put(viewer, versions.Entry[map[id.User]privacy.Facts]{Value: facts, Ver: version, Size: len(facts) + 1})
+	c.kept.Put(viewer, versions.Entry[table[privacy.Facts]]{Value: facts, Ver: version, Size: size})
 	return Set{viewer: viewer, version: version, facts: facts}, nil
 }
 
 // missing gives, once each, those of others that facts lacks.
-func missing(facts map[id.User]privacy.Facts, viewer id.User, others []id.User) []id.User {
+func missing(facts table[privacy.Facts], viewer id.User, others []id.User) []id.User {
 	var ask []id.User
 	var asked map[id.User]struct{}
 	for _, o := range others {
 		if o == viewer || o.IsZero() {
 			continue
 		}
-		if _, ok := facts[o]; ok {
+		if _, ok := facts.get(o); ok {
 			continue
 		}
 		if asked == nil {
@@ -124,9 +131,9 @@ func missing(facts map[id.User]privacy.Facts, viewer id.User, others []id.User) 
 }
 
 // fetch asks for facts that are all of one version.
-func (c *Cache) fetch(ctx context.Context, viewer id.User, ask []id.User) (facts map[id.User]privacy.Facts, version uint64, err error) {
+func (c *Cache) fetch(ctx context.Context, viewer id.User, ask []id.User) (facts table[privacy.Facts], version uint64, err error) {
 	for range tries {
-		facts, version = make(map[id.User]privacy.Facts, len(ask)), 0
+		facts, version = newTable[privacy.Facts](len(ask)), 0
 		torn := false
 		for at := 0; at < len(ask) && !torn; at += maxAuthors {
 			part := ask[at:min(at+maxAuthors, len(ask))]
@@ -147,7 +154,7 @@ func (c *Cache) fetch(ctx context.Context, viewer id.User, ask []id.User) (facts
 			torn = at > 0 && res.GetVersion() != version
 			version = res.GetVersion()
 			for i, r := range res.GetRelations() {
-				facts[part[i]] = factsOf(r)
+				facts.put(part[i], factsOf(r))
 			}
 		}
 		if !torn {
@@ -170,7 +177,7 @@ func (c *Cache) Fresh(ctx context.Context, viewer id.User, others []id.User) (Se
 	if err != nil {
 		return Set{}, err
 	}
-	set := Set{viewer: viewer, version: res.GetVersion(), facts: make(map[id.User]privacy.Facts, len(others))}
+	set := Set{viewer: viewer, version: res.GetVersion(), facts: newTable[privacy.Facts](len(others))}
 	if res.GetUnchanged() { // version 0: the viewer has no relations at all
 		return set, nil
 	}
@@ -178,7 +185,7 @@ func (c *Cache) Fresh(ctx context.Context, viewer id.User, others []id.User) (Se
 		return Set{}, rpc.Errorf(rpc.Internal, "account answered %d relations of %d", len(res.GetRelations()), len(others))
 	}
 	for i, r := range res.GetRelations() {
-		set.facts[others[i]] = factsOf(r)
+		set.facts.put(others[i], factsOf(r))
 	}
 	return set, nil
 }
