@@ -33,9 +33,9 @@ func (s *Service) ListMany(ctx context.Context, req *momentsv1.ListCommentsReque
 			return nil, err
 		}
 	}
-	snaps := make([]snapshot, 0, len(texts))
-	posts := make([]string, 0, len(texts))
-	for _, text := range texts {
+	var snaps []snapshot
+	var posts []string
+	for i, text := range texts {
 		p, err := id.ParsePost(text)
 		if err != nil {
 			return nil, problem.Invalid("post_ids", "%v", err)
@@ -49,6 +49,9 @@ func (s *Service) ListMany(ctx context.Context, req *momentsv1.ListCommentsReque
 		}
 		if len(snap.comments)+len(snap.likes) == 0 {
 			continue
+		}
+		if snaps == nil { // under most posts there is nothing
+			snaps, posts = make([]snapshot, 0, len(texts)-i), make([]string, 0, len(texts)-i)
 		}
 		snaps, posts = append(snaps, snap), append(posts, text)
 	}

@@ -340,8 +340,6 @@ func appendItems(items []*momentsv1.TimelineItem, posts []*momentsv1.Post, threa
 		}
 		if room[i].Post = p; len(threads) > 0 && threads[0].GetPostId() == p.GetId() {
 			room[i].Thread = threads[0]
-		} else {
-			room[i].Thread = &momentsv1.Thread{PostId: p.GetId()}
 		}
 		items = append(items, &room[i])
 	}

@@ -29,7 +29,7 @@ type TimelineItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The post.
 	Post *Post `protobuf:"bytes,1,opt,name=post,proto3" json:"post,omitempty"`
-	// What the viewer sees under it.
+	// What the viewer sees under it; absent if that is nothing.
 	Thread        *Thread `protobuf:"bytes,2,opt,name=thread,proto3" json:"thread,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
