@@ -239,10 +239,17 @@ func (p person) listen(address string) (<-chan event, func()) {
 		p.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+p.token)
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	var res *http.Response
+	eventually(p.t, "room for a stream", func() bool { // one that has ended is told a little later
+		if res, err = http.DefaultClient.Do(req); err != nil {
+			p.t.Fatal(err)
+		}
+		busy := res.StatusCode == http.StatusServiceUnavailable
+		if busy {
+			_ = res.Body.Close()
+		}
+		return !busy
+	})
 	if res.StatusCode != 200 || res.Header.Get("Content-Type") != "text/event-stream" {
 		p.t.Fatalf("events: %s %q", res.Status, res.Header.Get("Content-Type"))
 	}
