@@ -46,6 +46,8 @@ const logKeyLen = 1 + 16 + 2 + 8
 
 func headKey(p id.Post) []byte { return append([]byte{tableHead}, p[:]...) }
 
+const headKeyLen = 1 + len(id.Post{})
+
 func logKey(p id.Post, region id.Region, seq uint64) []byte {
 	k := append(make([]byte, 0, logKeyLen), tableLog)
 	k = append(k, p[:]...)

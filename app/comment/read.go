@@ -33,33 +33,35 @@ func (s *Service) ListMany(ctx context.Context, req *momentsv1.ListCommentsReque
 			return nil, err
 		}
 	}
-	var snaps []snapshot
-	var posts []string
+	posts := make([]id.Post, len(texts))
 	for i, text := range texts {
-		p, err := id.ParsePost(text)
-		if err != nil {
+		if posts[i], err = id.ParsePost(text); err != nil {
 			return nil, problem.Invalid("post_ids", "%v", err)
 		}
-		snap, err := s.upTo(ctx, p, past.of(p))
-		if err != nil {
+	}
+	var room [20]snapshot // for most requests, and not on the heap
+	snaps := room[:min(len(posts), len(room))]
+	if len(posts) > len(room) {
+		snaps = make([]snapshot, len(posts))
+	}
+	if err := s.threads.readAll(ctx, posts, snaps); err != nil {
+		return nil, problem.Store("read threads", err)
+	}
+	some := false
+	for i, p := range posts {
+		if snaps[i], err = s.reached(ctx, p, snaps[i], past.of(p)); err != nil {
 			return nil, err
 		}
-		if len(texts) == 1 { // a page of one post is to be carried on; of many, the latest are known anyway
-			past.note(p, snap.shown())
-		}
-		if len(snap.comments)+len(snap.likes) == 0 {
-			continue
-		}
-		if snaps == nil { // under most posts there is nothing
-			snaps, posts = make([]snapshot, 0, len(texts)-i), make([]string, 0, len(texts)-i)
-		}
-		snaps, posts = append(snaps, snap), append(posts, text)
+		some = some || !snaps[i].empty()
+	}
+	if len(posts) == 1 { // a page of one post is to be carried on; of many, the latest are known anyway
+		past.note(posts[0], snaps[0].shown())
 	}
 	res := new(momentsv1.ListCommentsResponse)
 	if req.GetSession() != "" {
 		res.Session = s.sealer.seal(viewer, past)
 	}
-	if len(snaps) == 0 {
+	if !some {
 		return res, nil
 	}
 	set, err := s.friends.At(ctx, viewer, req.GetRelationsVersion())
@@ -68,7 +70,10 @@ func (s *Service) ListMany(ctx context.Context, req *momentsv1.ListCommentsReque
 	}
 	sights := make([]sight, 0, len(snaps))
 	for i, snap := range snaps {
-		if v := snap.sight(viewer, set, posts[i], int(req.GetLimit())); len(v.shown)+len(v.likers) > 0 {
+		if snap.empty() {
+			continue
+		}
+		if v := snap.sight(viewer, set, texts[i], int(req.GetLimit())); len(v.shown)+len(v.likers) > 0 {
 			sights = append(sights, v)
 		}
 	}
@@ -91,6 +96,12 @@ func (s *Service) upTo(ctx context.Context, p id.Post, seen causal.Vector) (snap
 	if err != nil {
 		return snapshot{}, problem.Store("read thread", err)
 	}
+	return s.reached(ctx, p, snap, seen)
+}
+
+// reached gives a thread that has been read, or waits until it has all that a session has seen
+// of it.
+func (s *Service) reached(ctx context.Context, p id.Post, snap snapshot, seen causal.Vector) (snapshot, error) {
 	if !snap.seen.Covers(seen) && !snap.seen.Covers(s.members.needed(seen)) {
 		return s.awaitPost(ctx, p, seen)
 	}

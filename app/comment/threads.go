@@ -64,6 +64,9 @@ type snapshot struct {
 	ahead    causal.Vector // what the thread shows beyond it: see causal.Thread.Ahead
 }
 
+// empty holds for a thread in which nobody sees anything.
+func (snap *snapshot) empty() bool { return len(snap.comments)+len(snap.likes) == 0 }
+
 // shown is what a session has seen that is shown the thread.
 func (snap *snapshot) shown() causal.Vector {
 	if len(snap.ahead) == 0 {
@@ -81,13 +84,53 @@ func (ts *threads) read(ctx context.Context, p id.Post) (snapshot, error) {
 			return snap, nil
 		}
 	}
-	// Most posts have no log: one look, and nothing is kept.
 	it, err := ts.store.Get(ctx, slot, headKey(p), kv.Local)
-	if err != nil || it.Ver == 0 {
+	if err != nil {
 		return snapshot{}, err
 	}
-	var snap snapshot
-	err = ts.with(ctx, p, it, func(t *thread) error {
+	return ts.asOf(ctx, p, it, stamp, stamped)
+}
+
+// readAll fills in posts' threads as they are now.
+func (ts *threads) readAll(ctx context.Context, posts []id.Post, snaps []snapshot) error {
+	type look struct { // at a post of which nothing is known
+		post    int
+		stamp   uint64
+		stamped bool
+	}
+	looks := make([]look, 0, 20)
+	places := make([]kv.Place, 0, len(posts))
+	keys := make([]byte, 0, headKeyLen*len(posts))
+	for i, p := range posts {
+		slot := kv.SlotOf(p[:])
+		stamp, stamped := ts.stamp(slot)
+		known := false
+		if stamped {
+			snaps[i], known = ts.peek(p, stamp)
+		}
+		if !known {
+			looks = append(looks, look{i, stamp, stamped})
+			keys = append(append(keys, tableHead), p[:]...)
+			places = append(places, kv.Place{Slot: slot, Key: keys[len(keys)-headKeyLen:]})
+		}
+	}
+	heads, err := kv.GetMany(ctx, ts.store, places, kv.Local)
+	for n, l := range looks {
+		if err != nil {
+			break
+		}
+		snaps[l.post], err = ts.asOf(ctx, posts[l.post], heads[n], l.stamp, l.stamped)
+	}
+	return err
+}
+
+// asOf gives a post's thread no older than its head, which was read at or after a stamp of
+// its slot. Most posts have no log, and nothing is kept of them.
+func (ts *threads) asOf(ctx context.Context, p id.Post, head kv.Item, stamp uint64, stamped bool) (snap snapshot, err error) {
+	if head.Ver == 0 {
+		return snap, nil
+	}
+	err = ts.with(ctx, p, head, func(t *thread) error {
 		snap = t.now()
 		if stamped {
 			t.stamp = stamp

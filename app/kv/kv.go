@@ -127,6 +127,27 @@ func StampOf(s Store) func(Slot) (stamp uint64, ok bool) {
 	return func(Slot) (uint64, bool) { return 0, false }
 }
 
+// Many is a Store that reads many keys for less than as many Gets cost.
+type Many interface {
+	Store
+	// GetMany gives what Get would give of each place, in their order, and the first error.
+	GetMany(ctx context.Context, places []Place, mode ReadMode) ([]Item, error)
+}
+
+// GetMany reads many keys, each as it is at some moment of the call.
+func GetMany(ctx context.Context, s Store, places []Place, mode ReadMode) (items []Item, err error) {
+	if s, ok := s.(Many); ok {
+		return s.GetMany(ctx, places, mode)
+	}
+	items = make([]Item, len(places))
+	for i, p := range places {
+		if items[i], err = s.Get(ctx, p.Slot, p.Key, mode); err != nil {
+			return nil, err
+		}
+	}
+	return items, nil
+}
+
 // SlotPut is one put of a BulkPut.
 type SlotPut struct {
 	Slot  Slot

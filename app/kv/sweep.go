@@ -9,8 +9,8 @@ import (
 	"fmt"
 )
 
-// Place is a key of a slot: where a sweep goes on. An empty Key is the slot's beginning;
-// the Slot Slots is the end of all.
+// Place is a key of a slot. A sweep goes on at one: there an empty Key is the slot's
+// beginning, and the Slot Slots the end of all.
 type Place struct {
 	Slot Slot
 	Key  []byte

@@ -81,6 +81,19 @@ func putGetDelete(t *testing.T, s kv.Store) {
 			t.Fatalf("Get = %+v, %v; want k=v of version %d", item, err, ver)
 		}
 	}
+	places := []kv.Place{{Slot: 1, Key: []byte("l")}, {Slot: 2, Key: []byte("l")}, {Slot: 1, Key: []byte("k")}, {Slot: 1, Key: []byte("l")}}
+	for _, mode := range []kv.ReadMode{kv.Linearizable, kv.Local} {
+		items, err := kv.GetMany(ctx, s, places, mode)
+		if err != nil || len(items) != 4 || string(items[0].Value) != "w" || items[1].Ver != 0 || string(items[2].Value) != "v" || items[3].Ver != ver {
+			t.Fatalf("GetMany = %+v, %v; want w, nothing, v and w of version %d", items, err, ver)
+		}
+	}
+	if items, err := kv.GetMany(ctx, s, nil, kv.Local); err != nil || len(items) != 0 {
+		t.Fatalf("GetMany of nothing = %+v, %v", items, err)
+	}
+	if _, err := kv.GetMany(ctx, s, append(places, kv.Place{Slot: kv.Slots}), kv.Local); err == nil {
+		t.Fatal("GetMany reads a slot that there is not")
+	}
 	mustApply(t, s, 1, new(kv.Batch).Delete([]byte("k")).Delete([]byte("never there")))
 	wantKeys(t, s, 1, kv.Range{}, "l")
 	mustApply(t, s, 1, new(kv.Batch))

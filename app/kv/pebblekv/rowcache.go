@@ -5,11 +5,13 @@ package pebblekv
 import (
 	"bytes"
 	"hash/maphash"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/sluice-rpc/sluice/app/hashtable"
 	"github.com/sluice-rpc/sluice/app/kv"
 )
 
@@ -47,22 +49,23 @@ const (
 	maxRowPart = 4
 )
 
-// rowShard is a part of the rows, in a hash table with linear probing. Most rows are in
-// memory that nobody has touched for long, where each step from one place to another is a
-// miss: a lookup takes one for the tag, if that, and one for the row.
-//
-// Rows are replaced by the clock algorithm: the hand goes around, spares the rows used
-// since it last came by, and takes the next.
+// rowShard is a part of the rows. They are replaced by the clock algorithm: the hand
+// goes around, spares the rows used since it last came by, and takes the next.
 type rowShard struct {
 	mu     sync.Mutex
 	limit  int
-	bytes  int      // guarded by mu, as all below: memory of the rows' data
-	tags   []uint32 // of the row in each place, 0 if there is none
-	rows   []row
-	count  int
+	table  hashtable.Table[rowKey, row] // guarded by mu, as all below
+	bytes  int                          // memory of the rows' data
 	hand   int
 	hits   int64
 	misses int64
+	near   uint32 // see rowCache.lookupAll
+}
+
+// rowKey says which row.
+type rowKey struct {
+	slot kv.Slot
+	key  []byte
 }
 
 // row is a key with its value, or its absence, in one line of the processor's cache.
@@ -87,10 +90,6 @@ func stemOf(key []byte) (s stem) {
 // placeCost is the memory of one place in a shard.
 const placeCost = int(unsafe.Sizeof(row{}) + unsafe.Sizeof(uint32(0)))
 
-// maxRows is how many of so many places are taken at most. Fuller, and probing for a row
-// that is not there would take long.
-func maxRows(places int) int { return places * 4 / 5 }
-
 // newRowCache makes a cache of at most limit bytes, all its own structures included.
 func newRowCache(limit int64) *rowCache {
 	if limit <= 0 {
@@ -99,6 +98,7 @@ func newRowCache(limit int64) *rowCache {
 	c := &rowCache{seed: maphash.MakeSeed()}
 	for i := range c.shards {
 		c.shards[i].limit = int(max(0, limit-int64(unsafe.Sizeof(*c)))) / rowShards
+		c.shards[i].table = newRows()
 	}
 	return c
 }
@@ -116,32 +116,87 @@ func (c *rowCache) hash(slot kv.Slot, key []byte) uint64 {
 
 func (c *rowCache) shard(hash uint64) *rowShard { return &c.shards[hash>>(64-rowShardBits)] }
 
-// tagOf gives the bits of a hash that follow those of the shard, and is not 0.
-func tagOf(hash uint64) uint32 { return uint32(hash<<rowShardBits>>32) | 1 }
+// tagOf gives the bits of a hash that follow those of the shard.
+func tagOf(hash uint64) uint32 { return hashtable.Tag(hash << rowShardBits) }
 
 // lookup gives the row of a key, or else a ticket to bring it.
 func (c *rowCache) lookup(slot kv.Slot, key []byte) (item kv.Item, t ticket, ok bool) {
 	if c == nil {
 		return kv.Item{}, ticket{}, false
 	}
-	state := &c.slots[slot]
-	t = ticket{hash: c.hash(slot, key), writes: state.writes.Load()}
+	t = c.ticket(slot, key)
 	s := c.shard(t.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := s.find(tagOf(t.hash), slot, key); i >= 0 {
-		r := &s.rows[i]
+	item, ok = s.lookup(t, rowKey{slot, key}, &c.slots[slot])
+	return item, t, ok
+}
+
+// missed is a row that lookupAll has not found.
+type missed struct {
+	at int
+	ticket
+}
+
+// lookupAll fills in those items whose rows there are, and gives tickets for the others.
+func (c *rowCache) lookupAll(places []kv.Place, items []kv.Item) (rest []missed) {
+	if c == nil {
+		rest = make([]missed, len(places))
+		for i := range rest {
+			rest[i].at = i
+		}
+		return rest
+	}
+	tickets := make([]ticket, 0, 32) // mostly on the stack
+	var used uint64                  // a bit for each shard
+	for _, p := range places {
+		t := c.ticket(p.Slot, p.Key)
+		tickets = append(tickets, t)
+		used |= 1 << (t.hash >> (64 - rowShardBits))
+	}
+	// All shards at once, in ascending order: taking a lock waits for the memory that was
+	// asked for before it.
+	for left := used; left != 0; left &= left - 1 {
+		c.shards[bits.TrailingZeros64(left)].mu.Lock()
+	}
+	near := uint32(0)
+	for i := range tickets {
+		near += c.shard(tickets[i].hash).table.Touch(tagOf(tickets[i].hash))
+	}
+	for i, t := range tickets {
+		s, slot := c.shard(t.hash), places[i].Slot
+		s.near = near // or the compiler would see that nobody needs it
+		item, ok := s.lookup(t, rowKey{slot, places[i].Key}, &c.slots[slot])
+		if !ok {
+			rest = append(rest, missed{i, t})
+		}
+		items[i] = item
+	}
+	for left := used; left != 0; left &= left - 1 {
+		c.shards[bits.TrailingZeros64(left)].mu.Unlock()
+	}
+	return rest
+}
+
+func (c *rowCache) ticket(slot kv.Slot, key []byte) ticket {
+	return ticket{hash: c.hash(slot, key), writes: c.slots[slot].writes.Load()}
+}
+
+// lookup gives a row, unless it is older than the latest deletion of a range in its slot.
+func (s *rowShard) lookup(t ticket, key rowKey, state *slotState) (kv.Item, bool) {
+	if i := s.table.Find(tagOf(t.hash), key); i >= 0 {
+		r := s.table.Row(i)
 		if r.writes >= state.ranged.Load() {
 			if !r.used { // else the line would have to be written back for nothing
 				r.used = true
 			}
 			s.hits++
-			return rowItem(r.data, int(r.keyLen), r.ver), t, true
+			return rowItem(r.data, int(r.keyLen), r.ver), true
 		}
 		s.remove(i)
 	}
 	s.misses++
-	return kv.Item{}, t, false
+	return kv.Item{}, false
 }
 
 // insert takes what a read of a key with ticket t found: data is made by rowData and
@@ -158,7 +213,7 @@ func (c *rowCache) insert(slot kv.Slot, t ticket, key, data []byte, ver uint64) 
 	if c.slots[slot].writes.Load() != t.writes {
 		return
 	}
-	s.insert(tagOf(t.hash), key, row{stem: stemOf(key), data: data, ver: ver, writes: t.writes, keyLen: uint16(len(key)), slot: slot})
+	s.insert(tagOf(t.hash), rowKey{slot, key}, row{stem: stemOf(key), data: data, ver: ver, writes: t.writes, keyLen: uint16(len(key)), slot: slot})
 }
 
 // begin says that a write to slot, whose lock the caller holds, will become visible:
@@ -190,7 +245,7 @@ func (c *rowCache) drop(slot kv.Slot, key []byte) {
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := s.find(tagOf(hash), slot, key); i >= 0 {
+	if i := s.table.Find(tagOf(hash), rowKey{slot, key}); i >= 0 {
 		s.remove(i)
 	}
 }
@@ -220,85 +275,53 @@ func (c *rowCache) figures() (size, hits, misses int64) {
 }
 
 // size is the memory of the shard. Places stay when rows go.
-func (s *rowShard) size() int { return s.bytes + len(s.tags)*placeCost }
+func (s *rowShard) size() int { return s.bytes + s.table.Places()*placeCost }
 
-// home gives the place where the search for a tag begins.
-func (s *rowShard) home(tag uint32) int { return int(uint64(tag) * uint64(len(s.tags)) >> 32) }
+func newRows() hashtable.Table[rowKey, row] { return hashtable.New((*row).is) }
 
-func (s *rowShard) next(i int) int {
-	if i++; i < len(s.tags) {
-		return i
-	}
-	return 0
-}
-
-// find gives the place of a key's row, -1 if there is none.
-func (s *rowShard) find(tag uint32, slot kv.Slot, key []byte) int {
-	if s.count == 0 {
-		return -1
-	}
-	for i := s.home(tag); s.tags[i] != 0; i = s.next(i) {
-		if s.tags[i] == tag && s.rows[i].is(slot, key) {
-			return i
-		}
-	}
-	return -1
-}
-
-func (r *row) is(slot kv.Slot, key []byte) bool {
-	if r.slot != slot || int(r.keyLen) != len(key) || r.stem != stemOf(key) {
+func (r *row) is(k rowKey) bool {
+	if r.slot != k.slot || int(r.keyLen) != len(k.key) || r.stem != stemOf(k.key) {
 		return false
 	}
-	return len(key) <= len(r.stem) || bytes.Equal(r.data[len(r.stem):r.keyLen], key[len(r.stem):])
+	return len(k.key) <= len(r.stem) || bytes.Equal(r.data[len(r.stem):r.keyLen], k.key[len(r.stem):])
 }
 
-func (s *rowShard) insert(tag uint32, key []byte, r row) {
-	if i := s.find(tag, r.slot, key); i >= 0 {
+func (s *rowShard) insert(tag uint32, key rowKey, r row) {
+	if i := s.table.Find(tag, key); i >= 0 {
 		s.remove(i)
 	}
 	if cap(r.data) > s.limit/maxRowPart {
 		return
 	}
-	if s.count == maxRows(len(s.tags)) {
-		more := len(s.tags)/4 + 4
-		if s.size()+more*placeCost <= s.limit {
-			s.resize(len(s.tags) + more)
+	if s.table.Full() {
+		if n := s.table.Grown(); s.bytes+n*placeCost <= s.limit {
+			s.table.Resize(n)
 		} else {
 			s.evict()
 		}
 	}
 	s.bytes += cap(r.data)
-	for s.count > 0 && s.size() > s.limit {
+	for s.table.Len() > 0 && s.size() > s.limit {
 		s.evict()
 	}
-	if s.count == maxRows(len(s.tags)) { // even a first place does not fit
+	if s.table.Full() { // even a first place does not fit
 		s.bytes -= cap(r.data)
 		return
 	}
-	s.put(tag, r)
-}
-
-// put takes a row for which there is a place.
-func (s *rowShard) put(tag uint32, r row) {
-	i := s.home(tag)
-	for s.tags[i] != 0 {
-		i = s.next(i)
-	}
-	s.tags[i], s.rows[i] = tag, r
-	s.count++
+	s.table.Put(tag, r)
 }
 
 // evict removes the next row that was not used since the hand last came by.
 func (s *rowShard) evict() {
-	for s.count > 0 {
-		if s.hand >= len(s.tags) {
+	for s.table.Len() > 0 {
+		if s.hand >= s.table.Places() {
 			s.hand = 0
 		}
-		switch r := &s.rows[s.hand]; {
-		case s.tags[s.hand] == 0:
+		switch {
+		case !s.table.Taken(s.hand):
 			s.hand++
-		case r.used:
-			r.used = false
+		case s.table.Row(s.hand).used:
+			s.table.Row(s.hand).used = false
 			s.hand++
 		default:
 			s.remove(s.hand)
@@ -307,35 +330,10 @@ func (s *rowShard) evict() {
 	}
 }
 
-// remove forgets the row at i. Those behind it that were not in their first place move up
-// (Knuth, The Art of Computer Programming, 6.4, algorithm R).
+// remove forgets the row at i.
 func (s *rowShard) remove(i int) {
-	s.bytes -= cap(s.rows[i].data)
-	for j := s.next(i); s.tags[j] != 0; j = s.next(j) {
-		// The row at j may move to i unless its home lies behind i, up to j itself.
-		if h := s.home(s.tags[j]); i < j && (h <= i || h > j) || i > j && h <= i && h > j {
-			s.tags[i], s.rows[i] = s.tags[j], s.rows[j]
-			i = j
-		}
-	}
-	s.tags[i], s.rows[i] = 0, row{}
-	s.count--
-	// Rows that are larger than those before need fewer places.
-	if len(s.tags) > 64 && s.count < len(s.tags)/4 {
-		s.resize(len(s.tags) / 2)
-	}
-}
-
-// resize makes n places.
-func (s *rowShard) resize(n int) {
-	tags, rows := s.tags, s.rows
-	s.tags, s.rows, s.count = make([]uint32, n), make([]row, n), 0
-	s.hand = 0
-	for i, tag := range tags {
-		if tag != 0 {
-			s.put(tag, rows[i])
-		}
-	}
+	s.bytes -= cap(s.table.Row(i).data)
+	s.table.Remove(i)
 }
 
 // rowData makes the memory of a row: key and value, or nothing of an absent key that its

@@ -294,6 +294,27 @@ func TestRowCacheLaw(t *testing.T) {
 					want[p] = "=new"
 				}
 			},
+			"get many": func(rt *rapid.T) {
+				var places []kv.Place
+				var asked []place
+				for range rapid.IntRange(0, 40).Draw(rt, "places") {
+					p := draw()
+					asked, places = append(asked, p), append(places, kv.Place{Slot: p.slot, Key: []byte(p.key)})
+				}
+				items, err := kv.GetMany(t.Context(), s, places, kv.Local)
+				if err != nil || len(items) != len(places) {
+					rt.Fatalf("%d items of %d, %v", len(items), len(places), err)
+				}
+				for i, p := range asked {
+					got := ""
+					if items[i].Ver != 0 {
+						got = "=" + string(items[i].Value)
+					}
+					if got != want[p] {
+						rt.Fatalf("of many, %v is %q; want %q", p, got, want[p])
+					}
+				}
+			},
 			"": func(rt *rapid.T) {
 				p := draw()
 				for range 2 { // the second is a hit

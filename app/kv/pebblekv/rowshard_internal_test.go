@@ -18,7 +18,7 @@ import (
 func TestRowShard(t *testing.T) {
 	seed := maphash.MakeSeed()
 	rapid.Check(t, func(t *rapid.T) {
-		s := &rowShard{limit: rapid.SampledFrom([]int{0, 500, 2_000, 20_000}).Draw(t, "limit")}
+		s := &rowShard{table: newRows(), limit: rapid.SampledFrom([]int{0, 500, 2_000, 20_000}).Draw(t, "limit")}
 		// Few tags, so that rows of different keys have the same.
 		tag := func(slot kv.Slot, key string) uint32 {
 			return uint32(maphash.String(seed, key)>>32)&0xc000_0000 + uint32(slot) | 1
@@ -36,28 +36,28 @@ func TestRowShard(t *testing.T) {
 			k := names.Draw(t, "name")
 			switch rapid.IntRange(0, 4).Draw(t, "do") {
 			case 0:
-				if i := s.find(tag(k.slot, k.key), k.slot, []byte(k.key)); i >= 0 {
+				if i := s.table.Find(tag(k.slot, k.key), rowKey{k.slot, []byte(k.key)}); i >= 0 {
 					s.remove(i)
 				}
 				delete(last, k)
 			case 1:
 				s.evict()
 			case 2:
-				if i := s.find(tag(k.slot, k.key), k.slot, []byte(k.key)); i >= 0 {
-					s.rows[i].used = true
+				if i := s.table.Find(tag(k.slot, k.key), rowKey{k.slot, []byte(k.key)}); i >= 0 {
+					s.table.Row(i).used = true
 				}
 			default:
 				key, ver := []byte(k.key), uint64(rapid.IntRange(0, 1).Draw(t, "version"))
 				data := rowData(key, make([]byte, rapid.IntRange(0, 100).Draw(t, "value")), ver)
-				s.insert(tag(k.slot, k.key), key, row{stem: stemOf(key), data: data, ver: ver, writes: n + 1, keyLen: uint16(len(key)), slot: k.slot})
+				s.insert(tag(k.slot, k.key), rowKey{k.slot, key}, row{stem: stemOf(key), data: data, ver: ver, writes: n + 1, keyLen: uint16(len(key)), slot: k.slot})
 				last[k] = n + 1
 			}
 			there, size := 0, 0
-			for i, tag := range s.tags {
-				if tag == 0 {
+			for i := range s.table.Places() {
+				if !s.table.Taken(i) {
 					continue
 				}
-				r := &s.rows[i]
+				r := s.table.Row(i)
 				there, size = there+1, size+cap(r.data)
 				key := r.stem[:min(int(r.keyLen), len(r.stem))]
 				if len(r.data) > 0 {
@@ -66,12 +66,12 @@ func TestRowShard(t *testing.T) {
 				if r.writes != last[name{r.slot, string(key)}] {
 					t.Fatalf("%q of slot %d is that of step %d, the last was %d", key, r.slot, r.writes, last[name{r.slot, string(key)}])
 				}
-				if at := s.find(tag, r.slot, key); at != i {
+				if at := s.table.Find(tag(r.slot, string(key)), rowKey{r.slot, key}); at != i {
 					t.Fatalf("%q of slot %d is in place %d and found in %d", key, r.slot, i, at)
 				}
 			}
-			if there != s.count || size != s.bytes || s.size() > s.limit && s.count > 0 || len(s.tags) != len(s.rows) {
-				t.Fatalf("%d rows of %d bytes, and it says %d of %d; %d of %d in all, %d places", there, size, s.count, s.bytes, s.size(), s.limit, len(s.tags))
+			if there != s.table.Len() || size != s.bytes || s.size() > s.limit && there > 0 {
+				t.Fatalf("%d rows of %d bytes, and it says %d of %d; %d of %d in all, %d places", there, size, s.table.Len(), s.bytes, s.size(), s.limit, s.table.Places())
 			}
 		}
 	})

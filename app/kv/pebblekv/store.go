@@ -57,6 +57,7 @@ type Store struct {
 }
 
 var (
+	_ kv.Many    = (*Store)(nil)
 	_ kv.Stamper = (*Store)(nil)
 	_ kv.Sweeper = (*Store)(nil)
 )
@@ -104,12 +105,43 @@ func (s *Store) Get(ctx context.Context, slot kv.Slot, key []byte, mode kv.ReadM
 	return item, nil
 }
 
+// GetMany reads many keys. Of the cached rows it waits for the memory of all at once.
+func (s *Store) GetMany(ctx context.Context, places []kv.Place, mode kv.ReadMode) ([]kv.Item, error) {
+	for _, p := range places {
+		if err := kv.CheckKey(p.Slot, p.Key); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.leave()
+	items := make([]kv.Item, len(places))
+	for _, m := range s.rows.lookupAll(places, items) {
+		var err error
+		if items[m.at], err = s.bring(places[m.at].Slot, places[m.at].Key, m.ticket); err != nil {
+			return nil, err
+		}
+	}
+	for i, p := range places {
+		if err := s.settle(p.Slot, p.Slot, items[i].Ver, mode); err != nil {
+			return nil, err
+		}
+	}
+	return items, nil
+}
+
 // get reads a key from the cached rows or else from the engine.
 func (s *Store) get(slot kv.Slot, key []byte) (kv.Item, error) {
 	item, ticket, ok := s.rows.lookup(slot, key)
 	if ok {
 		return item, nil
 	}
+	return s.bring(slot, key, ticket)
+}
+
+// bring reads a key from the engine, for the cache too.
+func (s *Store) bring(slot kv.Slot, key []byte, ticket ticket) (kv.Item, error) {
 	stored := keyBuffers.Get().(*keyBuffer)
 	defer keyBuffers.Put(stored)
 	raw, closer, err := s.db.Get(stored.fill(slot, key))
