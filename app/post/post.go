@@ -124,7 +124,7 @@ type Service struct {
 	ids       *id.Generator
 	now       func() time.Time
 	relations *relations.Cache
-	records   *versions.Cache[id.Post, *record]
+	records   *versions.Cache[id.Post, record]
 	writes    *combine.Group[kv.Slot, op]
 	queue     *framework.Queue // the outbox in graphs and traces
 	fanOut    *fanOut
@@ -173,7 +173,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		ids:       ids,
 		now:       cfg.Now,
 		relations: relations.NewCache(cfg.Account, cfg.CachedFacts),
-		records:   versions.New[id.Post, *record](cfg.CachedBytes),
+		records:   versions.New[id.Post, record](cfg.CachedBytes),
 		queue:     queue,
 		fanOut:    newFanOut(cfg, queue),
 		account:   cfg.Account,

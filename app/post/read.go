@@ -55,7 +55,7 @@ func (s *Service) GetMany(ctx context.Context, req *momentsv1.GetPostsRequest) (
 	}
 	if req.GetMissing() {
 		for i, rec := range recs[:asked] {
-			if rec == nil {
+			if rec.all == "" {
 				res.MissingIds = append(res.MissingIds, req.GetIds()[i])
 			}
 		}
@@ -287,14 +287,14 @@ func (s *Service) ListAlbum(ctx context.Context, req *momentsv1.ListAlbumRequest
 	return res, nil
 }
 
-// bodies reads records in the order of ids; nil stands for what is not there.
-func (s *Service) bodies(ctx context.Context, ids []id.Post) ([]*record, error) {
-	recs := make([]*record, len(ids))
+// bodies reads records in the order of ids.
+func (s *Service) bodies(ctx context.Context, ids []id.Post) ([]record, error) {
+	recs := make([]record, len(ids))
 	key := make([]byte, 17)
-	for i, p := range ids {
+	for i, had := range s.records.GetAll(ids) {
+		p := ids[i]
 		slot := slotOf(p)
 		stamp, stamped := s.stampOf(slot)
-		had := s.records.Get(p)
 		if stamped && had.Ver != 0 && had.Stamp == stamp {
 			recs[i] = had.Value
 			continue
@@ -319,7 +319,7 @@ func (s *Service) bodies(ctx context.Context, ids []id.Post) ([]*record, error) 
 				return nil, err
 			}
 			rec := recordOf(stored)
-			had = versions.Entry[*record]{Value: rec, Ver: it.Ver, Size: rec.cost(len(it.Value))}
+			had = versions.Entry[record]{Value: rec, Ver: it.Ver, Size: rec.cost(len(it.Value))}
 		}
 		recs[i], had.Stamp = had.Value, stamp
 		if stamped {
@@ -341,12 +341,12 @@ type view struct {
 // facts gives how the viewer stands to the authors of records. For a timeline they are
 // kept by version; else they are asked for in one call, whoever the authors are, and
 // for what never existed too, so that nobody can tell the two apart by what is done.
-func (s *Service) facts(ctx context.Context, v view, ids []id.Post, recs []*record) (relations.Set, error) {
+func (s *Service) facts(ctx context.Context, v view, ids []id.Post, recs []record) (relations.Set, error) {
 	authors := make([]id.User, len(recs))
 	for i, r := range recs {
 		switch {
 		case !r.gone():
-			authors[i] = r.author
+			authors[i] = r.author()
 		case !v.timeline:
 			authors[i] = id.User(ids[i]) // nobody's id, and so a stranger's
 		}
@@ -365,7 +365,7 @@ func (s *Service) facts(ctx context.Context, v view, ids []id.Post, recs []*reco
 // see gives those of the records that the viewer may see. Texts are their ids as text, if
 // somebody has them already.
 func (s *Service) see(
-	ctx context.Context, v view, facts relations.Set, ids []id.Post, recs []*record, texts []string,
+	ctx context.Context, v view, facts relations.Set, ids []id.Post, recs []record, texts []string,
 ) ([]*momentsv1.Post, error) {
 	if len(recs) == 0 {
 		return nil, nil
@@ -377,21 +377,22 @@ func (s *Service) see(
 		if r.gone() {
 			continue
 		}
-		f, p := facts.Of(r.author), r.aspects(v.viewer)
+		author := r.author()
+		f, p := facts.Of(author), r.aspects(v.viewer)
 		if v.index {
 			f = privacy.Facts{Self: f.Self, Friends: f.Friends}
 		}
 		if !v.timeline && !f.Friends && f.Open && p.Public && privacy.SeesSome(f) {
-			tenth, known := tenths[r.author]
+			tenth, known := tenths[author]
 			if !known {
 				var err error
-				if tenth, err = s.tenth(ctx, r.author); err != nil {
+				if tenth, err = s.tenth(ctx, author); err != nil {
 					return nil, err
 				}
 				if tenths == nil {
 					tenths = make(map[id.User]id.Post, 1)
 				}
-				tenths[r.author] = tenth
+				tenths[author] = tenth
 			}
 			p.Newest = ids[i].Compare(tenth) >= 0
 		}

@@ -3,6 +3,7 @@
 package post
 
 import (
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -12,27 +13,33 @@ import (
 )
 
 // record is a post as reading needs it. What every look takes of it stands in one piece of
-// memory: of many posts, each piece is a miss of the processor's cache. It is immutable.
+// memory, for of many posts each piece is a miss of the processor's cache. It is immutable.
+// The zero record is of a post that is not there.
 type record struct {
-	author   id.User
-	timeMS   int64
-	audience momentsv1.Audience
-	deleted  bool
-	// text and authorText, the author's id as text, are one piece.
-	text, authorText string
+	// all is the head, the text, and the author's id as text and as it is. Looking whether
+	// it is gone and at the author brings both ends near.
+	all string
 	// rest has what few posts have; nil for those that have none of it.
 	rest *momentsv1.PostRecord
 }
 
+// The head of a record: whether it is deleted, its audience, its time.
+const (
+	headLen   = 1 + 4 + 8
+	authorLen = len(id.User{})
+)
+
 // recordOf makes a record of what is stored, which has its ids.
-func recordOf(r *momentsv1.PostRecord) *record {
+func recordOf(r *momentsv1.PostRecord) (rec record) {
 	author := id.User(r.GetAuthorId())
-	both := r.GetText() + author.String()
-	at := len(r.GetText())
-	rec := &record{
-		author: author, timeMS: r.GetTimeMs(), audience: momentsv1.Audience(r.GetAudience()), deleted: r.GetDeleted(),
-		text: both[:at], authorText: both[at:],
+	all := make([]byte, headLen, headLen+len(r.GetText())+id.Len+authorLen)
+	if r.GetDeleted() {
+		all[0] = 1
 	}
+	binary.LittleEndian.PutUint32(all[1:], r.GetAudience())
+	binary.LittleEndian.PutUint64(all[5:], uint64(r.GetTimeMs()))
+	all = append(append(append(all, r.GetText()...), author.String()...), author[:]...)
+	rec.all = string(all)
 	if len(r.GetAllowIds()) > 0 || len(r.GetDenyIds()) > 0 || len(r.GetRemindIds()) > 0 ||
 		len(r.GetMedia()) > 0 || r.GetLink() != nil || r.GetLocation() != "" {
 		rec.rest = r
@@ -41,20 +48,35 @@ func recordOf(r *momentsv1.PostRecord) *record {
 }
 
 // cost is about what a record takes in memory that was stored in so many bytes.
-func (r *record) cost(stored int) int {
+func (r record) cost(stored int) int {
 	if r.rest == nil {
-		return 200 + stored
+		return 100 + len(r.all)
 	}
-	return 500 + 3*stored
+	return 500 + 2*stored
 }
 
 // gone holds for what nobody sees any more: absent and deleted posts.
-func (r *record) gone() bool { return r == nil || r.deleted }
+func (r record) gone() bool { return r.all == "" || r.all[0] != 0 }
+
+func (r record) audience() momentsv1.Audience {
+	return momentsv1.Audience(binary.LittleEndian.Uint32([]byte(r.all[1:5])))
+}
+
+func (r record) timeMS() int64 { return int64(binary.LittleEndian.Uint64([]byte(r.all[5:headLen]))) }
+
+func (r record) author() id.User { return id.User([]byte(r.all[len(r.all)-authorLen:])) }
+
+func (r record) authorText() string {
+	end := len(r.all) - authorLen
+	return r.all[end-id.Len : end]
+}
+
+func (r record) text() string { return r.all[headLen : len(r.all)-authorLen-id.Len] }
 
 // aspects gives what a post says of who may see it.
-func (r *record) aspects(viewer id.User) privacy.Post {
-	p := privacy.Post{Time: time.UnixMilli(r.timeMS)}
-	switch r.audience {
+func (r record) aspects(viewer id.User) privacy.Post {
+	p := privacy.Post{Time: time.UnixMilli(r.timeMS())}
+	switch r.audience() {
 	case momentsv1.Audience_AUDIENCE_FRIENDS:
 		p.Public, p.Granted = true, true
 	case momentsv1.Audience_AUDIENCE_ALLOW:
@@ -67,14 +89,14 @@ func (r *record) aspects(viewer id.User) privacy.Post {
 }
 
 // show makes p the post as the viewer sees it, but for its id.
-func (r *record) show(p *momentsv1.Post, f privacy.Facts, v view) {
-	p.AuthorId, p.TimeMs = r.authorText, r.timeMS
+func (r record) show(p *momentsv1.Post, f privacy.Facts, v view) {
+	p.AuthorId, p.TimeMs = r.authorText(), r.timeMS()
 	if v.headsOnly {
 		return
 	}
-	p.Text = r.text
+	p.Text = r.text()
 	if f.Self {
-		p.Audience = r.audience
+		p.Audience = r.audience()
 	}
 	if r.rest == nil {
 		return
