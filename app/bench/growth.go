@@ -30,7 +30,7 @@ const (
 	postsASecond = 2_000 // about what a small Moments takes; it says how long people post
 	leastPosting = 5 * time.Second
 	firstPages   = 5 * time.Minute  // the most that everybody's first page may take
-	settling     = 30 * time.Second // of reads, more than from one garbage collection to the next: memory that grows by less than a fiftieth has stopped growing
+	settling     = 30 * time.Second // of reads, more than from one garbage collection to the next: memory that grows by less than a two-hundredth has stopped growing
 	settlings    = 10               // at most
 	townFile     = "seed.json"      // where moments seed leaves who was made
 )
@@ -199,7 +199,7 @@ func level(ctx context.Context, run load.Config, pids []int, out io.Writer) erro
 			return err
 		}
 		now := allResident(pids)
-		if now-before <= before/50 {
+		if now-before <= before/200 {
 			fmt.Fprintf(out, "after %v of reads the servers have %d MB, and grow no more\n", time.Duration(n+1)*settling, now>>20)
 			return nil
 		}
