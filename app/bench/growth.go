@@ -30,8 +30,8 @@ const (
 	postsASecond = 2_000 // about what a small Moments takes; it says how long people post
 	leastPosting = 5 * time.Second
 	firstPages   = 5 * time.Minute  // the most that everybody's first page may take
-	settling     = 30 * time.Second // of reads, more than from one garbage collection to the next: memory that grows by less than a two-hundredth has stopped growing
-	settlings    = 10               // at most
+	settling     = 30 * time.Second // of reads, more than from one garbage collection to the next: memory that grows by less than a two-hundredth, twice, has stopped growing
+	settlings    = 12               // at most
 	townFile     = "seed.json"      // where moments seed leaves who was made
 )
 
@@ -189,7 +189,7 @@ func (c *growthConfig) grow(ctx context.Context, people int, dir string, out io.
 // level reads until the servers' memory grows no more.
 func level(ctx context.Context, run load.Config, pids []int, out io.Writer) error {
 	run.Duration = settling
-	before := allResident(pids)
+	before, steady := allResident(pids), false
 	for n := range settlings {
 		warm, err := load.Run(ctx, run)
 		if err != nil {
@@ -199,11 +199,12 @@ func level(ctx context.Context, run load.Config, pids []int, out io.Writer) erro
 			return err
 		}
 		now := allResident(pids)
-		if now-before <= before/200 {
+		grows := now-before > before/200
+		if !grows && steady { // twice: between two collections nothing may grow by chance
 			fmt.Fprintf(out, "after %v of reads the servers have %d MB, and grow no more\n", time.Duration(n+1)*settling, now>>20)
 			return nil
 		}
-		before = now
+		before, steady = now, !grows
 	}
 	fmt.Fprintf(out, "after %v of reads the servers have %d MB, and still grow\n", settlings*settling, before>>20)
 	return nil

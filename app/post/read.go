@@ -291,8 +291,14 @@ func (s *Service) ListAlbum(ctx context.Context, req *momentsv1.ListAlbumRequest
 func (s *Service) bodies(ctx context.Context, ids []id.Post) ([]record, error) {
 	recs := make([]record, len(ids))
 	key := make([]byte, 17)
-	for i, had := range s.records.GetAll(ids) {
-		p := ids[i]
+	var room [30]versions.Entry[record] // for most requests, and not on the heap
+	kept := room[:min(len(ids), len(room))]
+	if len(ids) > len(room) {
+		kept = make([]versions.Entry[record], len(ids))
+	}
+	s.records.GetAll(ids, kept)
+	for i, p := range ids {
+		had := kept[i]
 		slot := slotOf(p)
 		stamp, stamped := s.stampOf(slot)
 		if stamped && had.Ver != 0 && had.Stamp == stamp {

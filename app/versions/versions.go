@@ -68,9 +68,8 @@ func (c *Cache[K, V]) Get(k K) (e Entry[V]) {
 	return e
 }
 
-// GetAll gives what is kept of keys, in their order, about as quickly as one of them.
-func (c *Cache[K, V]) GetAll(keys []K) []Entry[V] {
-	all := make([]Entry[V], len(keys))
+// GetAll fills in what is kept of keys, about as quickly as Get gives one of them.
+func (c *Cache[K, V]) GetAll(keys []K, all []Entry[V]) {
 	hashes := make([]uint64, 0, 32) // mostly on the stack
 	for _, k := range keys {
 		hashes = append(hashes, maphash.Comparable(c.seed, k))
@@ -89,7 +88,6 @@ func (c *Cache[K, V]) GetAll(keys []K) []Entry[V] {
 			all[i] = part.Row(at).Entry
 		}
 	}
-	return all
 }
 
 // Put keeps a value, unless a later or, of the same version, a larger one is there: that

@@ -175,7 +175,7 @@ func (c *scanCache) lookup(slot kv.Slot, r kv.Range, limit int) (items []kv.Item
 // scan answers a scan of a part of p, if what is kept of p says enough.
 func (p *scans) scan(r kv.Range, limit int) (items []kv.Item, more, ok bool) {
 	first := 0 // the last of the part, in its order
-	if len(r.To) > 0 {
+	if len(r.To) > 0 && !bytes.Equal(r.To, p.to) {
 		first = p.place(r.To)
 		if p.has(first, r.To) {
 			first++
