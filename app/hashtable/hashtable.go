@@ -7,8 +7,8 @@
 package hashtable
 
 // Table holds rows by key, in one array with linear probing. The tags of all rows, 32 bits
-// of the hash of each, stand side by side in another and are looked at first. A Table must
-// not be used concurrently. The zero Table but for what New gives is no table.
+// of the hash of each, stand side by side in another and are looked at first. New makes
+// one; it must not be used concurrently.
 type Table[K, R any] struct {
 	is    func(*R, K) bool
 	tags  []uint32 // of the row in each place, 0 if there is none

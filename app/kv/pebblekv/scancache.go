@@ -382,7 +382,7 @@ func (s *slotScans) find(key []byte) int {
 	h := headOf(key)
 	lo, hi := 0, len(s.heads)
 	if hi > 4 {
-		// Side by side in memory or not, each step would wait for it: all at once are quicker.
+		// Each step would wait for the memory of the next: all of it at once comes sooner.
 		near := byte(0)
 		for i := 0; i < min(hi, 64); i += 2 {
 			near += s.heads[i][0]
