@@ -77,18 +77,9 @@ func (snap *snapshot) shown() causal.Vector {
 
 // read gives a post's thread as it is now.
 func (ts *threads) read(ctx context.Context, p id.Post) (snapshot, error) {
-	slot := kv.SlotOf(p[:])
-	stamp, stamped := ts.stamp(slot)
-	if stamped {
-		if snap, ok := ts.peek(p, stamp); ok {
-			return snap, nil
-		}
-	}
-	it, err := ts.store.Get(ctx, slot, headKey(p), kv.Local)
-	if err != nil {
-		return snapshot{}, err
-	}
-	return ts.asOf(ctx, p, it, stamp, stamped)
+	var one [1]snapshot
+	err := ts.readAll(ctx, []id.Post{p}, one[:])
+	return one[0], err
 }
 
 // readAll fills in posts' threads as they are now.
@@ -99,8 +90,8 @@ func (ts *threads) readAll(ctx context.Context, posts []id.Post, snaps []snapsho
 		stamped bool
 	}
 	looks := make([]look, 0, 20)
-	places := make([]kv.Place, 0, len(posts))
-	keys := make([]byte, 0, headKeyLen*len(posts))
+	var places []kv.Place
+	var keys []byte
 	for i, p := range posts {
 		slot := kv.SlotOf(p[:])
 		stamp, stamped := ts.stamp(slot)
@@ -109,35 +100,37 @@ func (ts *threads) readAll(ctx context.Context, posts []id.Post, snaps []snapsho
 			snaps[i], known = ts.peek(p, stamp)
 		}
 		if !known {
+			if places == nil {
+				places, keys = make([]kv.Place, 0, len(posts)-i), make([]byte, 0, headKeyLen*(len(posts)-i))
+			}
 			looks = append(looks, look{i, stamp, stamped})
 			keys = append(append(keys, tableHead), p[:]...)
 			places = append(places, kv.Place{Slot: slot, Key: keys[len(keys)-headKeyLen:]})
 		}
 	}
-	heads, err := kv.GetMany(ctx, ts.store, places, kv.Local)
-	for n, l := range looks {
-		if err != nil {
-			break
-		}
-		snaps[l.post], err = ts.asOf(ctx, posts[l.post], heads[n], l.stamp, l.stamped)
-	}
-	return err
-}
-
-// asOf gives a post's thread no older than its head, which was read at or after a stamp of
-// its slot. Most posts have no log, and nothing is kept of them.
-func (ts *threads) asOf(ctx context.Context, p id.Post, head kv.Item, stamp uint64, stamped bool) (snap snapshot, err error) {
-	if head.Ver == 0 {
-		return snap, nil
-	}
-	err = ts.with(ctx, p, head, func(t *thread) error {
-		snap = t.now()
-		if stamped {
-			t.stamp = stamp
-		}
+	if len(places) == 0 {
 		return nil
-	})
-	return snap, err
+	}
+	heads, err := kv.GetMany(ctx, ts.store, places, kv.Local)
+	if err != nil {
+		return err
+	}
+	for n, l := range looks {
+		if heads[n].Ver == 0 {
+			continue // most posts have no log, and nothing is kept of them
+		}
+		err := ts.with(ctx, posts[l.post], heads[n], func(t *thread) error {
+			snaps[l.post] = t.now()
+			if l.stamped {
+				t.stamp = l.stamp
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // peek gives a thread that is kept if nothing has changed in the slot since stamp, at
